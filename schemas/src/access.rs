@@ -1,0 +1,42 @@
+//! Who somebody says they are, and who they turned out to be.
+
+use std::{net::SocketAddr, sync::Arc};
+
+/// What a peer offers to be let in.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The namespace it wants to work in; `/` is the default one.
+    pub namespace: String,
+    pub secret: Secret,
+    /// Where the peer is; some accounts are for loopback only.
+    pub peer: SocketAddr,
+}
+
+/// The proof a peer offers.
+#[derive(Clone)]
+pub enum Secret {
+    /// No name, no proof.
+    Anonymous,
+    /// A name and a password in clear.
+    Password { user: String, password: Vec<u8> },
+    /// A key name, what was signed, and the HMAC-SHA1 of it by the key's secret.
+    Signature { key: String, signed: Vec<u8>, mac: Vec<u8> },
+}
+
+/// Written by hand so that no log line can show a password.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Password { user, .. } => write!(f, "Password({user})"),
+            Self::Signature { key, .. } => write!(f, "Signature({key})"),
+        }
+    }
+}
+
+/// An identity that was verified. Only an authenticator makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub name: Arc<str>,
+    pub namespace: Arc<str>,
+}

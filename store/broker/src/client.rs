@@ -1,0 +1,419 @@
+//! What a front-end calls. Every call is a command to the commit thread and a future of its
+//! answer; no call holds a lock across an await.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use mainstem_schemas::{
+    ConsumerId, Credentials, DeliveryId, Filter, Position, Principal, QueueId, Record, RecordId,
+    Settlement, UnixMillis, View, Views,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{
+    command::{
+        Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
+        ExchangeDef, Fetch, GroupRef, OpenSession, Parcel, Publish, Published, QueueDef,
+        QueueStats, SessionOpened, Stamp, Subscribe, Subscribed,
+    },
+    config::Config,
+    error::{LoginError, Refusal},
+    inbox::{self, Delivery, Inbox, Notice},
+};
+
+/// Verifies who somebody is. Chosen when the process starts.
+pub trait Authenticator: Send + Sync {
+    /// The identity behind `credentials`, allowed in the namespace they ask for.
+    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError>;
+}
+
+/// Reads record bodies that left the tail cache; implemented by the commit thread's log.
+pub(crate) type ReadFn = dyn Fn(Position, u32) -> Record + Send + Sync;
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) uncommitted: Arc<Semaphore>,
+    pub(crate) authenticator: Box<dyn Authenticator>,
+    pub(crate) views: Views,
+    pub(crate) read: Box<ReadFn>,
+    pub(crate) clients: AtomicU64,
+    pub(crate) now: fn() -> UnixMillis,
+}
+
+/// The store of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Broker {
+    /// Lets a peer in. The client and its inbox end together: dropping the client releases what
+    /// it had in hand, ends its consumers and deletes its exclusive queues.
+    pub async fn login(&self, credentials: &Credentials) -> Result<(Client, Inbox), LoginError> {
+        let principal = self.shared.authenticator.verify(credentials)?;
+        let id = ClientId(self.shared.clients.fetch_add(1, Ordering::Relaxed));
+        let config = &self.shared.config;
+        let (outbox, inbox) = inbox::pair(config.inbox_deliveries_max, config.inbox_bytes_max);
+        let attach = Command::Attach { client: id, namespace: principal.namespace.clone(), outbox };
+        self.shared.commands.send(attach).await.map_err(|_| LoginError::Closed)?;
+        Ok((Client { shared: self.shared.clone(), id, principal, detached: false }, inbox))
+    }
+
+    /// The CloudEvents reading of any record.
+    #[must_use]
+    pub fn view(&self, record: &Record) -> View {
+        self.shared.views.of(record)
+    }
+
+    /// The settings it runs with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The server's clock.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        (self.shared.now)()
+    }
+
+    /// Writes the index down to the newest entry and answers the hash of everything in it. Two
+    /// stores that applied the same log answer the same.
+    pub async fn checkpoint(&self) -> Result<u64, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Checkpoint { reply }).await?;
+        answer.await.map_err(|_| Refusal::Closed)
+    }
+
+    /// Commits what waits, tells every client [`Notice::Closing`], closes the files. Later calls
+    /// are refused as [`Refusal::Closed`].
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.send(Command::Stop { reply }).await.is_ok() {
+            // An error here means that the commit thread has ended already, which is what we want.
+            let _ended = answer.await;
+        }
+    }
+}
+
+impl Shared {
+    async fn send(&self, command: Command) -> Result<(), Refusal> {
+        self.commands.send(command).await.map_err(|_| Refusal::Closed)
+    }
+}
+
+/// A verified peer's way in.
+pub struct Client {
+    shared: Arc<Shared>,
+    id: ClientId,
+    principal: Principal,
+    detached: bool,
+}
+
+/// The outcome of a batch of publishes, in the batch's order. It resolves when the batch is as
+/// durable as the store's level says; dropping it does not take the publishes back.
+#[derive(Debug)]
+pub struct Receipt {
+    answer: oneshot::Receiver<Vec<Published>>,
+}
+
+impl Future for Receipt {
+    type Output = Result<Vec<Published>, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map_err(|_| Refusal::Closed)
+    }
+}
+
+impl Client {
+    /// Who this is, and in which namespace it works.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The broker it logged in to.
+    #[must_use]
+    pub fn broker(&self) -> Broker {
+        Broker { shared: self.shared.clone() }
+    }
+
+    /// A time and a fresh id for a record about to be made.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let now = (self.shared.now)();
+        let random = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
+        Stamp { now, id: RecordId::new(now, random) }
+    }
+
+    /// Publishes records in order. Waits while too many bytes are on their way to the disk. A
+    /// payload over `message_bytes_max` is refused in the receipt, alone.
+    pub async fn publish(&self, batch: Vec<Publish>) -> Result<Receipt, Refusal> {
+        let bytes: usize = batch.iter().map(|publish| publish.record.bytes().len()).sum();
+        let bytes = bytes.clamp(1, self.shared.config.uncommitted_bytes_max);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = self.shared.uncommitted.clone().acquire_many_owned(permits).await;
+        let permit = permit.map_err(|_| Refusal::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Publish { client: self.id, batch, permit, reply }).await?;
+        Ok(Receipt { answer })
+    }
+
+    /// Ends deliveries. Those of another connection, or ended already, are passed over.
+    pub async fn settle(&self, batch: Vec<Settlement>) -> Result<(), Refusal> {
+        self.shared.send(Command::Settle { client: self.id, batch, reply: None }).await
+    }
+
+    /// Ends deliveries, waits until that is durable, and tells for each whether it was
+    /// outstanding under this id.
+    pub async fn settle_durably(&self, batch: Vec<Settlement>) -> Result<Vec<bool>, Refusal> {
+        self.ask(|reply| Command::Settle { client: self.id, batch, reply: Some(reply) }).await
+    }
+
+    /// Declares an exchange, or finds the one of that name.
+    pub async fn declare_exchange(
+        &self,
+        request: DeclareExchange,
+    ) -> Result<Declared<ExchangeDef>, Refusal> {
+        self.ask(|reply| Command::DeclareExchange { client: self.id, request, reply }).await?
+    }
+
+    /// The exchange of that name.
+    pub async fn find_exchange(&self, name: String) -> Result<Option<Arc<ExchangeDef>>, Refusal> {
+        self.ask(|reply| Command::FindExchange { client: self.id, name, reply }).await
+    }
+
+    /// Deletes an exchange and its bindings. One that does not exist is no error.
+    pub async fn delete_exchange(&self, name: String, if_unused: bool) -> Result<(), Refusal> {
+        self.ask(|reply| Command::DeleteExchange { client: self.id, name, if_unused, reply })
+            .await?
+    }
+
+    /// Declares a named queue, or finds the one of that name. Errors: [`Refusal::Locked`].
+    pub async fn declare_queue(
+        &self,
+        request: DeclareQueue,
+    ) -> Result<Declared<QueueDef>, Refusal> {
+        self.ask(|reply| Command::DeclareQueue { client: self.id, request, reply }).await?
+    }
+
+    /// The queue of that name. Errors: [`Refusal::NoQueue`], [`Refusal::Locked`].
+    pub async fn find_queue(&self, name: String) -> Result<Declared<QueueDef>, Refusal> {
+        self.ask(|reply| Command::FindQueue { client: self.id, name, reply }).await?
+    }
+
+    /// Deletes a queue and answers how many records were ready in it. One that does not exist is
+    /// no error. Its consumers get [`Notice::Cancelled`].
+    pub async fn delete_queue(
+        &self,
+        name: String,
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<u64, Refusal> {
+        self.ask(|reply| Command::DeleteQueue { client: self.id, name, if_unused, if_empty, reply })
+            .await?
+    }
+
+    /// Drops what is ready in a queue and answers how many records that was.
+    pub async fn purge_queue(&self, name: String) -> Result<u64, Refusal> {
+        self.ask(|reply| Command::PurgeQueue { client: self.id, name, reply }).await?
+    }
+
+    /// Binds; a binding that exists already is no error.
+    pub async fn bind(&self, bind: Bind) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Bind { client: self.id, bind, reply }).await?
+    }
+
+    /// Unbinds; a binding that does not exist is no error.
+    pub async fn unbind(&self, bind: Bind) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Unbind { client: self.id, bind, reply }).await?
+    }
+
+    /// Sets how many deliveries the consumers of a pool may have unsettled together; 0 for no
+    /// limit.
+    pub async fn set_pool(&self, pool: u16, limit: u32) -> Result<(), Refusal> {
+        self.shared.send(Command::SetPool { client: self.id, pool, limit }).await
+    }
+
+    /// Starts a consumer. Its deliveries come through the inbox, never before this answer is sent.
+    pub async fn consume(&self, consume: Consume) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Consume { client: self.id, consume, reply }).await?
+    }
+
+    /// Ends a consumer; what it has unsettled stays with the client. Tells whether it existed.
+    pub async fn cancel(&self, consumer: ConsumerId) -> Result<bool, Refusal> {
+        self.ask(|reply| Command::Cancel { client: self.id, consumer, reply }).await
+    }
+
+    /// Takes one record from a queue, with the queue's counts after it.
+    pub async fn get(
+        &self,
+        queue: String,
+        settle_at_once: bool,
+    ) -> Result<Option<(Delivery, QueueStats)>, Refusal> {
+        self.ask(|reply| Command::Get { client: self.id, queue, settle_at_once, reply }).await?
+    }
+
+    /// Makes this client the holder of a session, and attaches the session's subscriptions. Call
+    /// it once, before any subscribe.
+    pub async fn open_session(&self, open: OpenSession) -> Result<SessionOpened, Refusal> {
+        self.ask(|reply| Command::OpenSession { client: self.id, open, reply }).await?
+    }
+
+    /// Detaches from the session in good order, leaving `parcel` for the next holder; `expiry_s`
+    /// replaces the session's expiry. Returns when that is durable.
+    pub async fn close_session(
+        &self,
+        expiry_s: Option<u32>,
+        parcel: Option<Parcel>,
+    ) -> Result<(), Refusal> {
+        self.ask(|reply| Command::CloseSession { client: self.id, expiry_s, parcel, reply }).await
+    }
+
+    /// Adds a subscription to the session, or replaces its options. From the answer on, every
+    /// matching record is kept or delivered.
+    pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscribed, Refusal> {
+        self.ask(|reply| Command::Subscribe { client: self.id, subscribe, reply }).await?
+    }
+
+    /// Removes a subscription; tells whether the session had it.
+    pub async fn unsubscribe(
+        &self,
+        filter: Filter,
+        share: Option<String>,
+    ) -> Result<bool, Refusal> {
+        self.ask(|reply| Command::Unsubscribe { client: self.id, filter, share, reply }).await?
+    }
+
+    /// The retained records of the addresses a filter wants, as places to be read by
+    /// [`Client::read`], so that a caller can go through many of them at its own pace.
+    pub async fn retained(&self, filter: Filter) -> Result<Vec<(Position, u32)>, Refusal> {
+        self.ask(|reply| Command::Retained { client: self.id, filter, reply }).await
+    }
+
+    /// Finds a topic, or with `create` makes it: its queue keeps every record below its name from
+    /// then on, and an exchange of the same name appears.
+    pub async fn open_topic(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
+        self.ask(|reply| Command::OpenTopic { client: self.id, topic, create, reply }).await?
+    }
+
+    /// Finds a group's cursor on a topic, or makes it: at the topic's first record while nothing
+    /// of the topic has been dropped yet, else at its end. Errors: [`Refusal::NoTopic`].
+    pub async fn open_group(&self, topic: String, group: String) -> Result<GroupRef, Refusal> {
+        self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, reply }).await?
+    }
+
+    /// Takes the next records of a group, waiting for the first one. Empty when the wait ended.
+    /// When this future is dropped, what was on its way to it is released.
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Vec<Delivery>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Fetch { client: self.id, fetch, reply }).await?;
+        let mut fetching = Fetching { client: self, answer };
+        (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
+    }
+
+    /// Gives an outstanding delivery a new claim from now on, and a new id. Errors:
+    /// [`Refusal::Stale`].
+    pub async fn renew(&self, id: DeliveryId, claim: Claim) -> Result<DeliveryId, Refusal> {
+        self.ask(|reply| Command::Renew { client: self.id, id, claim, reply }).await?
+    }
+
+    /// Waits for notices and moves all that are there into `out`. Cancel-safe.
+    pub async fn recv(&self, inbox: &mut Inbox, out: &mut Vec<Notice>) {
+        if inbox.take_all(out).await {
+            self.shared.send_or_spawn(Command::Room { client: self.id });
+        }
+    }
+
+    /// Reads the records of those deliveries that came without one.
+    pub async fn resolve(&self, deliveries: &mut [Delivery]) -> Result<(), Refusal> {
+        let missing: Vec<_> = deliveries
+            .iter()
+            .filter(|delivery| delivery.record.is_none())
+            .map(|delivery| (delivery.position, delivery.size))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut records = self.read(missing).await?.into_iter();
+        for delivery in deliveries.iter_mut().filter(|delivery| delivery.record.is_none()) {
+            delivery.record = records.next();
+        }
+        Ok(())
+    }
+
+    /// Reads records from the log, in the order asked. A record that cannot be read means that
+    /// the log is damaged, and ends the process.
+    pub async fn read(&self, places: Vec<(Position, u32)>) -> Result<Vec<Record>, Refusal> {
+        let shared = self.shared.clone();
+        let read = move || places.into_iter().map(|(at, size)| (shared.read)(at, size)).collect();
+        tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Closed)
+    }
+
+    /// Leaves in good order: returns when the client's consumers and exclusive queues are gone
+    /// and what it had in hand is released.
+    pub async fn close(mut self) {
+        self.detached = true;
+        let (reply, answer) = oneshot::channel();
+        let detach = Command::Detach { client: self.id, reply: Some(reply) };
+        if self.shared.send(detach).await.is_ok() {
+            // An error means that the commit thread ended, and everything with it.
+            let _ended = answer.await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(command(reply)).await?;
+        answer.await.map_err(|_| Refusal::Closed)
+    }
+}
+
+impl Shared {
+    /// Sends from a place that cannot wait: at once if there is room, else from a task.
+    fn send_or_spawn(&self, command: Command) {
+        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else {
+            return;
+        };
+        let commands = self.commands.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { commands.send(command).await });
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.detached {
+            self.shared.send_or_spawn(Command::Detach { client: self.id, reply: None });
+        }
+    }
+}
+
+/// A fetch in progress. Deliveries that arrive for a caller that is gone are released.
+struct Fetching<'a> {
+    client: &'a Client,
+    answer: oneshot::Receiver<Vec<Delivery>>,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.answer.close();
+        let Ok(unread) = self.answer.try_recv() else { return };
+        let verdict = mainstem_schemas::Verdict::Unread;
+        let batch = unread.into_iter().map(|d| Settlement { id: d.id, verdict }).collect();
+        let client = self.client.id;
+        self.client.shared.send_or_spawn(Command::Settle { client, batch, reply: None });
+    }
+}

@@ -1,0 +1,63 @@
+//! The bounds of everything the store holds in memory, and where it keeps its files.
+
+use std::path::PathBuf;
+
+/// When a publish counts as kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Confirmed after its bytes were synced, together with all that waited. A power cut loses
+    /// nothing confirmed.
+    Fsync,
+    /// Confirmed after its bytes were handed to the operating system, which is told to sync every
+    /// `ms` milliseconds. A kill of the process loses nothing confirmed; a power cut may lose the
+    /// last `ms` milliseconds.
+    Interval { ms: u64 },
+    /// Confirmed at once and never synced on purpose. For tests: a power cut may lose anything.
+    None,
+}
+
+/// Settings of the store. Every count and size here is a bound of something held in memory.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Holds `log/` and `index/`; locked by the process that has it open.
+    pub data_dir: PathBuf,
+    pub durability: Durability,
+    /// Size of one log segment file in bytes; a power of two, and larger than any record.
+    pub segment_bytes: u64,
+    /// Largest payload taken in, in bytes.
+    pub message_bytes_max: usize,
+    /// Commands that may wait for the commit thread; a full channel stops reading sockets.
+    pub commands_max: usize,
+    /// Bytes of records that may be on their way to the disk.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes of the newest records kept in memory for readers.
+    pub tail_cache_bytes: usize,
+    /// Deliveries that may wait for one connection to write them.
+    pub inbox_deliveries_max: usize,
+    /// Payload bytes that may wait for one connection to write them.
+    pub inbox_bytes_max: usize,
+    /// Log bytes between two checkpoints of the index.
+    pub checkpoint_bytes: u64,
+    /// How long records of a topic stay readable for new groups, in milliseconds.
+    pub topic_retention_ms: u64,
+}
+
+impl Config {
+    /// The defaults, with files below `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            durability: Durability::Fsync,
+            segment_bytes: 64 << 20,
+            message_bytes_max: 16 << 20,
+            commands_max: 4096,
+            uncommitted_bytes_max: 64 << 20,
+            tail_cache_bytes: 128 << 20,
+            inbox_deliveries_max: 2048,
+            inbox_bytes_max: 8 << 20,
+            checkpoint_bytes: 64 << 20,
+            topic_retention_ms: 72 * 3600 * 1000,
+        }
+    }
+}

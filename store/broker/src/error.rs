@@ -1,0 +1,66 @@
+//! Why the store says no. Front-ends turn these into their own protocol's words.
+
+use std::path::PathBuf;
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the data directory {path} is in use by another process (it holds the lock on {path}/LOCK): stop that process or choose another data_dir", path = .0.display())]
+    Locked(PathBuf),
+    #[error("cannot use the data directory {path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, std::io::Error),
+    #[error("the log is damaged: {0}")]
+    Log(String),
+    #[error("the index is damaged: {0} (the index can be deleted: it is rebuilt from the log)")]
+    Index(String),
+}
+
+/// Why a login was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    #[error("the credentials were not accepted")]
+    BadCredentials,
+    #[error("this account may log in from loopback only")]
+    LoopbackOnly,
+    #[error("the namespace does not exist")]
+    NoNamespace,
+    #[error("the server is shutting down")]
+    Closed,
+}
+
+/// Why the store refused a request. `Closed` can come from any call once the store stops.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no exchange '{0}'")]
+    NoExchange(String),
+    #[error("no queue '{0}'")]
+    NoQueue(String),
+    #[error("no topic '{0}'")]
+    NoTopic(String),
+    #[error("queue '{0}' belongs to another connection")]
+    Locked(String),
+    #[error("'{0}' is in use")]
+    InUse(String),
+    #[error("queue '{0}' is not empty")]
+    NotEmpty(String),
+    #[error("queue '{0}' has an exclusive consumer")]
+    ExclusiveConsumer(String),
+    #[error("consumer {0} exists already")]
+    ConsumerExists(u64),
+    #[error("exchange '{0}' is internal")]
+    Internal(String),
+    #[error("the default exchange cannot be bound, declared or deleted")]
+    DefaultExchange,
+    #[error("exchange '{0}' is predeclared")]
+    Predeclared(String),
+    #[error("the binding's arguments are not valid: {0}")]
+    BadArguments(String),
+    #[error("the delivery is not outstanding")]
+    Stale,
+    #[error("the payload has {size} bytes, over the limit of {max}")]
+    TooLarge { size: usize, max: usize },
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the server is shutting down")]
+    Closed,
+}

@@ -1,0 +1,145 @@
+//! What the commit thread sends to one client: deliveries and notices, in order.
+//!
+//! The commit thread never waits for a client. It stops handing deliveries to an inbox that is
+//! over its bounds, and goes on when the client has taken what was there.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use mainstem_schemas::{ConsumerId, DeliveryId, Position, Record};
+use tokio::sync::Notify;
+
+/// A record on its way to a consumer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    /// Which of the client's consumers it is for.
+    pub consumer: ConsumerId,
+    /// The consumer's own word (see [`crate::Consume::options`]), handed back.
+    pub options: u64,
+    /// Where the record is; equal for the copies of one record in several queues. Zero for a
+    /// record that was never logged (a live copy for a reader that keeps nothing).
+    pub position: Position,
+    /// 1 for the first time this cursor hands it out.
+    pub attempt: u32,
+    /// Whether it may have been handed out before.
+    pub redelivered: bool,
+    /// Whether it must be settled. A live copy and a copy for a consumer that settles at once
+    /// need not be.
+    pub needs_settle: bool,
+    /// The record, when it was still in memory; else [`crate::Client::resolve`] reads it.
+    pub record: Option<Record>,
+    /// Size of the record's log entry in bytes.
+    pub size: u32,
+}
+
+/// Something a client must know.
+#[derive(Debug)]
+pub enum Notice {
+    /// A record for one of its consumers.
+    Delivery(Delivery),
+    /// The consumer is gone: its queue was deleted.
+    Cancelled(ConsumerId),
+    /// Another connection took over this client's session. Nothing more will come.
+    TakenOver,
+    /// The disk is low: publishes are refused until `Unblocked`.
+    Blocked,
+    Unblocked,
+    /// The server shuts down. Nothing more will come.
+    Closing,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<VecDeque<Notice>>,
+    wake: Notify,
+    deliveries: AtomicUsize,
+    bytes: AtomicUsize,
+    /// The commit thread found it full, and wants a word when there is room.
+    stalled: AtomicBool,
+}
+
+/// The client's end.
+#[derive(Debug)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+/// The commit thread's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    shared: Arc<Shared>,
+    deliveries_max: usize,
+    bytes_max: usize,
+}
+
+/// A pair of ends with these bounds.
+pub(crate) fn pair(deliveries_max: usize, bytes_max: usize) -> (Outbox, Inbox) {
+    let shared = Arc::new(Shared::default());
+    (Outbox { shared: shared.clone(), deliveries_max, bytes_max }, Inbox { shared })
+}
+
+impl Inbox {
+    /// Waits until something is there, then moves all of it into `out`, in order. Returns whether
+    /// the commit thread must be told that there is room again; [`crate::Client::recv`] does both.
+    /// Cancel-safe: nothing is taken before it returns.
+    pub(crate) async fn take_all(&mut self, out: &mut Vec<Notice>) -> bool {
+        loop {
+            let notified = self.shared.wake.notified();
+            if self.take_ready(out) {
+                return self.shared.stalled.swap(false, Ordering::AcqRel);
+            }
+            notified.await;
+        }
+    }
+
+    fn take_ready(&self, out: &mut Vec<Notice>) -> bool {
+        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
+        if queue.is_empty() {
+            return false;
+        }
+        out.extend(queue.drain(..));
+        self.shared.deliveries.store(0, Ordering::Release);
+        self.shared.bytes.store(0, Ordering::Release);
+        true
+    }
+}
+
+impl Outbox {
+    /// Whether another delivery fits. When not, the client's next take reports it.
+    pub(crate) fn has_room(&self) -> bool {
+        let fits = || {
+            self.shared.deliveries.load(Ordering::Acquire) < self.deliveries_max
+                && self.shared.bytes.load(Ordering::Acquire) < self.bytes_max
+        };
+        if fits() {
+            return true;
+        }
+        self.shared.stalled.store(true, Ordering::Release);
+        // The client may have taken everything between the two looks; then nobody would wake us.
+        fits()
+    }
+
+    /// Appends a batch of notices and wakes the client once.
+    pub(crate) fn send(&self, notices: impl IntoIterator<Item = Notice>) {
+        let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
+        let mut deliveries = 0;
+        let mut bytes = 0;
+        for notice in notices {
+            if let Notice::Delivery(delivery) = &notice {
+                deliveries += 1;
+                bytes += delivery.size as usize;
+            }
+            queue.push_back(notice);
+        }
+        self.shared.deliveries.fetch_add(deliveries, Ordering::AcqRel);
+        self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+}

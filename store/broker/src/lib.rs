@@ -1,0 +1,21 @@
+//! The one door of the store: [`Broker::login`] gives a [`Client`], which publishes, declares,
+//! binds, consumes and settles.
+//!
+//! Reading order: [`client`] is what a front-end calls; [`command`] is what those calls send to
+//! the commit thread; [`commit`] owns all state and is the only writer of the log.
+
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod error;
+pub mod inbox;
+
+pub use client::{Authenticator, Broker, Client, Receipt};
+pub use command::{
+    Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
+    Fetch, GroupRef, OpenSession, Parcel, Publish, Published, QueueDef, QueueStats, Retention,
+    SessionOpened, Source, Stamp, Start, Subscribe, Subscribed, Subscription,
+};
+pub use config::Config;
+pub use error::{LoginError, OpenError, Refusal};
+pub use inbox::{Delivery, Inbox, Notice};
