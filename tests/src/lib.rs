@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and says where"
 )]
 
+pub mod clients;
 pub mod http;
 pub mod matrix;
 pub mod peer;
@@ -18,6 +19,7 @@ pub mod server;
 pub mod wait;
 
 pub use matrix::Matrix;
+pub use clients::{Amqp, Mqtt};
 pub use peer::{Language, Peer};
 pub use server::{Ports, Server, Setup};
 pub use wait::Deadline;
