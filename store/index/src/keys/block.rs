@@ -327,4 +327,41 @@ mod tests {
         BlockKey::ser_value(&BlockValue { first: Offset(0), entries }, &mut out);
         assert!(out.len() < 5 * 128, "{} bytes", out.len());
     }
+
+    /// The bound is a tenth of what one idle core does, so that only a wrong algorithm fails.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "measures; decides nothing but this test")]
+    fn blocks_decode_at_millions_of_entries_a_second() {
+        let block = |number: u64| {
+            let first = number * BLOCK_ENTRIES;
+            let entries = (first..first + BLOCK_ENTRIES).map(|n| Entry {
+                position: Position(n * 320 + n % 7),
+                size: if n % 5 == 0 { 1024 } else { 256 },
+                appended: UnixMillis(1_700_000_000_000 + n / 10),
+                expiry: UnixMillis(if n % 3 == 0 { 1_700_000_060_000 } else { 0 }),
+                flags: 0,
+            });
+            BlockValue { first: Offset(first), entries: entries.collect() }
+        };
+        let stored: Vec<Bytes> = (0..2_000)
+            .map(|number| {
+                let mut out = Vec::new();
+                BlockKey::ser_value(&block(number), &mut out);
+                out.into()
+            })
+            .collect();
+        let mut best = std::time::Duration::MAX;
+        for _ in 0..10 {
+            let start = std::time::Instant::now();
+            for (number, bytes) in (0..).zip(&stored) {
+                let read = BlockKey::deser_value(bytes.clone()).unwrap();
+                assert_eq!(read.first.0, number * BLOCK_ENTRIES);
+                assert_eq!(read.entries.len(), 128);
+            }
+            best = best.min(start.elapsed());
+        }
+        let entries_per_s = 2_000.0 * 128.0 / best.as_secs_f64();
+        println!("{:.1} M entries/s", entries_per_s / 1e6);
+        assert!(entries_per_s > 4e6, "{entries_per_s:.0} entries/s");
+    }
 }
