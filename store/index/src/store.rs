@@ -169,7 +169,7 @@ impl Index {
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        let mut hash = StateHash::default();
+        let mut hash = StateHash::new();
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
             hash.add(&key);

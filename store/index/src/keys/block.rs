@@ -356,12 +356,12 @@ mod tests {
             for (number, bytes) in (0..).zip(&stored) {
                 let read = BlockKey::deser_value(bytes.clone()).unwrap();
                 assert_eq!(read.first.0, number * BLOCK_ENTRIES);
-                assert_eq!(read.entries.len(), 128);
+                assert_eq!(std::hint::black_box(read).entries.len(), 128);
             }
             best = best.min(start.elapsed());
         }
         let entries_per_s = 2_000.0 * 128.0 / best.as_secs_f64();
         println!("{:.1} M entries/s", entries_per_s / 1e6);
-        assert!(entries_per_s > 4e6, "{entries_per_s:.0} entries/s");
+        assert!(entries_per_s > 20e6, "{entries_per_s:.0} entries/s");
     }
 }
