@@ -102,11 +102,7 @@ async fn nothing_confirmed_is_lost_over_twenty_kills() {
 }
 
 /// Reads what the publishers have confirmed until each of them is further than `before`.
-async fn await_progress(
-    rocketmq: &mut Peer,
-    progress: &Progress,
-    before: &BTreeMap<String, u64>,
-) {
+async fn await_progress(rocketmq: &mut Peer, progress: &Progress, before: &BTreeMap<String, u64>) {
     let deadline = Deadline::seconds(PROGRESS_S);
     let publishers = ROCKETMQ_PUBLISHERS + 2;
     loop {
@@ -161,11 +157,7 @@ async fn publish_amqp(port: u16, progress: Progress) {
     }
 }
 
-async fn amqp_connection(
-    port: u16,
-    confirmed: &mut u64,
-    progress: &Progress,
-) -> lapin::Result<()> {
+async fn amqp_connection(port: u16, confirmed: &mut u64, progress: &Progress) -> lapin::Result<()> {
     let (_connection, channel) = amqp_channel(port).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let persistent = BasicProperties::default().with_delivery_mode(2);
@@ -179,7 +171,8 @@ async fn amqp_connection(
             let body = format!("amqp:{next}");
             let options = BasicPublishOptions::default();
             let (exchange, key) = ("amq.topic".into(), "crash.amqp".into());
-            let publish = channel.basic_publish(exchange, key, options, body.as_bytes(), persistent.clone());
+            let publish =
+                channel.basic_publish(exchange, key, options, body.as_bytes(), persistent.clone());
             waiting.push_back(publish.await?);
             next += 1;
         }

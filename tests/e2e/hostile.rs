@@ -109,7 +109,10 @@ async fn garbage_on_any_port_ends_that_connection_only() {
             let garbage: Vec<u8> = (0..size).map(|_| random.u8(0x80..)).collect();
             peer.send(&garbage);
             let half_closed = peer.0.shutdown(std::net::Shutdown::Write);
-            assert!(half_closed.is_err() || peer.is_ended(), "port {port}, {size} bytes: still open");
+            assert!(
+                half_closed.is_err() || peer.is_ended(),
+                "port {port}, {size} bytes: still open"
+            );
         }
     }
     witnesses.check().await;

@@ -21,7 +21,10 @@ async fn a_retained_message_waits_for_subscribers_and_survives_a_kill() {
         let mut reader = Mqtt::connect(port, "reader").await;
         reader.subscribe("state/+", QoS::AtLeastOnce).await;
         let message = reader.next().await;
-        assert_eq!((message.topic.as_str(), message.body.as_slice()), ("state/a", b"new".as_slice()));
+        assert_eq!(
+            (message.topic.as_str(), message.body.as_slice()),
+            ("state/a", b"new".as_slice())
+        );
         assert!(message.retain);
         // [MQTT-3.3.1-9]: to those who were subscribed already it is not marked. That it comes
         // next also tells that state/b, which was cleared, did not.
@@ -48,7 +51,10 @@ async fn a_will_is_published_when_its_client_dies_and_only_then() {
     Mqtt::connect_with(with_will("polite")).await.unwrap().disconnect().await;
     drop(Mqtt::connect_with(with_will("dead")).await.unwrap());
     let message = reader.next().await;
-    assert_eq!((message.topic.as_str(), message.body.as_slice()), ("wills/dead", b"gone".as_slice()));
+    assert_eq!(
+        (message.topic.as_str(), message.body.as_slice()),
+        ("wills/dead", b"gone".as_slice())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

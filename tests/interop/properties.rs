@@ -4,16 +4,16 @@
 use mainstem_tests::matrix::{By, Publisher};
 use serde_json::{Value, json};
 
-pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
-pub const REPLY_QUEUE: &str = "answers";
-pub const REPLY_TOPIC: &str = "answers/plant";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+pub(crate) const REPLY_QUEUE: &str = "answers";
+pub(crate) const REPLY_TOPIC: &str = "answers/plant";
 const TAG: &str = "hot";
 const KEY: &str = "k1";
 const PRIORITY: u64 = 5;
 const EXPIRY_MS: u64 = 600_000;
 
 /// What the senders say with a message, in words each client program puts into its protocol's.
-pub fn say(token: &str) -> Value {
+pub(crate) fn say(token: &str) -> Value {
     json!({
         "content_type": CONTENT_TYPE,
         "correlation": format!("corr-{token}"),
@@ -29,7 +29,7 @@ pub fn say(token: &str) -> Value {
 }
 
 /// The path a message is published at, in the words of ADDRESSING.md's table.
-pub fn path_of(publisher: &Publisher) -> Vec<String> {
+pub(crate) fn path_of(publisher: &Publisher) -> Vec<String> {
     let words = |text: &str, separator| text.split(separator).map(str::to_owned).collect();
     let Publisher { exchange, key, topic, tag, .. } = publisher;
     match publisher.by {
@@ -47,23 +47,23 @@ pub fn path_of(publisher: &Publisher) -> Vec<String> {
 }
 
 /// One arrival to judge.
-pub struct Arrival<'a> {
+pub(crate) struct Arrival<'a> {
     /// How it was published, its token filled in.
-    pub publisher: &'a Publisher,
-    pub token: &'a str,
+    pub(crate) publisher: &'a Publisher,
+    pub(crate) token: &'a str,
     /// Whether the sender said what [`say`] lists.
-    pub says: bool,
+    pub(crate) says: bool,
     /// The id that the sender's library gave it, where it did.
-    pub sent_id: Option<&'a str>,
+    pub(crate) sent_id: Option<&'a str>,
     /// The protocol it was read by, and the quality of service granted.
-    pub reader: By,
-    pub qos: u8,
+    pub(crate) reader: By,
+    pub(crate) qos: u8,
     /// What the reader saw.
-    pub said: &'a Value,
+    pub(crate) said: &'a Value,
 }
 
 /// What is wrong with an arrival, one line for each finding.
-pub fn findings(arrival: &Arrival<'_>) -> Vec<String> {
+pub(crate) fn findings(arrival: &Arrival<'_>) -> Vec<String> {
     let mut found = Findings { said: arrival.said, list: Vec::new() };
     address(arrival, &mut found);
     match arrival.reader {

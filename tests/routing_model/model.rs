@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub type Words = Vec<String>;
+pub(crate) type Words = Vec<String>;
 
-pub fn words(text: &str, separator: char) -> Words {
+pub(crate) fn words(text: &str, separator: char) -> Words {
     text.split(separator).map(str::to_owned).collect()
 }
 
 /// The words of a routing or binding key; an empty one has none.
-pub fn key_words(key: &str) -> Words {
+pub(crate) fn key_words(key: &str) -> Words {
     if key.is_empty() { Words::new() } else { words(key, '.') }
 }
 
 /// What a record said when it came.
 #[derive(Clone, Debug)]
-pub enum Came {
+pub(crate) enum Came {
     /// To an exchange, with a key.
     Exchange(String, String),
     /// At a path.
@@ -23,7 +23,7 @@ pub enum Came {
 }
 
 impl Came {
-    pub fn amqp(exchange: &str, key: &str) -> Self {
+    pub(crate) fn amqp(exchange: &str, key: &str) -> Self {
         match key.strip_prefix("$topic.") {
             Some(key) if exchange.is_empty() => Self::Path(words(key, '.')),
             _ => Self::Exchange(exchange.to_owned(), key.to_owned()),
@@ -31,19 +31,19 @@ impl Came {
     }
 
     /// MQTT and HTTP; `$queue/<name>` is a publish to the default exchange.
-    pub fn topic(topic: &str) -> Self {
+    pub(crate) fn topic(topic: &str) -> Self {
         match words(topic, '/').as_slice() {
             [first, name] if first == "$queue" => Self::Exchange(String::new(), name.clone()),
             path => Self::Path(path.to_vec()),
         }
     }
 
-    pub fn rocketmq(topic: &str, tag: &str) -> Self {
+    pub(crate) fn rocketmq(topic: &str, tag: &str) -> Self {
         let tag = Some(tag.to_owned()).filter(|tag| !tag.is_empty());
         Self::Path([topic.to_owned()].into_iter().chain(tag).collect())
     }
 
-    pub fn path(&self) -> Words {
+    pub(crate) fn path(&self) -> Words {
         match self {
             Self::Path(path) => path.clone(),
             Self::Exchange(name, key) if name.is_empty() => vec!["$queue".to_owned(), key.clone()],
@@ -55,7 +55,7 @@ impl Came {
     }
 
     /// The queue a direct message names.
-    pub fn direct(&self) -> Option<&str> {
+    pub(crate) fn direct(&self) -> Option<&str> {
         match self {
             Self::Exchange(name, key) if name.is_empty() => Some(key),
             Self::Exchange(..) | Self::Path(_) => None,
@@ -65,28 +65,30 @@ impl Came {
 
 /// A topic exchange.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// `x-address = "none"`: its traffic is for AMQP only.
-    pub hidden: bool,
+    pub(crate) hidden: bool,
 }
 
 /// Topic exchanges and the queues bound to them.
 #[derive(Clone, Debug, Default)]
-pub struct Topology {
-    pub exchanges: BTreeMap<String, Exchange>,
+pub(crate) struct Topology {
+    pub(crate) exchanges: BTreeMap<String, Exchange>,
     /// Exchange, queue, key.
     binds: Vec<(String, String, Words)>,
 }
 
 impl Topology {
-    pub fn bind(&mut self, exchange: &str, queue: &str, key: Words) {
+    pub(crate) fn bind(&mut self, exchange: &str, queue: &str, key: Words) {
         self.binds.push((exchange.to_owned(), queue.to_owned(), key));
     }
 
     /// Rules 2 and 3: the named queues a record reaches, each once.
-    pub fn queues(&self, came: &Came) -> BTreeSet<&str> {
+    pub(crate) fn queues(&self, came: &Came) -> BTreeSet<&str> {
         let entries: Vec<(&str, Words)> = match came {
-            Came::Exchange(name, _) if name.is_empty() => return came.direct().into_iter().collect(),
+            Came::Exchange(name, _) if name.is_empty() => {
+                return came.direct().into_iter().collect();
+            }
             Came::Exchange(name, key) => vec![(name, key_words(key))],
             Came::Path(path) => {
                 let first = path.first().map_or("", String::as_str);
@@ -103,7 +105,7 @@ impl Topology {
 
     /// Rules 1 and 4: whether a filter over paths gets the record. `+` is one word, a last `#` any
     /// rest, and a leading wildcard does not see `$`.
-    pub fn is_wanted(&self, came: &Came, filter: &[String]) -> bool {
+    pub(crate) fn is_wanted(&self, came: &Came, filter: &[String]) -> bool {
         if let Came::Exchange(name, _) = came {
             if self.exchanges.get(name).is_some_and(|exchange| exchange.hidden) {
                 return false;

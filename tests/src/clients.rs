@@ -63,7 +63,8 @@ impl Amqp {
 
     /// Takes and accepts the next message of a queue.
     pub async fn take(&self, queue: &str) -> Option<Vec<u8>> {
-        let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
+        let got =
+            self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
         got.delivery.ack(BasicAckOptions::default()).await.unwrap();
         Some(got.delivery.data)
     }

@@ -35,8 +35,8 @@ fn request(port: u16, text: &str) -> Answer {
 #[must_use]
 pub fn metric(port: u16, name: &str) -> Option<f64> {
     let page = get(port, "/metrics").body;
-    let line = page.lines().find(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-    })?;
+    let line = page
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
     line.rsplit(' ').next()?.parse().ok()
 }

@@ -18,8 +18,8 @@ pub mod peer;
 pub mod server;
 pub mod wait;
 
-pub use matrix::Matrix;
 pub use clients::{Amqp, Mqtt};
+pub use matrix::Matrix;
 pub use peer::{Language, Peer};
 pub use server::{Ports, Server, Setup};
 pub use wait::Deadline;

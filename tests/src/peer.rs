@@ -108,10 +108,12 @@ impl Peer {
         let (sender, events) = sync_channel(EVENTS_MAX);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                match serde_json::from_str(&line) {
-                    Ok(event) if sender.send(event).is_ok() => {}
-                    Ok(_) => break,
-                    Err(_) => eprintln!("[peer] {line}"),
+                let Ok(event) = serde_json::from_str(&line) else {
+                    eprintln!("[peer] {line}");
+                    continue;
+                };
+                if sender.send(event).is_err() {
+                    break;
                 }
             }
         });

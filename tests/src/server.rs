@@ -28,12 +28,7 @@ pub struct Ports {
 
 impl Ports {
     fn all(&self) -> [(&'static str, u16); 4] {
-        [
-            ("amqp", self.amqp),
-            ("mqtt", self.mqtt),
-            ("rocketmq", self.rocketmq),
-            ("http", self.http),
-        ]
+        [("amqp", self.amqp), ("mqtt", self.mqtt), ("rocketmq", self.rocketmq), ("http", self.http)]
     }
 
     /// Reads one line of the server's start: `AMQP 0-9-1 ... listening on 127.0.0.1:PORT`.
