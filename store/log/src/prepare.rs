@@ -232,9 +232,8 @@ fn run(source: &Source, shared: &Shared, number: u64) -> Result<(), LogError> {
             return Ok(());
         }
     }
-    let file = source.make(number + 1, source.geometry.segment_bytes, &mut |_| {
-        !shared.lock().stop
-    })?;
+    let file =
+        source.make(number + 1, source.geometry.segment_bytes, &mut |_| !shared.lock().stop)?;
     if let Some(file) = file {
         shared.set(|state| state.next = Next::Ready(file));
     }
@@ -247,8 +246,7 @@ impl Source {
         let filled = STEP_BYTES.min(self.geometry.segment_bytes);
         let file = self.make(number, filled, &mut |_| true)?;
         let stopped = || io::Error::other("stopped");
-        let file = file
-            .ok_or_else(|| LogError::io("prepare", self.path(number), 0, stopped()))?;
+        let file = file.ok_or_else(|| LogError::io("prepare", self.path(number), 0, stopped()))?;
         Ok((file, filled))
     }
 
@@ -311,8 +309,7 @@ impl Source {
                     .map_err(|error| LogError::prepare("write", self.path(number), at, error))?;
                 at += len as u64;
             }
-            file.sync()
-                .map_err(|error| LogError::prepare("sync", self.path(number), at, error))?;
+            file.sync().map_err(|error| LogError::prepare("sync", self.path(number), at, error))?;
             if !step(at) {
                 return Ok(false);
             }
