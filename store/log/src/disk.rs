@@ -32,8 +32,7 @@ pub trait Disk: Send + Sync {
 
 /// An open file. Its bytes outlive a crash once a later [`DiskFile::sync`] succeeded.
 pub trait DiskFile: Send + Sync {
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a segment is empty")]
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// May read less than was asked for; 0 at the end of the file.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// May write less than was asked for.
@@ -88,7 +87,7 @@ impl RealDisk {
         if !dir.is_dir() {
             fs::create_dir_all(dir)?;
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+            File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
         }
         Ok(Self { dir: dir.to_owned() })
     }
@@ -137,7 +136,7 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for File {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 

@@ -353,7 +353,7 @@ fn len(
     file: &dyn DiskFile,
 ) -> Result<u64, LogError> {
     let path = || geometry.path(disk, number);
-    let found = file.len().map_err(|error| LogError::io("measure", path(), 0, error))?;
+    let found = file.size().map_err(|error| LogError::io("measure", path(), 0, error))?;
     if found > geometry.segment_bytes {
         let configured = geometry.segment_bytes;
         return Err(LogError::SegmentBytes { path: path(), found, configured });

@@ -279,7 +279,7 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.with(|_, _, file, _| Ok(file.cached.len() as u64))
     }
 
