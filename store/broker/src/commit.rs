@@ -20,7 +20,7 @@ use mainstem_schemas::{
     ConsumerId, CursorId, Position, QueueId, UnixMillis, Views, queue::TRANSIENT_BIT,
 };
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::{
     command::{ClientId, Command, Published, Reply},
@@ -51,9 +51,18 @@ const TICK_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A leased delivery comes back, if it still has this epoch.
-    Lease { queue: QueueId, cursor: CursorId, offset: u64, epoch: u32 },
+    Lease {
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
+        epoch: u32,
+    },
     /// A fetch has waited long enough.
-    Fetch { queue: QueueId, cursor: CursorId, id: u64 },
+    Fetch {
+        queue: QueueId,
+        cursor: CursorId,
+        id: u64,
+    },
     Tick,
 }
 
@@ -525,7 +534,7 @@ impl Commit {
     }
 
     fn next_timer(&self) -> UnixMillis {
-        self.timers.peek().map_or(self.now.plus(TICK_MS), |Reverse((at, _))| *at)
+        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
     }
 
     fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
