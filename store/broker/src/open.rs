@@ -8,6 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use mainstem_index::{Index, IndexError};
 use mainstem_log::{Frame, Log, LogConfig, LogError, Reader};
 use mainstem_schemas::{Position, UnixMillis, Views};
@@ -122,7 +123,9 @@ fn replay(state: &mut State, position: Position, frame: Frame) -> Result<(), Ent
         let (targets, record) = decode_publish(frame.body)?;
         state.apply_publish(position, size, &targets, &record);
     } else {
-        state.apply(position, Entry::decode(frame.kind, frame.body)?);
+        // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
+        let body = Bytes::copy_from_slice(&frame.body);
+        state.apply(position, Entry::decode(frame.kind, body)?);
     }
     Ok(())
 }
