@@ -22,7 +22,7 @@ impl Authenticator for Anyone {
     }
 }
 
-async fn open(data_dir: &Path) -> Broker {
+fn open(data_dir: &Path) -> Broker {
     let config = Config::new(data_dir.to_owned());
     Broker::open(config, Box::new(Anyone), Views::default()).expect("an empty data directory")
 }
@@ -30,17 +30,17 @@ async fn open(data_dir: &Path) -> Broker {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_index_comes_back_identical() {
     let data = TempDir::new().unwrap();
-    let broker = open(data.path()).await;
+    let broker = open(data.path());
     work(&broker).await;
     let before = broker.checkpoint().await.unwrap();
     broker.stop().await;
     drop(broker);
-    let broker = open(data.path()).await;
+    let broker = open(data.path());
     assert_eq!(broker.checkpoint().await.unwrap(), before, "a restart changed the state");
     broker.stop().await;
     drop(broker);
     fs::remove_dir_all(data.path().join("index")).unwrap();
-    let broker = open(data.path()).await;
+    let broker = open(data.path());
     assert_eq!(broker.checkpoint().await.unwrap(), before, "a replay gave another state");
     // The hash covers what matters: one more record is another state.
     let (client, _inbox) = broker.login(&credentials()).await.unwrap();

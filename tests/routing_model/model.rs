@@ -84,7 +84,7 @@ impl Topology {
     }
 
     /// Rules 2 and 3: the named queues a record reaches, each once.
-    pub(crate) fn queues(&self, came: &Came) -> BTreeSet<&str> {
+    pub(crate) fn queues<'a>(&'a self, came: &'a Came) -> BTreeSet<&'a str> {
         let entries: Vec<(&str, Words)> = match came {
             Came::Exchange(name, _) if name.is_empty() => {
                 return came.direct().into_iter().collect();
