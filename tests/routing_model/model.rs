@@ -1,4 +1,5 @@
-//! The rules of ADDRESSING.md in their plainest form, over names without escapes.
+//! The rules of ADDRESSING.md in their plainest form, over names that need no escape but
+//! `%2E`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,8 +93,13 @@ impl Topology {
             Came::Exchange(name, key) => vec![(name, key_words(key))],
             Came::Path(path) => {
                 let first = path.first().map_or("", String::as_str);
-                let rest = path.get(1..).unwrap_or_default().to_vec();
-                vec![("amq.topic", path.clone()), (first, rest)]
+                let rest = path.get(1..).unwrap_or_default();
+                // Rendered as a key and read again: one empty word alone is no word.
+                let key = |segments: &[String]| {
+                    let escaped = segments.iter().map(|segment| segment.replace('.', "%2E"));
+                    key_words(&escaped.collect::<Words>().join("."))
+                };
+                vec![("amq.topic", key(path)), (first, key(rest))]
             }
         };
         let entered = |exchange: &str, pattern: &Words| {
@@ -104,8 +110,11 @@ impl Topology {
     }
 
     /// Rules 1 and 4: whether a filter over paths gets the record. `+` is one word, a last `#` any
-    /// rest, and a leading wildcard does not see `$`.
+    /// rest, and a leading wildcard does not see `$`. A direct message is its queue's alone.
     pub(crate) fn is_wanted(&self, came: &Came, filter: &[String]) -> bool {
+        if came.direct().is_some() {
+            return false;
+        }
         if let Came::Exchange(name, _) = came {
             if self.exchanges.get(name).is_some_and(|exchange| exchange.hidden) {
                 return false;
