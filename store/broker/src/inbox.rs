@@ -111,11 +111,12 @@ impl Inbox {
 }
 
 impl Outbox {
-    /// Whether another delivery fits. When not, the client's next take reports it.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether another delivery fits besides those of this turn. When not, the client's next take
+    /// reports it.
+    pub(crate) fn has_room(&self, deliveries: usize, bytes: usize) -> bool {
         let fits = || {
-            self.shared.deliveries.load(Ordering::Acquire) < self.deliveries_max
-                && self.shared.bytes.load(Ordering::Acquire) < self.bytes_max
+            self.shared.deliveries.load(Ordering::Acquire) + deliveries < self.deliveries_max
+                && self.shared.bytes.load(Ordering::Acquire) + bytes < self.bytes_max
         };
         if fits() {
             return true;
