@@ -1,6 +1,8 @@
 //! The house rules as tests: which crate may know which, what must not be written where, and what
 //! every file says first.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -50,7 +52,9 @@ const TOP_LEVEL: [&str; 24] = [
 const FILE_LINES_MAX: usize = 600;
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this crate is a folder of the repository")
 }
 
 /// The files of the repository below `folder`, by their path from the root. Hidden folders, build
@@ -225,7 +229,8 @@ fn pure_rooms_do_no_io_and_read_no_clock() {
             for (path, text) in rust_files(&folder) {
                 let inside = path.starts_with(format!("{folder}/{room}"))
                     || path == Path::new(&format!("{folder}/{room}.rs"));
-                let impure = ["tokio::", "std::net::Tcp", "Instant::now", "SystemTime::now", "async fn"];
+                let impure =
+                    ["tokio::", "std::net::Tcp", "Instant::now", "SystemTime::now", "async fn"];
                 for word in impure.iter().filter(|word| inside && text.contains(**word)) {
                     complaints.push(format!("{}: {word}", path.display()));
                 }

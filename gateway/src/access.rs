@@ -99,7 +99,12 @@ mod tests {
     const MAPPED: &str = "[::ffff:127.0.0.1]:9";
     const REMOTE: &str = "192.0.2.1:9";
 
-    fn verify(sets: &[&str], secret: Secret, peer: &str, namespace: &str) -> Result<String, LoginError> {
+    fn verify(
+        sets: &[&str],
+        secret: Secret,
+        peer: &str,
+        namespace: &str,
+    ) -> Result<String, LoginError> {
         let layers: Vec<_> = sets.iter().map(|text| Layer::Set((*text).to_owned())).collect();
         let users = StaticUsers::new(&Config::load(&layers).unwrap());
         let peer = peer.parse().unwrap();
@@ -134,7 +139,8 @@ mod tests {
 
     #[test]
     fn only_listed_namespaces_exist() {
-        let login = |sets: &[&str], namespace| verify(sets, password("guest", "guest"), LOCAL, namespace);
+        let login =
+            |sets: &[&str], namespace| verify(sets, password("guest", "guest"), LOCAL, namespace);
         assert_eq!(login(&[], "other"), Err(LoginError::NoNamespace));
         assert!(login(&["namespaces=['/', 'other']"], "other").is_ok());
     }

@@ -58,7 +58,8 @@ impl CommandLine {
                 Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
                 Some(_) | None => (argument.as_str(), None),
             };
-            let mut value = |flag| inline.clone().or_else(|| arguments.next()).ok_or(UsageError::NoValue(flag));
+            let mut value =
+                |flag| inline.clone().or_else(|| arguments.next()).ok_or(UsageError::NoValue(flag));
             match name {
                 "serve" if first => line.command = Command::Serve,
                 "check-config" if first => line.command = Command::CheckConfig,

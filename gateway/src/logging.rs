@@ -6,8 +6,8 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging for the whole process. Errors: the level is no level.
 pub fn start(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.level)
-        .map_err(|error| format!("'log.level' is wrong: {error}"))?;
+    let filter =
+        EnvFilter::try_new(&log.level).map_err(|error| format!("'log.level' is wrong: {error}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -102,7 +102,10 @@ fn a_wrong_type_is_named_with_the_expected_one() {
         message(load_file("[store]\nsegment_bytes = \"big\"")),
         "m.toml line 2: 'store.segment_bytes' must be an integer, found text"
     );
-    assert_eq!(message(load_set("store=1")), "--set store=1: 'store' must be a section, found an integer");
+    assert_eq!(
+        message(load_set("store=1")),
+        "--set store=1: 'store' must be a section, found an integer"
+    );
     assert_eq!(
         message(load_set("data_dir.x=1")),
         "--set data_dir.x=1: 'data_dir' must be text, found a section"
@@ -111,11 +114,9 @@ fn a_wrong_type_is_named_with_the_expected_one() {
 
 #[test]
 fn a_wrong_value_is_named_with_the_reason() {
-    assert!(
-        message(load_file("\nanonymous = \"yes\"")).starts_with(
-            "m.toml line 2: 'anonymous' is wrong: unknown variant `yes`, expected one of"
-        )
-    );
+    assert!(message(load_file("\nanonymous = \"yes\"")).starts_with(
+        "m.toml line 2: 'anonymous' is wrong: unknown variant `yes`, expected one of"
+    ));
     assert!(
         message(load_set("listeners.mqtt.bind=here"))
             .contains("'listeners.mqtt.bind' is wrong: invalid socket address")

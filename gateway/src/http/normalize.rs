@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, header};
 use bytes::{BufMut, BytesMut};
 use mainstem_broker::Stamp;
 use mainstem_schemas::{
-    Address, Correlation, Dialect, Path, Record, RecordDraft, RecordError, ReplyTo, Value, View, flags,
+    Address, Correlation, Dialect, Path, Record, RecordDraft, RecordError, ReplyTo, Value, View,
+    flags,
 };
 
 /// Headers that belong to the connection or to the sender alone, and are never stored.
@@ -79,7 +80,7 @@ pub fn view(record: &Record) -> View {
         }
     }
     let given = |required: &&str| view.event.iter().any(|(n, v)| n == *required && !v.is_empty());
-    if !EVENT_REQUIRED.iter().all(|required| given(&required)) {
+    if !EVENT_REQUIRED.iter().all(|required| given(required)) {
         view.event.clear();
     }
     for (name, value) in &view.event {
@@ -125,7 +126,8 @@ fn percent_decode(text: &str) -> Vec<u8> {
     let mut rest = text.as_bytes();
     while let Some((byte, tail)) = rest.split_first() {
         let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        let escaped = digit(0).zip(digit(1)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
+        let escaped =
+            digit(0).zip(digit(1)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
         match escaped.filter(|_| *byte == b'%') {
             Some(decoded) => {
                 out.push(decoded);
