@@ -103,8 +103,10 @@ pub(crate) struct Commit {
     consumers: FxHashMap<(ClientId, ConsumerId), Consumer>,
     /// Clients with notices to be sent at the end of the turn.
     noticed: Vec<ClientId>,
-    /// Queues to deliver from in this turn.
+    /// Queues to deliver from in this turn, to all that wait on them.
     touched: Vec<QueueId>,
+    /// Cursors to deliver from in this turn.
+    touched_cursors: Vec<(QueueId, CursorId)>,
     /// Offsets settled in this turn, to become one entry.
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
     timers: BinaryHeap<Reverse<(UnixMillis, Timer)>>,
@@ -165,6 +167,7 @@ impl Commit {
             consumers: FxHashMap::default(),
             noticed: Vec::new(),
             touched: Vec::new(),
+            touched_cursors: Vec::new(),
             settled: FxHashMap::default(),
             timers: BinaryHeap::from([Reverse((now.plus(TICK_MS), Timer::Tick))]),
             ids: 0,
@@ -186,7 +189,11 @@ impl Commit {
         mut done: mpsc::Receiver<Done>,
         failed: watch::Sender<Option<String>>,
     ) {
-        if let Err(fatal) = self.turns(&mut commands, &mut done).await {
+        let ended = match self.turns(&mut commands, &mut done).await {
+            Ok(()) => self.close(&mut done).await,
+            Err(fatal) => Err(fatal),
+        };
+        if let Err(fatal) = ended {
             tracing::error!(event = "store_failed", "the store stops: {fatal}");
             failed.send_replace(Some(fatal.to_string()));
         }
@@ -206,7 +213,7 @@ impl Commit {
                 done = done.recv() => self.on_done(done.ok_or(Fatal::WriterGone)?)?,
                 count = commands.recv_many(&mut taken, COMMANDS_PER_TURN) => {
                     if count == 0 {
-                        return self.close(done).await;
+                        return Ok(());
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
@@ -217,8 +224,8 @@ impl Commit {
             }
             self.fire_timers()?;
             self.finish_turn()?;
-            if self.stopping.is_some() && self.writing.is_none() && self.planner_is_empty() {
-                return self.close(done).await;
+            if self.stopping.is_some() {
+                return Ok(());
             }
         }
     }
@@ -227,7 +234,7 @@ impl Commit {
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
         self.flush_settled();
-        while !self.touched.is_empty() {
+        while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             self.deliver_touched()?;
             self.flush_settled();
         }
@@ -397,6 +404,18 @@ impl Commit {
         }
     }
 
+    /// Puts a cursor on this turn's list.
+    fn touch_cursor(&mut self, id: QueueId, cursor_id: CursorId) {
+        let queue = self.state.queues.get_mut(&id).filter(|queue| !queue.is_touched);
+        if let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id))
+            && !cursor.is_touched
+            && cursor.is_wanted()
+        {
+            cursor.is_touched = true;
+            self.touched_cursors.push((id, cursor_id));
+        }
+    }
+
     fn planner_is_empty(&self) -> bool {
         self.planner.end() == self.written
     }
@@ -562,20 +581,18 @@ impl Commit {
         for client in clients {
             self.notify(client, Notice::Closing);
         }
-        let (hash, _unread) = oneshot::channel();
-        self.checkpoint_wanted.push(hash);
         self.stopping = Some(reply);
     }
 
     /// Everything is down: write the index, say the log's last word.
-    async fn close(&mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
+    async fn close(mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
         while self.writing.is_some() || !self.planner_is_empty() {
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
         }
         let applied = self.planner.end();
         let checkpoint = self.state.prepare_checkpoint(applied);
-        let planner = Box::new(self.planner.take());
+        let planner = Box::new(self.planner);
         self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
         match done.recv().await.ok_or(Fatal::WriterGone)? {
             Done::Failed(error) => return Err(error.into()),
@@ -583,7 +600,6 @@ impl Commit {
         }
         self.state.commit_checkpoint(checkpoint)?;
         self.state.index.flush()?;
-        self.export_counts();
         if let Some(reply) = self.stopping.take() {
             send(reply, ());
         }

@@ -37,7 +37,7 @@ pub(crate) struct Retained {
 }
 
 /// What identifies a subscription within its session.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SubscriptionKey {
     pub(crate) share: Option<String>,
     pub(crate) filter: Filter,
@@ -64,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) subscriptions: BTreeMap<SubscriptionKey, Subscription>,
     pub(crate) holder: Option<ClientId>,
     pub(crate) parcel: Option<Parcel>,
+    /// It outlives its connection, so it is in the log.
+    pub(crate) is_durable: bool,
     consumers: u64,
 }
 
@@ -71,11 +73,6 @@ pub(crate) struct Session {
 const SUBSCRIPTION_BIT: u64 = 1 << 63;
 
 impl Session {
-    /// Whether it outlives its connection, and so is written to the log.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.expiry_s > 0
-    }
-
     /// A name for a new subscription's consumer.
     pub(crate) fn next_consumer(&mut self) -> ConsumerId {
         self.consumers += 1;
@@ -102,6 +99,16 @@ pub(crate) struct Namespace {
     pub(crate) readers: Trie<Reader>,
     pub(crate) retained: BTreeMap<Path, Retained>,
     pub(crate) sessions: BTreeMap<String, Session>,
+    /// Shared subscriptions with how many sessions hold each.
+    pub(crate) shares: FxHashMap<SubscriptionKey, Share>,
+}
+
+/// The cursor that the members of a shared subscription compete on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) queue: QueueId,
+    pub(crate) cursor: CursorId,
+    pub(crate) members: usize,
 }
 
 impl Namespace {
@@ -115,6 +122,7 @@ impl Namespace {
             readers: Trie::default(),
             retained: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            shares: FxHashMap::default(),
         }
     }
 
@@ -150,6 +158,24 @@ impl Namespace {
             QueueName::Topic(topic) => {
                 self.topics.remove(topic.as_str());
                 self.readers.remove(Filter::below(topic.as_bytes()).steps(), is_it);
+            }
+        }
+    }
+
+    /// A session joined a shared subscription.
+    pub(crate) fn join_share(&mut self, key: &SubscriptionKey, queue: QueueId, cursor: CursorId) {
+        if key.share.is_some() {
+            let fresh = Share { queue, cursor, members: 0 };
+            self.shares.entry(key.clone()).or_insert(fresh).members += 1;
+        }
+    }
+
+    /// A session left a shared subscription; the last one forgets it.
+    pub(crate) fn leave_share(&mut self, key: &SubscriptionKey) {
+        if let Some(share) = self.shares.get_mut(key) {
+            share.members = share.members.saturating_sub(1);
+            if share.members == 0 {
+                self.shares.remove(key);
             }
         }
     }
