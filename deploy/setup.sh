@@ -36,16 +36,13 @@ need() { # command, packages that have it
     fail "'$command' is missing: install it (Debian: apt-get install $*)"
 }
 
+# The folder of a libclang that the bindings' generator can load.
 libclang_here() {
-    local place
-    if [ -n "${LIBCLANG_PATH:-}" ]; then
-        compgen -G "$LIBCLANG_PATH/libclang*.so*" >/dev/null && { echo "$LIBCLANG_PATH"; return; }
-    fi
-    for place in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do
-        if compgen -G "$place/libclang.so*" >/dev/null || compgen -G "$place/libclang-*.so*" >/dev/null; then
-            echo "$place"
-            return
-        fi
+    local place name
+    for place in ${LIBCLANG_PATH:-} /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do
+        for name in libclang.so 'libclang.so.*' 'libclang-[0-9]*.so*'; do
+            compgen -G "$place/$name" >/dev/null && { echo "$place"; return; }
+        done
     done
     return 1
 }
@@ -78,10 +75,7 @@ build() {
         say "libclang: $place, from the PyPI package libclang"
     fi
     # A libclang without clang's own headers takes the compiler's.
-    if ! compgen -G "$place/clang/*/include/stddef.h" >/dev/null &&
-        ! compgen -G "/usr/lib/llvm-*/lib/clang/*/include/stddef.h" >/dev/null; then
-        includes="-I$(gcc -print-file-name=include)"
-    fi
+    compgen -G "$place/clang/*/include/stddef.h" >/dev/null || includes="-I$(gcc -print-file-name=include)"
     {
         echo "export LIBCLANG_PATH='$place'"
         [ -z "$includes" ] || echo "export BINDGEN_EXTRA_CLANG_ARGS='$includes'"
