@@ -36,7 +36,7 @@ need() { # command, packages that have it
     fail "'$command' is missing: install it (Debian: apt-get install $*)"
 }
 
-# The folder of a libclang that the bindings' generator can load.
+# The folder of a libclang that the bindings' generator finds by itself.
 libclang_here() {
     local place name
     for place in ${LIBCLANG_PATH:-} /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do
@@ -62,7 +62,7 @@ build() {
     need gcc gcc libc6-dev
     need g++ g++
     need make make
-    local place includes=""
+    local place settings=""
     if place=$(libclang_here); then
         say "libclang: $place"
     elif install libclang-dev && place=$(libclang_here); then
@@ -73,13 +73,13 @@ build() {
         place=$(echo "$tools"/libclang/lib/python3*/site-packages/clang/native)
         [ -e "$place/libclang.so" ] || fail "no libclang: install it (Debian: apt-get install libclang-dev)"
         say "libclang: $place, from the PyPI package libclang"
+        settings="export LIBCLANG_PATH='$place'"
     fi
-    # A libclang without clang's own headers takes the compiler's.
-    compgen -G "$place/clang/*/include/stddef.h" >/dev/null || includes="-I$(gcc -print-file-name=include)"
-    {
-        echo "export LIBCLANG_PATH='$place'"
-        [ -z "$includes" ] || echo "export BINDGEN_EXTRA_CLANG_ARGS='$includes'"
-    } >"$tools/build.env"
+    # A libclang without clang's own headers takes the compiler's. Nothing is set without need:
+    # cargo compiles RocksDB again when one of these changes.
+    compgen -G "$place/clang/*/include/stddef.h" >/dev/null ||
+        settings+=$'\n'"export BINDGEN_EXTRA_CLANG_ARGS='-I$(gcc -print-file-name=include)'"
+    echo "$settings" >"$tools/build.env"
 }
 
 # The fingerprint of what was installed from a list, so that a second run does nothing.
