@@ -13,9 +13,11 @@ use mainstem::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// `sysexits.h`: wrong arguments, wrong configuration, a failure of the operating system.
+/// `sysexits.h`: wrong arguments, a failure of the operating system, a failure of the disk, a
+/// wrong configuration.
 const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
+const EX_IOERR: u8 = 74;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -66,7 +68,11 @@ async fn serve(config: Config, started: Instant) -> ExitCode {
     }
     say(&format!("ready in {} ms", started.elapsed().as_millis()));
     let mut signals = Signals { terminate, interrupt };
-    signals.next().await;
+    tokio::select! {
+        // Whichever comes first decides how the process ends; the other no longer matters.
+        () = signals.next() => {}
+        reason = server.broker().failed() => return fail(EX_IOERR, &reason),
+    }
     say("stopping: waiting for connections to end (a second signal stops at once)");
     tokio::select! {
         // Both branches end the process, so nothing is lost when one is dropped.
