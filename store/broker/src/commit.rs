@@ -20,7 +20,7 @@ use mainstem_schemas::{
     ConsumerId, CursorId, Position, QueueId, UnixMillis, Views, queue::TRANSIENT_BIT,
 };
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::{
     command::{ClientId, Command, Published, Reply},
@@ -44,6 +44,8 @@ mod topics;
 
 /// Commands taken in one turn; more wait for the next one.
 const COMMANDS_PER_TURN: usize = 1024;
+/// How long what nobody was promised (settlements above all) may stay unsynced.
+const LAZY_SYNC_MS: u64 = 1000;
 /// How often expiries, retention and space are looked at.
 const TICK_MS: u64 = 1000;
 
@@ -51,9 +53,20 @@ const TICK_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A leased delivery comes back, if it still has this epoch.
-    Lease { queue: QueueId, cursor: CursorId, offset: u64, epoch: u32 },
+    Lease {
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
+        epoch: u32,
+    },
     /// A fetch has waited long enough.
-    Fetch { queue: QueueId, cursor: CursorId, id: u64 },
+    Fetch {
+        queue: QueueId,
+        cursor: CursorId,
+        id: u64,
+    },
+    /// What was written without a sync is synced now, if nothing did it since.
+    Sync,
     Tick,
 }
 
@@ -116,7 +129,9 @@ pub(crate) struct Commit {
     checkpoint_wanted: Vec<Reply<u64>>,
     checkpointed: Position,
     flushed: Position,
-    last_sync: UnixMillis,
+    /// Something was written and not synced, and [`Timer::Sync`] is set.
+    is_unsynced: bool,
+    sync_due: bool,
     stopping: Option<Reply<()>>,
     counts: Counts,
     scratch: Vec<u8>,
@@ -175,7 +190,8 @@ impl Commit {
             checkpoint_wanted: Vec::new(),
             checkpointed: written,
             flushed: written,
-            last_sync: now,
+            is_unsynced: false,
+            sync_due: false,
             stopping: None,
             counts: Counts::default(),
             scratch: Vec::new(),
@@ -426,18 +442,23 @@ impl Commit {
             return Ok(());
         }
         self.begin_checkpoint();
-        if self.planner_is_empty() {
+        if self.planner_is_empty() && !self.sync_due {
             return Ok(());
         }
         let batch = self.planner.finish();
         let waiting = mem::take(&mut self.open);
-        let sync = match self.config.durability {
-            Durability::Fsync => waiting.needs_sync,
-            Durability::Interval { ms } => self.now.since(self.last_sync) >= ms,
-            Durability::None => false,
-        } || self.checkpoint.is_some();
+        let (promised, delay_ms) = match self.config.durability {
+            Durability::Fsync => (waiting.needs_sync, Some(LAZY_SYNC_MS)),
+            Durability::Interval { ms } => (false, Some(ms)),
+            Durability::None => (false, None),
+        };
+        let sync = promised || self.sync_due || self.checkpoint.is_some();
+        self.sync_due = false;
         if sync {
-            self.last_sync = self.now;
+            self.is_unsynced = false;
+        } else if let (false, Some(ms)) = (self.is_unsynced, delay_ms) {
+            self.is_unsynced = true;
+            self.set_timer(self.now.plus(ms), Timer::Sync);
         }
         self.writing = Some(waiting);
         self.jobs.send(Job::Write { batch, sync }).map_err(|_| Fatal::WriterGone)
@@ -525,7 +546,7 @@ impl Commit {
     }
 
     fn next_timer(&self) -> UnixMillis {
-        self.timers.peek().map_or(self.now.plus(TICK_MS), |Reverse((at, _))| *at)
+        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
     }
 
     fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
@@ -543,6 +564,7 @@ impl Commit {
                     self.end_lease(queue, cursor, offset, epoch);
                 }
                 Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
+                Timer::Sync => self.sync_due = self.is_unsynced,
                 Timer::Tick => self.tick()?,
             }
         }

@@ -10,7 +10,7 @@ use mainstem_schemas::{ConsumerId, UnixMillis};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    command::{ClientId, Claim, Reply},
+    command::{Claim, ClientId, Reply},
     inbox::Delivery,
     ranges::Ranges,
 };

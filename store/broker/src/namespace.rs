@@ -1,11 +1,7 @@
 //! One namespace: its exchanges, its queues by what they are found by, its filters, retained
 //! records and sessions.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_index::QueueName;
@@ -25,7 +21,11 @@ use crate::{
 pub(crate) enum Reader {
     Queue(QueueId),
     /// A connected reader that nothing is kept for.
-    Live { client: ClientId, consumer: ConsumerId, options: u64 },
+    Live {
+        client: ClientId,
+        consumer: ConsumerId,
+        options: u64,
+    },
 }
 
 /// The place of the last retained record of an address.
@@ -66,7 +66,7 @@ pub(crate) struct Session {
     pub(crate) parcel: Option<Parcel>,
     /// It outlives its connection, so it is in the log.
     pub(crate) is_durable: bool,
-    consumers: u64,
+    pub(crate) consumers: u64,
 }
 
 /// Consumers of subscriptions have this bit, so that they never meet a client's own numbers.

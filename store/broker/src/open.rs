@@ -8,8 +8,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use mainstem_index::{Index, IndexError};
-use mainstem_log::{Frame, Log, LogConfig, LogError, Opened, Reader};
+use mainstem_log::{Frame, Log, LogConfig, LogError, Reader};
 use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -56,7 +57,7 @@ impl Broker {
         let log_config = LogConfig::new(config.segment_bytes);
         let log_dir = config.data_dir.join("log");
         let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
-        let Opened { planner, writer, reader, recovery, .. } = opened.map_err(log_error)?;
+        let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
         if let Some(damage) = damage {
             return Err(OpenError::Log(damage));
         }
@@ -67,20 +68,15 @@ impl Broker {
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
         let (failed, failure) = watch::channel(None);
-        let start = Start {
-            state,
-            config: config.clone(),
-            views,
-            clock: now,
-            planner,
-            sequence,
-            jobs,
-        };
+        let start =
+            Start { state, config: config.clone(), views, clock: now, planner, sequence, jobs };
         let io_error = |error| OpenError::Io(config.data_dir.clone(), error);
         let write = move || pipeline::run(writer, &jobs_in, &done);
         thread::Builder::new().name("log".to_owned()).spawn(write).map_err(io_error)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(io_error)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(io_error)?;
         let failed_read = failed.clone();
         let commit = move || {
             let _lock_until_the_end = lock;
@@ -127,7 +123,9 @@ fn replay(state: &mut State, position: Position, frame: Frame) -> Result<(), Ent
         let (targets, record) = decode_publish(frame.body)?;
         state.apply_publish(position, size, &targets, &record);
     } else {
-        state.apply(position, Entry::decode(frame.kind, frame.body)?);
+        // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
+        let body = Bytes::copy_from_slice(&frame.body);
+        state.apply(position, Entry::decode(frame.kind, body)?);
     }
     Ok(())
 }

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use mainstem_index::{
-    BLOCK_ENTRIES, Batch, BindingKey as StoredBinding, BlockKey, CursorKey, CursorValue, Entry as Place,
-    ExchangeKey, ExchangeValue, Index, IndexError, QueueKey, QueueName, QueueStateKey,
-    QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey, SessionValue,
-    SubscriptionKey as StoredSubscription, SubscriptionValue,
+    BLOCK_ENTRIES, Batch, BindingKey as StoredBinding, BlockKey, CursorKey, CursorValue,
+    Entry as Place, ExchangeKey, ExchangeValue, Index, IndexError, QueueKey, QueueName,
+    QueueStateKey, QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey,
+    SessionValue, SubscriptionKey as StoredSubscription, SubscriptionValue,
 };
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
@@ -152,8 +152,7 @@ impl State {
 
     pub(crate) fn declare_exchange(&mut self, namespace: &str, def: ExchangeDef) {
         if def.durable {
-            let key =
-                ExchangeKey { namespace: namespace.to_owned(), name: def.name.clone() };
+            let key = ExchangeKey { namespace: namespace.to_owned(), name: def.name.clone() };
             let value = ExchangeValue {
                 kind: def.kind as u8,
                 auto_delete: def.auto_delete,
@@ -235,8 +234,15 @@ impl State {
             QueueName::Filter(filter) => String::from_utf8_lossy(&filter.render()).into_owned(),
         };
         let durable = !id.is_transient();
-        let def =
-            QueueDef { id, name: shown, durable, exclusive: false, auto_delete, retention, arguments };
+        let def = QueueDef {
+            id,
+            name: shown,
+            durable,
+            exclusive: false,
+            auto_delete,
+            retention,
+            arguments,
+        };
         let space = self.namespace(namespace);
         space.add_queue(id, &name);
         let queue = Queue::new(space.name.clone(), name, def);

@@ -246,6 +246,23 @@ fn a_torn_tail_is_cut_counted_and_never_seen_again() {
 }
 
 #[test]
+fn whole_frames_at_another_place_do_not_verify() {
+    let disk = SimDisk::new(1);
+    let ((mut planner, mut writer, reader, _), _) = open(&disk).unwrap();
+    planner.push(1, 1, &[b"only once"]).unwrap();
+    let batch = planner.finish();
+    writer.write(&batch).unwrap();
+    writer.sync().unwrap();
+    drop(writer);
+    let file = disk.open(&name(0)).unwrap();
+    file.write_at(&batch.chunks()[0].bytes, batch.end().0).unwrap();
+    assert!(reader.read(batch.end(), 0).is_err());
+    let ((_, _, _, recovery), frames) = open(&disk).unwrap();
+    assert_eq!(frames.len(), 1);
+    assert_eq!(recovery.cut.unwrap().offset, batch.end().0);
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let disk = SimDisk::new(1);
     let ((mut planner, mut writer, _, _), _) = open(&disk).unwrap();

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Commit, Timer, send};
 use crate::{
-    command::{ClientId, Claim},
+    command::{Claim, ClientId},
     cursor::{Cursor, InHand, Seat},
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
@@ -220,7 +220,7 @@ fn pick(
     let mut from = 0;
     while let Some(first) = seats.get(from) {
         let len = seats.iter().skip(from).take_while(|s| s.priority == first.priority).count();
-        let turn = if cursor.turn > from { cursor.turn - from } else { 0 };
+        let turn = cursor.turn.saturating_sub(from);
         for step in 0..len {
             let place = from + (turn + step) % len;
             if let Some(seat) = seats.get(place)

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    ConsumerId, Dialect, Entrance, Path, Position, QueueId, Record, Table,
-    address::ROOT_EXCHANGE,
+    ConsumerId, Dialect, Entrance, Path, Position, QueueId, Record, Table, address::ROOT_EXCHANGE,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
@@ -206,12 +205,7 @@ impl Commit {
 
 /// A record that came by path enters at the root exchange with its whole path as the key, and at
 /// the exchange its first segment names with the rest as the key.
-fn route_path(
-    space: &Namespace,
-    path: &Path,
-    headers: &dyn Fn() -> Table,
-    queues: &mut Targets,
-) {
+fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queues: &mut Targets) {
     if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
         && !root.bindings.is_empty()
     {

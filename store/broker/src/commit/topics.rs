@@ -84,7 +84,11 @@ impl Commit {
             let (mut low, mut high) = (queue.entries.first, queue.entries.next);
             while low < high {
                 let middle = low + (high - low) / 2;
-                if is_old(queue.entries.get(middle, index)?) { low = middle + 1 } else { high = middle }
+                if is_old(queue.entries.get(middle, index)?) {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
             }
             trims.push((*id, low));
         }
