@@ -11,6 +11,7 @@ CARGO := . $(MAINSTEM_TOOLS)/build.env && cargo
 # One profile serves run and test, so RocksDB is compiled once. The benches build other brokers
 # and are built by `make bench` alone.
 TESTED := --release --locked --workspace --exclude mainstem-benches
+SECONDS_EACH ?= 30
 SERVER := $(CARGO_TARGET_DIR)/release/mainstem
 
 .PHONY: check run test e2e interop crash demo golden fuzz bench doc build setup tools
@@ -43,6 +44,9 @@ demo: build tools ## a device, a service and a job read the same messages
 
 golden: setup ## rewrite the inline snapshots; then read the diff
 	UPDATE_EXPECT=1; export UPDATE_EXPECT; $(CARGO) test $(TESTED)
+
+fuzz: setup ## each fuzz target for SECONDS_EACH
+	. $(MAINSTEM_TOOLS)/build.env && tests/fuzz/run.sh $(SECONDS_EACH)
 
 bench: setup ## measure Mainstem and its peers side by side
 	$(CARGO) run --release --locked -p mainstem-benches

@@ -81,7 +81,7 @@ impl Host {
             }
             Protocol::Rocketmq => {
                 let limits = Arc::new(config.rocketmq.clone());
-                mainstem_rocketmq::run(listener, broker, limits, Some(tls), shutdown).await;
+                mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls)).await;
             }
             Protocol::Http => http::run(listener, broker, config, shutdown).await,
         }
