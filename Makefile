@@ -30,13 +30,13 @@ test: setup tools ## everything: formatting, lints, all tests with real clients,
 	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
 	$(CARGO) test $(TESTED)
 
-e2e: setup ## whole servers in process
+e2e: build ## whole servers in process
 	$(CARGO) test $(TESTED) --test e2e
 
-interop: setup tools ## real third-party clients
+interop: build tools ## real third-party clients
 	$(CARGO) test $(TESTED) --test interop
 
-crash: setup tools ## kill -9 under confirmed load
+crash: build tools ## kill -9 under confirmed load
 	$(CARGO) test $(TESTED) --test crash
 
 demo: build tools ## a device, a service and a job read the same messages
@@ -55,7 +55,7 @@ doc: setup ## the API pages, warnings denied
 	RUSTDOCFLAGS="-D warnings"; export RUSTDOCFLAGS; $(CARGO) doc $(TESTED) --no-deps
 
 build: setup
-	$(CARGO) build --release --locked -p mainstem
+	$(CARGO) build $(TESTED) --bin mainstem
 
 setup:
 	@deploy/setup.sh build
