@@ -1,0 +1,2 @@
+//! The shell: owns the sockets.
+pub async fn run(){}
