@@ -57,7 +57,7 @@ impl<'a> Properties<'a> {
         if flags & UNKNOWN != 0 {
             return Err(Malformed);
         }
-        let mut short = |bit: u16, cursor: &mut Cursor<'a>| {
+        let short = |bit: u16, cursor: &mut Cursor<'a>| {
             if flags & bit == 0 { Ok(None) } else { cursor.short_string().map(Some) }
         };
         let mut out = Self {

@@ -20,11 +20,6 @@ impl Unsettled {
         self.live += 1;
     }
 
-    /// How many are waiting.
-    pub(crate) fn len(&self) -> usize {
-        self.live
-    }
-
     /// Takes the delivery with this tag.
     pub(crate) fn take(&mut self, tag: u64) -> Option<DeliveryId> {
         let at = self.entries.partition_point(|(other, _)| *other < tag);
@@ -112,7 +107,6 @@ mod tests {
         assert_eq!(unsettled.take(2), Some(id(2)));
         assert_eq!(unsettled.take(2), None);
         assert_eq!(unsettled.take(9), None);
-        assert_eq!(unsettled.len(), 2);
         assert_eq!(unsettled.take_all(), [id(1), id(3)]);
     }
 
