@@ -416,13 +416,7 @@ impl Session {
     }
 
     /// Tells the client what it did wrong, and ends what the fault ends.
-    pub fn fail(
-        &mut self,
-        channel: u16,
-        fault: &Fault,
-        method: (u16, u16),
-        effects: &mut Effects,
-    ) {
+    pub fn fail(&mut self, channel: u16, fault: &Fault, method: (u16, u16), effects: &mut Effects) {
         let alive = !matches!(self.phase, Phase::Closing | Phase::Closed);
         if !alive {
             return;

@@ -11,16 +11,28 @@ use super::{
 /// A server's method.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    Start { server_properties: Table, mechanisms: &'static str, locales: &'static str },
-    Tune { channel_max: u16, frame_max: u32, heartbeat: u16 },
+    Start {
+        server_properties: Table,
+        mechanisms: &'static str,
+        locales: &'static str,
+    },
+    Tune {
+        channel_max: u16,
+        frame_max: u32,
+        heartbeat: u16,
+    },
     OpenOk,
     Close(Close),
     CloseOk,
-    Blocked { reason: &'static str },
+    Blocked {
+        reason: &'static str,
+    },
     Unblocked,
     UpdateSecretOk,
     ChannelOpenOk,
-    ChannelFlowOk { active: bool },
+    ChannelFlowOk {
+        active: bool,
+    },
     ChannelClose(Close),
     ChannelCloseOk,
     AccessRequestOk,
@@ -28,20 +40,39 @@ pub enum Reply {
     ExchangeDeleteOk,
     ExchangeBindOk,
     ExchangeUnbindOk,
-    QueueDeclareOk { queue: String, message_count: u32, consumer_count: u32 },
+    QueueDeclareOk {
+        queue: String,
+        message_count: u32,
+        consumer_count: u32,
+    },
     QueueBindOk,
-    QueuePurgeOk { message_count: u32 },
-    QueueDeleteOk { message_count: u32 },
+    QueuePurgeOk {
+        message_count: u32,
+    },
+    QueueDeleteOk {
+        message_count: u32,
+    },
     QueueUnbindOk,
     QosOk,
-    ConsumeOk { consumer_tag: Bytes },
-    CancelOk { consumer_tag: Bytes },
+    ConsumeOk {
+        consumer_tag: Bytes,
+    },
+    CancelOk {
+        consumer_tag: Bytes,
+    },
     /// The server's own cancel, which wants no answer.
-    Cancel { consumer_tag: Bytes },
+    Cancel {
+        consumer_tag: Bytes,
+    },
     GetEmpty,
     RecoverOk,
-    Ack { delivery_tag: u64, multiple: bool },
-    Nack { delivery_tag: u64 },
+    Ack {
+        delivery_tag: u64,
+        multiple: bool,
+    },
+    Nack {
+        delivery_tag: u64,
+    },
     ConfirmSelectOk,
     TxSelectOk,
     TxCommitOk,

@@ -34,8 +34,7 @@ pub fn record(
     user: &str,
 ) -> Result<Publish, Fault> {
     let raw = content.properties.as_ref();
-    let properties =
-        Properties::parse(raw).map_err(|_| Fault::malformed("the content header"))?;
+    let properties = Properties::parse(raw).map_err(|_| Fault::malformed("the content header"))?;
     if let Some(claimed) = properties.user_id
         && claimed != user.as_bytes()
     {
@@ -67,9 +66,8 @@ pub fn record(
     if let Some(key) = routing.partition_key {
         draft.partition = hash(key);
     }
-    let record = draft
-        .encode()
-        .map_err(|error| Fault::new(Code::PreconditionFailed, error.to_string()))?;
+    let record =
+        draft.encode().map_err(|error| Fault::new(Code::PreconditionFailed, error.to_string()))?;
     Ok(Publish { record, extra_keys: routing.extra_keys })
 }
 
@@ -95,8 +93,7 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
                 }
             }
             (name, b'S')
-                if name == header::PARTITION_KEY.as_bytes()
-                    || name == header::GROUP.as_bytes() =>
+                if name == header::PARTITION_KEY.as_bytes() || name == header::GROUP.as_bytes() =>
             {
                 routing.partition_key = Some(entry.content);
             }

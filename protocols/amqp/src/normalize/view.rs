@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Correlation, Dialect, Path, Record, ReplyTo, UnixMillis, Value, View,
-    address::TOPIC_KEY_PREFIX,
+    Correlation, Dialect, Path, Record, ReplyTo, UnixMillis, Value, View, address::TOPIC_KEY_PREFIX,
 };
 
 use super::header;
@@ -98,7 +97,8 @@ fn event_prefix(headers: &[u8]) -> Option<&'static str> {
         EVENT_REQUIRED.into_iter().all(|wanted| {
             table::entries(headers).any(|entry| {
                 let name = std::str::from_utf8(entry.name).unwrap_or_default();
-                let given = strip(name, prefix).is_some_and(|rest| rest.eq_ignore_ascii_case(wanted));
+                let given =
+                    strip(name, prefix).is_some_and(|rest| rest.eq_ignore_ascii_case(wanted));
                 given && entry.tag == b'S' && !entry.content.is_empty()
             })
         })

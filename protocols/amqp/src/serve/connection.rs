@@ -416,10 +416,7 @@ impl Connection {
     fn credentials(&self, namespace: &str, login: &Login) -> Credentials {
         Credentials {
             namespace: namespace.to_owned(),
-            secret: Secret::Password {
-                user: login.user.clone(),
-                password: login.password.clone(),
-            },
+            secret: Secret::Password { user: login.user.clone(), password: login.password.clone() },
             peer: self.peer,
         }
     }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Source, Start};
-use mainstem_schemas::{ConsumerId, DeliveryId, Offset, Settlement, Table, UnixMillis, Value, Verdict};
+use mainstem_schemas::{
+    ConsumerId, DeliveryId, Offset, Settlement, Table, UnixMillis, Value, Verdict,
+};
 
 use super::{
     Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
@@ -15,7 +17,12 @@ use crate::codec::{Reply, method::BasicConsume, table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handing<'a> {
     /// To this channel, under these tags; with the offset when the consumer reads a stream.
-    Write { channel: u16, consumer_tag: &'a Bytes, delivery_tag: u64, stream_offset: Option<Offset> },
+    Write {
+        channel: u16,
+        consumer_tag: &'a Bytes,
+        delivery_tag: u64,
+        stream_offset: Option<Offset>,
+    },
     /// Its consumer is gone; nobody saw it.
     Unread,
 }
@@ -184,12 +191,7 @@ impl Session {
     }
 
     /// basic.get. Streams refuse it; the queue last got from is known to be none.
-    pub(super) fn get(
-        &mut self,
-        channel: u16,
-        queue: &[u8],
-        no_ack: bool,
-    ) -> Result<Ask, Fault> {
+    pub(super) fn get(&mut self, channel: u16, queue: &[u8], no_ack: bool) -> Result<Ask, Fault> {
         let queue = self.queue_name(channel, queue)?;
         let known = self.channels.get(&channel).and_then(|open| open.got_from.as_ref());
         if known == Some(&queue) {

@@ -46,7 +46,9 @@ pub(crate) struct Channel {
 pub(crate) enum Mode {
     Plain,
     /// Every publish is confirmed; the last sequence number given.
-    Confirm { last: u64 },
+    Confirm {
+        last: u64,
+    },
     Transaction(Transaction),
 }
 
@@ -126,9 +128,7 @@ impl Channel {
     ) -> Result<Option<(BasicPublish, Content)>, Fault> {
         let Incoming::Body { missing, body, .. } = &mut self.incoming else {
             return Err(match self.incoming {
-                Incoming::Method(_) => {
-                    unexpected("content header for class 60", "content header")
-                }
+                Incoming::Method(_) => unexpected("content header for class 60", "content header"),
                 Incoming::Nothing | Incoming::Body { .. } => unexpected("method frame", "method"),
             });
         };

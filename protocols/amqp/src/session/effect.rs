@@ -14,29 +14,47 @@ use crate::codec::Reply;
 #[derive(Debug)]
 pub enum Effect {
     /// Write this method.
-    Write { channel: u16, reply: Reply },
+    Write {
+        channel: u16,
+        reply: Reply,
+    },
     /// Verify who the peer is, then [`super::Session::logged_in`].
     Login(Login),
     /// Verify the peer's new password, then [`super::Session::secret_updated`].
     VerifySecret(Login),
     /// Enter this namespace, then [`super::Session::entered`].
-    Enter { vhost: String },
+    Enter {
+        vhost: String,
+    },
     /// Publish; what becomes of it comes back through [`super::Session::published`].
-    Publish { ticket: Ticket, content: Content },
+    Publish {
+        ticket: Ticket,
+        content: Content,
+    },
     Settle(Settlement),
-    SetPool { pool: u16, limit: u32 },
+    SetPool {
+        pool: u16,
+        limit: u32,
+    },
     /// End a consumer; nobody waits for the answer.
     Drop(ConsumerId),
     /// Ask the store, then [`super::Session::answered`]. Everything published and settled before
     /// takes effect first.
     Ask(Ask),
     /// Write a get-ok with this record.
-    WriteGot { channel: u16, delivery_tag: u64, delivery: Box<Delivery>, message_count: u32 },
+    WriteGot {
+        channel: u16,
+        delivery_tag: u64,
+        delivery: Box<Delivery>,
+        message_count: u32,
+    },
     /// Give back everything that the store holds for the connection, once what was published has
     /// its outcome.
     Leave,
     /// Close the socket when everything written has been sent and this long has passed.
-    Hangup { after_ms: u64 },
+    Hangup {
+        after_ms: u64,
+    },
 }
 
 /// A name and its proof.
@@ -88,16 +106,26 @@ pub struct Ask {
 pub enum Request {
     DeclareExchange(ExchangeDef),
     FindExchange(String),
-    DeleteExchange { name: String, if_unused: bool },
+    DeleteExchange {
+        name: String,
+        if_unused: bool,
+    },
     DeclareQueue(QueueDef),
     FindQueue(String),
-    DeleteQueue { name: String, if_unused: bool, if_empty: bool },
+    DeleteQueue {
+        name: String,
+        if_unused: bool,
+        if_empty: bool,
+    },
     PurgeQueue(String),
     Bind(Bind),
     Unbind(Bind),
     Consume(Consume),
     Cancel(ConsumerId),
-    Get { queue: String, settle_at_once: bool },
+    Get {
+        queue: String,
+        settle_at_once: bool,
+    },
     /// Nothing but the outcome of everything before.
     Barrier,
 }
@@ -120,24 +148,58 @@ pub type Answered = Result<Answer, Refusal>;
 #[derive(Debug)]
 pub enum Then {
     /// `wanted` is `None` for a passive declare. A `reserved` name must exist already.
-    ExchangeDeclared { name: String, wanted: Option<ExchangeDef>, reserved: bool, no_wait: bool },
-    ExchangeDeleted { no_wait: bool },
-    ExchangeBound { no_wait: bool },
-    ExchangeUnbound { no_wait: bool },
+    ExchangeDeclared {
+        name: String,
+        wanted: Option<ExchangeDef>,
+        reserved: bool,
+        no_wait: bool,
+    },
+    ExchangeDeleted {
+        no_wait: bool,
+    },
+    ExchangeBound {
+        no_wait: bool,
+    },
+    ExchangeUnbound {
+        no_wait: bool,
+    },
     /// As for exchanges.
-    QueueDeclared { name: String, wanted: Option<QueueDef>, reserved: bool, no_wait: bool },
-    QueueDeleted { no_wait: bool },
-    QueueBound { no_wait: bool },
+    QueueDeclared {
+        name: String,
+        wanted: Option<QueueDef>,
+        reserved: bool,
+        no_wait: bool,
+    },
+    QueueDeleted {
+        no_wait: bool,
+    },
+    QueueBound {
+        no_wait: bool,
+    },
     QueueUnbound,
     /// The queue is known now; purge it if it is no stream.
-    Purge { no_wait: bool },
-    Purged { no_wait: bool },
+    Purge {
+        no_wait: bool,
+    },
+    Purged {
+        no_wait: bool,
+    },
     /// The queue is known now; consume from it.
     Consume(Wish),
-    Consuming { wish: Wish, consumer: ConsumerId, is_stream: bool },
-    Cancelled { consumer_tag: Bytes, no_wait: bool },
+    Consuming {
+        wish: Wish,
+        consumer: ConsumerId,
+        is_stream: bool,
+    },
+    Cancelled {
+        consumer_tag: Bytes,
+        no_wait: bool,
+    },
     /// The queue is known now; get from it if it is no stream.
-    Get { queue: String, no_ack: bool },
+    Get {
+        queue: String,
+        no_ack: bool,
+    },
     Got,
     Committed,
 }

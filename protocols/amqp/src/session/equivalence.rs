@@ -32,7 +32,11 @@ const COMPARED: [&str; 15] = [
 
 /// What a queue with these arguments keeps.
 pub(super) fn retention(arguments: &Table) -> Retention {
-    if text(arguments, QUEUE_TYPE) == Some("stream") { Retention::Time } else { Retention::Unsettled }
+    if text(arguments, QUEUE_TYPE) == Some("stream") {
+        Retention::Time
+    } else {
+        Retention::Unsettled
+    }
 }
 
 /// Errors: an argument is of the wrong type or out of its range.
@@ -173,11 +177,9 @@ fn content(value: &Value) -> String {
         Value::Float(value) => value.to_string(),
         Value::Text(text) => text.clone(),
         Value::Time(seconds) => seconds.to_string(),
-        Value::Void
-        | Value::Decimal(..)
-        | Value::Bytes(_)
-        | Value::Array(_)
-        | Value::Table(_) => format!("{value:?}"),
+        Value::Void | Value::Decimal(..) | Value::Bytes(_) | Value::Array(_) | Value::Table(_) => {
+            format!("{value:?}")
+        }
     }
 }
 

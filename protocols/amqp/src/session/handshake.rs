@@ -227,9 +227,10 @@ impl Capabilities {
             _ => None,
         });
         let has = |wanted: &str| {
-            capabilities.into_iter().flatten().any(|(name, value)| {
-                name == wanted && *value == Value::Bool(true)
-            })
+            capabilities
+                .into_iter()
+                .flatten()
+                .any(|(name, value)| name == wanted && *value == Value::Bool(true))
         };
         Self {
             authentication_failure_close: has("authentication_failure_close"),

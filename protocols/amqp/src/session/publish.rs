@@ -125,11 +125,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn tx_select(
-        &mut self,
-        channel: u16,
-        effects: &mut Effects,
-    ) -> Result<(), Fault> {
+    pub(super) fn tx_select(&mut self, channel: u16, effects: &mut Effects) -> Result<(), Fault> {
         let Some(open) = self.channels.get_mut(&channel) else { return Ok(()) };
         match open.mode {
             Mode::Plain => open.mode = Mode::Transaction(Transaction::default()),
@@ -145,11 +141,7 @@ impl Session {
 
     /// Lets everything out that waited; commit-ok follows when it has its outcome, after the
     /// returns.
-    pub(super) fn tx_commit(
-        &mut self,
-        channel: u16,
-        effects: &mut Effects,
-    ) -> Result<Ask, Fault> {
+    pub(super) fn tx_commit(&mut self, channel: u16, effects: &mut Effects) -> Result<Ask, Fault> {
         let (life, transaction) = self.transaction(channel)?;
         let Transaction { publishes, settled, .. } = std::mem::take(transaction);
         for (content, mandatory) in publishes {
@@ -163,11 +155,7 @@ impl Session {
     }
 
     /// Forgets the publishes and un-settles the deliveries; it gives none back to the queue.
-    pub(super) fn tx_rollback(
-        &mut self,
-        channel: u16,
-        effects: &mut Effects,
-    ) -> Result<(), Fault> {
+    pub(super) fn tx_rollback(&mut self, channel: u16, effects: &mut Effects) -> Result<(), Fault> {
         let (_, transaction) = self.transaction(channel)?;
         let settled = std::mem::take(transaction).settled;
         if let Some(open) = self.channels.get_mut(&channel) {

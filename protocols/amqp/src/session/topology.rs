@@ -165,13 +165,7 @@ impl Session {
     }
 
     /// What the store answered to an [`Ask`].
-    pub fn answered(
-        &mut self,
-        channel: u16,
-        then: Then,
-        answer: Answered,
-        effects: &mut Effects,
-    ) {
+    pub fn answered(&mut self, channel: u16, then: Then, answer: Answered, effects: &mut Effects) {
         let method = then.method();
         match self.answer(channel, then, answer, effects) {
             Ok(Some(ask)) => effects.push_back(Effect::Ask(ask)),
@@ -316,12 +310,7 @@ impl Session {
         })
     }
 
-    fn purge(
-        &self,
-        channel: u16,
-        found: &Declared<QueueDef>,
-        no_wait: bool,
-    ) -> Result<Ask, Fault> {
+    fn purge(&self, channel: u16, found: &Declared<QueueDef>, no_wait: bool) -> Result<Ask, Fault> {
         let name = found.def.name.clone();
         if is_stream(&found.def) {
             return Err(Fault::not_implemented(format!(
