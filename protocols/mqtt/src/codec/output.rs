@@ -19,11 +19,14 @@ pub fn varint_len(value: usize) -> usize {
 /// Appends a variable byte integer. The caller keeps `value` within [`VARINT_MAX`].
 pub fn put_varint(out: &mut BytesMut, mut value: usize) {
     debug_assert!(value <= VARINT_MAX);
-    while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return out.put_u8(low & 0x7f);
+        }
+        out.put_u8(low | 0x80);
     }
-    out.put_u8((value & 0x7f) as u8);
 }
 
 /// Appends bytes behind their length. What is over 65,535 bytes is cut; callers that may have

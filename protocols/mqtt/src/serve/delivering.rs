@@ -185,7 +185,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         let now = self.server.broker.now();
         while self.output.len() < write_bytes_max {
-            let Some((flight, dup)) = self.session.outbound.next() else { return };
+            let Some((flight, dup)) = self.session.outbound.next_to_send() else { return };
             let packet_id = flight.packet_id;
             if flight.stage == Stage::Released {
                 self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });

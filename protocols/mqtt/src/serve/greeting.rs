@@ -167,23 +167,8 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         receive_max: limits.receive_max,
         topic_alias_max: limits.topic_alias_max,
     };
-    let mut session = Session::new(terms, Duration::ZERO);
-    if let Some(parked) = found.parcel.take().and_then(|parcel| parcel.0.downcast::<Parked>().ok())
-        && found.present
-    {
-        session.resume(*parked);
-    }
-    let connack = ConnAck {
-        session_present: found.present,
-        session_expiry_s: (session_expiry_s != connect.properties.session_expiry_s)
-            .then_some(session_expiry_s),
-        receive_max: Some(limits.receive_max),
-        packet_bytes_max: Some(limits.packet_bytes_max),
-        assigned_client_id: assigned,
-        topic_alias_max: limits.topic_alias_max,
-        server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
-        ..ConnAck::default()
-    };
+    let session = start_session(terms, &mut found);
+    let connack = connack(&connect, terms, assigned, found.present, limits);
     let packet_bytes_max = connect.properties.packet_bytes_max;
     let ears = Ears {
         version,
@@ -204,6 +189,37 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         connack,
         ears,
     })
+}
+
+/// The session, with what its last connection left under way.
+fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
+    let mut session = Session::new(terms, Duration::ZERO);
+    let parcel = found.parcel.take().filter(|_| found.present);
+    if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
+        session.resume(*parked);
+    }
+    session
+}
+
+fn connack(
+    connect: &Connect,
+    terms: Terms,
+    assigned_client_id: Option<String>,
+    session_present: bool,
+    limits: &Limits,
+) -> ConnAck {
+    let expiry_s = terms.session_expiry_s;
+    let keep_alive_s = terms.keep_alive_s;
+    ConnAck {
+        session_present,
+        session_expiry_s: (expiry_s != connect.properties.session_expiry_s).then_some(expiry_s),
+        receive_max: Some(limits.receive_max),
+        packet_bytes_max: Some(limits.packet_bytes_max),
+        assigned_client_id,
+        topic_alias_max: limits.topic_alias_max,
+        server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+        ..ConnAck::default()
+    }
 }
 
 /// A user name may begin with its namespace: `vhost:user`.

@@ -121,7 +121,7 @@ impl Outbound {
 
     /// The next message to send, and whether it is sent again. Resent PUBRELs come out here too,
     /// in stage [`Stage::Released`].
-    pub fn next(&mut self) -> Option<(&InFlight, bool)> {
+    pub fn next_to_send(&mut self) -> Option<(&InFlight, bool)> {
         if let Some(packet_id) = self.again.front().copied() {
             let flight = self.flights.get_mut(&packet_id)?;
             if flight.stage == Stage::Published {
