@@ -12,6 +12,9 @@ mod peers;
 mod publishing;
 mod subscribing;
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use mainstem_broker::Broker;

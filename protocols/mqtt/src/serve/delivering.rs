@@ -165,7 +165,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn dispatch(&mut self, copy: Copy, now: UnixMillis) {
         if copy.qos != Qos::AtMostOnce {
             self.session.outbound.push(copy);
-            return;
+            // At once where possible, so that messages of QoS 0 do not overtake without need.
+            return self.send_waiting_at(now);
         }
         let stance = Stance { packet_id: 0, dup: false, now };
         if write(&copy, stance, &self.ears, &self.server.broker, &mut self.output).is_err() {
@@ -179,11 +180,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Sends what waits for the client's receive maximum, as far as there is room.
     pub(super) fn send_waiting(&mut self) {
-        let write_bytes_max = self.server.limits.write_bytes_max;
-        if !self.session.outbound.has_waiting() {
-            return;
+        if self.session.outbound.has_waiting() {
+            self.send_waiting_at(self.server.broker.now());
         }
-        let now = self.server.broker.now();
+    }
+
+    fn send_waiting_at(&mut self, now: UnixMillis) {
+        let write_bytes_max = self.server.limits.write_bytes_max;
         while self.output.len() < write_bytes_max {
             let Some((flight, dup)) = self.session.outbound.next_to_send() else { return };
             let packet_id = flight.packet_id;
