@@ -20,9 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
-    codec::{
-        handle::Sealer, proto::messaging_service_server::MessagingServiceServer,
-    },
+    codec::{handle::Sealer, proto::messaging_service_server::MessagingServiceServer},
     limits::Limits,
 };
 

@@ -12,9 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes};
-use mainstem_schemas::{
-    CursorId, DeliveryId, Offset, Position, QueueId, UnixMillis, wire::Reader,
-};
+use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, UnixMillis, wire::Reader};
 
 const BODY_BYTES: usize = 48;
 const HANDLE_BYTES: usize = BODY_BYTES + 8;

@@ -160,7 +160,10 @@ mod tests {
         for bad in ["x", "Basic Credential=AK, Signature=00", &format!("{head} Credential=AK")] {
             assert_eq!(read(bad).unwrap_err().code, Code::Unauthorized, "{bad}");
         }
-        let undated = [("x-mq-client-id", "c"), ("authorization", "MQv2-HMAC-SHA1 Credential=A, Signature=00")];
+        let undated = [
+            ("x-mq-client-id", "c"),
+            ("authorization", "MQv2-HMAC-SHA1 Credential=A, Signature=00"),
+        ];
         assert_eq!(caller(&undated).unwrap_err().code, Code::Unauthorized);
     }
 

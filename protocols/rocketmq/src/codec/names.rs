@@ -10,16 +10,57 @@ use crate::{
 
 /// Property names of the server's own. Refused when sent, hidden when delivered.
 const RESERVED: [&str; 52] = [
-    "TRACE_ON", "MSG_REGION", "KEYS", "TAGS", "WAIT", "DELAY", "RETRY_TOPIC", "REAL_TOPIC",
-    "REAL_QID", "TRAN_MSG", "PGROUP", "MIN_OFFSET", "MAX_OFFSET", "BUYER_ID",
-    "ORIGIN_MESSAGE_ID", "TRANSFER_FLAG", "CORRECTION_FLAG", "MQ2_FLAG", "RECONSUME_TIME",
-    "UNIQ_KEY", "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "POP_CK_OFFSET",
-    "1ST_POP_TIME", "TRAN_PREPARED_QUEUE_OFFSET", "DUP_INFO", "EXTEND_UNIQ_INFO", "INSTANCE_ID",
-    "CORRELATION_ID", "REPLY_TO_CLIENT", "TTL", "ARRIVE_TIME", "PUSH_REPLY_TIME", "CLUSTER",
-    "MSG_TYPE", "INNER_MULTI_QUEUE_OFFSET", "TIMER_DELAY_MS", "TIMER_DELAY_SEC",
-    "TIMER_DELIVER_MS", "TIMER_ENQUEUE_MS", "TIMER_DEQUEUE_MS", "TIMER_ROLL_TIMES",
-    "TIMER_OUT_MS", "TIMER_DEL_UNIQKEY", "TIMER_DELAY_LEVEL", "__BORNHOST", "BORN_TIMESTAMP",
-    "DLQ_ORIGIN_TOPIC", "DLQ_ORIGIN_MESSAGE_ID", "__CRC32#",
+    "TRACE_ON",
+    "MSG_REGION",
+    "KEYS",
+    "TAGS",
+    "WAIT",
+    "DELAY",
+    "RETRY_TOPIC",
+    "REAL_TOPIC",
+    "REAL_QID",
+    "TRAN_MSG",
+    "PGROUP",
+    "MIN_OFFSET",
+    "MAX_OFFSET",
+    "BUYER_ID",
+    "ORIGIN_MESSAGE_ID",
+    "TRANSFER_FLAG",
+    "CORRECTION_FLAG",
+    "MQ2_FLAG",
+    "RECONSUME_TIME",
+    "UNIQ_KEY",
+    "MAX_RECONSUME_TIMES",
+    "CONSUME_START_TIME",
+    "POP_CK",
+    "POP_CK_OFFSET",
+    "1ST_POP_TIME",
+    "TRAN_PREPARED_QUEUE_OFFSET",
+    "DUP_INFO",
+    "EXTEND_UNIQ_INFO",
+    "INSTANCE_ID",
+    "CORRELATION_ID",
+    "REPLY_TO_CLIENT",
+    "TTL",
+    "ARRIVE_TIME",
+    "PUSH_REPLY_TIME",
+    "CLUSTER",
+    "MSG_TYPE",
+    "INNER_MULTI_QUEUE_OFFSET",
+    "TIMER_DELAY_MS",
+    "TIMER_DELAY_SEC",
+    "TIMER_DELIVER_MS",
+    "TIMER_ENQUEUE_MS",
+    "TIMER_DEQUEUE_MS",
+    "TIMER_ROLL_TIMES",
+    "TIMER_OUT_MS",
+    "TIMER_DEL_UNIQKEY",
+    "TIMER_DELAY_LEVEL",
+    "__BORNHOST",
+    "BORN_TIMESTAMP",
+    "DLQ_ORIGIN_TOPIC",
+    "DLQ_ORIGIN_MESSAGE_ID",
+    "__CRC32#",
     // Not reserved upstream, where it lets any producer write into any other queue.
     "INNER_MULTI_DISPATCH",
 ];
@@ -55,7 +96,8 @@ pub fn has_control(text: &str) -> bool {
 }
 
 fn is_name(name: &str, chars_max: usize) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'_' | b'-');
+    let legal =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'_' | b'-');
     !name.is_empty() && name.len() <= chars_max && name.bytes().all(legal)
 }
 
@@ -224,7 +266,9 @@ mod tests {
     #[test]
     fn properties_are_counted_with_tag_and_keys() {
         let many = |count: usize| {
-            message(|m, _| m.user_properties = (0..count).map(|n| (n.to_string(), "".to_owned())).collect())
+            message(|m, _| {
+                m.user_properties = (0..count).map(|n| (n.to_string(), "".to_owned())).collect()
+            })
         };
         assert_eq!(many(128), Ok(()));
         assert_eq!(many(129), Err(Code::MessagePropertiesTooLarge));
@@ -247,7 +291,9 @@ mod tests {
             })
         };
         assert_eq!(property("k", "ü"), Ok(()));
-        for (key, value) in [("UNIQ_KEY", "v"), ("INNER_MULTI_DISPATCH", "v"), ("k\0", "v"), ("k", "\u{1}")] {
+        for (key, value) in
+            [("UNIQ_KEY", "v"), ("INNER_MULTI_DISPATCH", "v"), ("k\0", "v"), ("k", "\u{1}")]
+        {
             assert_eq!(property(key, value), Err(Code::IllegalMessagePropertyKey), "{key:?}");
         }
         let tag = |tag: &str| message(|_, s| s.tag = Some(tag.to_owned()));

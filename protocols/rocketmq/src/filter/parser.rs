@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! or         = and { OR and }
-//! and        = equality { AND equality }
+//! and        = not { AND not }
+//! not        = NOT not | equality
 //! equality   = comparison { ("=" | "<>") comparison | IS [NOT] NULL }
 //! comparison = unary { ("<" | "<=" | ">" | ">=") unary | [NOT] BETWEEN unary AND unary
 //!            | [NOT] IN "(" string { "," string } ")"
 //!            | [NOT] (CONTAINS | STARTSWITH | ENDSWITH) string }
 //! unary      = ("+" | "-" | NOT) unary | literal | property | "(" or ")"
 //! ```
+//!
+//! The reference has no `not` of its own and reads `NOT a = 5` as `(NOT a) = 5`, which means
+//! nothing; here it means what it does in SQL.
 
 use super::sql::{Comparison, Expression, Literal, SqlError, TextTest};
 
@@ -39,8 +43,19 @@ enum Token {
 /// Two-byte symbols first, so that `<=` is not read as `<`.
 const SYMBOLS: [&str; 11] = ["<>", "<=", ">=", "<", ">", "=", "(", ")", ",", "+", "-"];
 const KEYWORDS: [&str; 13] = [
-    "OR", "AND", "NOT", "IS", "NULL", "BETWEEN", "IN", "CONTAINS", "STARTSWITH", "ENDSWITH",
-    "TRUE", "FALSE", "LIKE",
+    "OR",
+    "AND",
+    "NOT",
+    "IS",
+    "NULL",
+    "BETWEEN",
+    "IN",
+    "CONTAINS",
+    "STARTSWITH",
+    "ENDSWITH",
+    "TRUE",
+    "FALSE",
+    "LIKE",
 ];
 
 fn tokens(text: &str) -> Result<Vec<(usize, Token)>, SqlError> {
@@ -73,8 +88,8 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, SqlError> {
             number(rest, at)?
         } else {
             let symbol = SYMBOLS.into_iter().find_map(|s| Some((s, rest.strip_prefix(s)?)));
-            let (symbol, tail) =
-                symbol.ok_or(SqlError::Expected { at, expected: "a word, a value or an operator" })?;
+            let (symbol, tail) = symbol
+                .ok_or(SqlError::Expected { at, expected: "a word, a value or an operator" })?;
             (Token::Symbol(symbol), tail)
         };
         tokens.push((at, token));
@@ -117,7 +132,10 @@ fn number(text: &str, at: usize) -> Result<(Token, &str), SqlError> {
     let plain = digits.strip_suffix(['l', 'L']).unwrap_or(digits);
     let int = if let Some(hex) = plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
         i64::from_str_radix(hex, 16).ok()
-    } else if plain.len() > 1 && plain.bytes().all(|byte| matches!(byte, b'0'..=b'7')) && plain.starts_with('0') {
+    } else if plain.len() > 1
+        && plain.bytes().all(|byte| matches!(byte, b'0'..=b'7'))
+        && plain.starts_with('0')
+    {
         i64::from_str_radix(plain, 8).ok()
     } else {
         plain.parse().ok()
@@ -151,12 +169,19 @@ impl Parser {
     }
 
     fn and(&mut self) -> Result<Expression, SqlError> {
-        let mut left = self.equality()?;
+        let mut left = self.not()?;
         while self.keyword("AND") {
             self.operator()?;
-            left = Expression::And(Box::new(left), Box::new(self.equality()?));
+            left = Expression::And(Box::new(left), Box::new(self.not()?));
         }
         Ok(left)
+    }
+
+    fn not(&mut self) -> Result<Expression, SqlError> {
+        if !self.keyword("NOT") {
+            return self.equality();
+        }
+        self.nested(|parser| parser.not().map(|inner| Expression::Not(Box::new(inner))))
     }
 
     fn equality(&mut self) -> Result<Expression, SqlError> {
@@ -225,7 +250,9 @@ impl Parser {
             ("ENDSWITH", TextTest::EndsWith),
         ];
         match tests.into_iter().find(|(keyword, _)| self.keyword(keyword)) {
-            Some((_, test)) => Ok(Tested::Yes(Expression::Text(test, Box::new(left), self.text()?))),
+            Some((_, test)) => {
+                Ok(Tested::Yes(Expression::Text(test, Box::new(left), self.text()?)))
+            }
             None if required => Err(self.expected("BETWEEN, IN, CONTAINS, STARTSWITH or ENDSWITH")),
             None => Ok(Tested::No(left)),
         }
@@ -254,19 +281,28 @@ impl Parser {
     }
 
     fn unary(&mut self) -> Result<Expression, SqlError> {
+        self.nested(|parser| {
+            if parser.symbol("+") {
+                parser.unary()
+            } else if parser.symbol("-") {
+                parser.unary().map(|inner| Expression::Negative(Box::new(inner)))
+            } else if parser.keyword("NOT") {
+                parser.unary().map(|inner| Expression::Not(Box::new(inner)))
+            } else {
+                parser.primary()
+            }
+        })
+    }
+
+    fn nested(
+        &mut self,
+        parse: impl FnOnce(&mut Self) -> Result<Expression, SqlError>,
+    ) -> Result<Expression, SqlError> {
         self.nesting += 1;
         if self.nesting > NESTING_MAX {
             return Err(SqlError::Depth);
         }
-        let expression = if self.symbol("+") {
-            self.unary()
-        } else if self.symbol("-") {
-            self.unary().map(|inner| Expression::Negative(Box::new(inner)))
-        } else if self.keyword("NOT") {
-            self.unary().map(|inner| Expression::Not(Box::new(inner)))
-        } else {
-            self.primary()
-        };
+        let expression = parse(self);
         self.nesting -= 1;
         expression
     }

@@ -98,8 +98,7 @@ impl Expression {
             }
             Self::Between { value, low, high } => {
                 let value = value.value(lookup)?;
-                let above =
-                    compare(Comparison::GreaterOrEqual, &value, &low.value(lookup)?)?;
+                let above = compare(Comparison::GreaterOrEqual, &value, &low.value(lookup)?)?;
                 Some(above && compare(Comparison::LessOrEqual, &value, &high.value(lookup)?)?)
             }
             Self::In(value, texts) => {
@@ -153,9 +152,12 @@ impl Literal {
             Self::Int(_) | Self::Float(_) => Some(self.clone()),
             Self::Text(text) => match text.trim().parse() {
                 Ok(int) => Some(Self::Int(int)),
-                Err(_) => {
-                    text.trim().parse().ok().filter(|float: &f64| float.is_finite()).map(Self::Float)
-                }
+                Err(_) => text
+                    .trim()
+                    .parse()
+                    .ok()
+                    .filter(|float: &f64| float.is_finite())
+                    .map(Self::Float),
             },
             Self::Bool(_) => None,
         }
@@ -246,17 +248,57 @@ mod tests {
     #[test]
     fn every_operator_holds_where_it_should() {
         for text in [
-            "a = 5", "a <> 6", "a < 6", "a <= 5", "a > 4", "a >= 5", "5 = a", "4 < a",
-            "a = '5'", "b = 'x'", "b <> 'y'", "f > 2", "f = 2.5", "f < 1e1", "a > -1", "a > +1",
-            "a = 0x5", "a = 05", "a = 5L", "a > .5", "-a = -5", "big = 9007199254740993",
-            "a BETWEEN 5 AND 6", "a between 1 and 5", "a NOT BETWEEN 6 AND 7",
-            "b IN ('y', 'x')", "b NOT IN ('y')", "a in ('5')",
-            "none IS NULL", "a IS NOT NULL", "b CONTAINS 'x'", "b NOT CONTAINS 'y'",
-            "q STARTSWITH 'it''s'", "q ENDSWITH 's'", "q NOT STARTSWITH 'x'", "q NOT ENDSWITH 't'",
-            "t", "t = TRUE", "NOT (t = FALSE)", "TRUE", "NOT FALSE", "not b",
-            "a = 5 AND b = 'x'", "a = 6 OR b = 'x'", "a = 6 OR a = 7 OR t",
-            "(a = 5 OR a = 6) AND NOT b = 'y'", "a=5 -- the rest", "a /* in \n between */ = 5",
-            "$_9 = 'odd'", "a = 5 OR none = 1", "NOT (none = 1 AND a = 6)",
+            "a = 5",
+            "a <> 6",
+            "a < 6",
+            "a <= 5",
+            "a > 4",
+            "a >= 5",
+            "5 = a",
+            "4 < a",
+            "a = '5'",
+            "b = 'x'",
+            "b <> 'y'",
+            "f > 2",
+            "f = 2.5",
+            "f < 1e1",
+            "a > -1",
+            "a > +1",
+            "a = 0x5",
+            "a = 05",
+            "a = 5L",
+            "a > .5",
+            "-a = -5",
+            "big = 9007199254740993",
+            "a BETWEEN 5 AND 6",
+            "a between 1 and 5",
+            "a NOT BETWEEN 6 AND 7",
+            "b IN ('y', 'x')",
+            "b NOT IN ('y')",
+            "a in ('5')",
+            "none IS NULL",
+            "a IS NOT NULL",
+            "b CONTAINS 'x'",
+            "b NOT CONTAINS 'y'",
+            "q STARTSWITH 'it''s'",
+            "q ENDSWITH 's'",
+            "q NOT STARTSWITH 'x'",
+            "q NOT ENDSWITH 't'",
+            "t",
+            "t = TRUE",
+            "NOT (t = FALSE)",
+            "TRUE",
+            "NOT FALSE",
+            "not b",
+            "a = 5 AND b = 'x'",
+            "a = 6 OR b = 'x'",
+            "a = 6 OR a = 7 OR t",
+            "(a = 5 OR a = 6) AND NOT b = 'y'",
+            "a=5 -- the rest",
+            "a /* in \n between */ = 5",
+            "$_9 = 'odd'",
+            "a = 5 OR none = 1",
+            "NOT (none = 1 AND a = 6)",
         ] {
             assert!(holds(text), "{text}");
         }
@@ -265,11 +307,29 @@ mod tests {
     #[test]
     fn what_is_false_or_unknown_does_not_hold() {
         for text in [
-            "a = 6", "a > 5", "b > 1", "b = 1", "none = 1", "none <> 1", "NOT none = 1",
-            "none > 1", "none BETWEEN 1 AND 2", "NOT none BETWEEN 1 AND 2", "none IN ('x')",
-            "none NOT IN ('x')", "none NOT CONTAINS 'x'", "NOT none", "none", "a IS NULL",
-            "a = 5 AND none = 1", "a = 6 OR none = 1", "b", "FALSE", "a BETWEEN 6 AND 4",
-            "big = 9007199254740992", "b BETWEEN 1 AND 2",
+            "a = 6",
+            "a > 5",
+            "b > 1",
+            "b = 1",
+            "none = 1",
+            "none <> 1",
+            "NOT none = 1",
+            "none > 1",
+            "none BETWEEN 1 AND 2",
+            "NOT none BETWEEN 1 AND 2",
+            "none IN ('x')",
+            "none NOT IN ('x')",
+            "none NOT CONTAINS 'x'",
+            "NOT none",
+            "none",
+            "a IS NULL",
+            "a = 5 AND none = 1",
+            "a = 6 OR none = 1",
+            "b",
+            "FALSE",
+            "a BETWEEN 6 AND 4",
+            "big = 9007199254740992",
+            "b BETWEEN 1 AND 2",
         ] {
             assert!(!holds(text), "{text}");
         }
@@ -278,10 +338,33 @@ mod tests {
     #[test]
     fn what_is_no_condition_is_an_error() {
         for text in [
-            "", " ", "a =", "= 5", "a = 5 b", "(a = 5", "a = 5)", "a LIKE 'x'", "a + 1 = 2",
-            "a IN (5)", "a IN ()", "a IN ('x'", "a BETWEEN 1", "a BETWEEN 'x' AND 'y'",
-            "a > 'x'", "a IS 5", "a = 'open", "a == 5", "a != 5", "a CONTAINS b", "5a = 5",
-            "a = 99999999999999999999", "/* open", "a NOT 5", "AND", "a AND", "a = #",
+            "",
+            " ",
+            "a =",
+            "= 5",
+            "a = 5 b",
+            "(a = 5",
+            "a = 5)",
+            "a LIKE 'x'",
+            "a + 1 = 2",
+            "a IN (5)",
+            "a IN ()",
+            "a IN ('x'",
+            "a BETWEEN 1",
+            "a BETWEEN 'x' AND 'y'",
+            "a > 'x'",
+            "a IS 5",
+            "a = 'open",
+            "a == 5",
+            "a != 5",
+            "a CONTAINS b",
+            "5a = 5",
+            "a = 99999999999999999999",
+            "/* open",
+            "a NOT 5",
+            "AND",
+            "a AND",
+            "a = #",
         ] {
             assert!(Condition::parse(text).is_err(), "{text}");
         }
@@ -293,6 +376,9 @@ mod tests {
         assert!(Condition::parse(&deep(20)).is_ok());
         assert_eq!(Condition::parse(&deep(100_000)), Err(SqlError::Depth));
         assert_eq!(Condition::parse(&"NOT ".repeat(100_000)), Err(SqlError::Depth));
-        assert_eq!(Condition::parse(&format!("TRUE{}", " OR TRUE".repeat(5000))), Err(SqlError::Depth));
+        assert_eq!(
+            Condition::parse(&format!("TRUE{}", " OR TRUE".repeat(5000))),
+            Err(SqlError::Depth)
+        );
     }
 }

@@ -110,12 +110,7 @@ fn convert(record: &Record, view: View) -> Message {
         priority: priority.map(i32::from),
         ..SystemProperties::default()
     };
-    Message {
-        topic: None,
-        user_properties: properties.map,
-        system_properties: Some(system),
-        body,
-    }
+    Message { topic: None, user_properties: properties.map, system_properties: Some(system), body }
 }
 
 /// The tag of a record that has none of its own: its path without the first segment.

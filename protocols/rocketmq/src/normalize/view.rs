@@ -30,8 +30,7 @@ pub fn view(record: &Record) -> View {
     // The label alone is no proof: it counts only together with the magic.
     let still_gzip = gzip && plain_data.is_none() && is_gzip(&record.data());
     let event = event(&mut properties);
-    let content_type =
-        take(&mut properties, &["CE_contenttype", "content-type", "Content-Type"]);
+    let content_type = take(&mut properties, &["CE_contenttype", "content-type", "Content-Type"]);
     let correlation = match take(&mut properties, &["correlationid"]) {
         Some(text) => Some(Correlation::Text(text)),
         None => take(&mut properties, &["correlationdata"])

@@ -165,11 +165,7 @@ impl Front {
     }
 
     fn credentials(&self, caller: &Caller, namespace: &str, peer: Peer) -> Credentials {
-        Credentials {
-            namespace: namespace.to_owned(),
-            secret: caller.secret.clone(),
-            peer: peer.0,
-        }
+        Credentials { namespace: namespace.to_owned(), secret: caller.secret.clone(), peer: peer.0 }
     }
 }
 

@@ -264,7 +264,11 @@ impl Front {
         }
         if going.is_alone() {
             let holder = Arc::downgrade(&member.life);
-            going.given.extend(ids.iter().map(|id| Held { id: *id, until, holder: holder.clone() }));
+            going.given.extend(ids.iter().map(|id| Held {
+                id: *id,
+                until,
+                holder: holder.clone(),
+            }));
         }
     }
 
@@ -294,11 +298,7 @@ impl Front {
     }
 }
 
-async fn wait_for_turn(
-    member: &Member,
-    ask: &Ask,
-    changed: Pin<&mut Notified<'_>>,
-) -> Outcome {
+async fn wait_for_turn(member: &Member, ask: &Ask, changed: Pin<&mut Notified<'_>>) -> Outcome {
     if Instant::now() >= ask.until {
         return Outcome::Over;
     }
@@ -312,7 +312,7 @@ async fn wait_for_turn(
 
 /// The answer's stream: the status, the messages, and when they left. What the client's
 /// connection did not take is put back.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     parts: VecDeque<Content>,
     in_hand: Option<InHand>,
 }

@@ -5,18 +5,18 @@
 
 use tonic::Request;
 
-use super::{Front, calls::{Call, name}};
-use crate::{
-    codec::{
-        names,
-        proto::{
-            Address, AddressScheme, Assignment, Broker, Code, Endpoints, MessageQueue,
-            MessageType, Permission, QueryAssignmentRequest, QueryAssignmentResponse,
-            QueryRouteRequest, QueryRouteResponse, Resource,
-        },
-        status::{self, Fault},
+use super::{
+    Front,
+    calls::{Call, name},
+};
+use crate::codec::{
+    names,
+    proto::{
+        Address, AddressScheme, Assignment, Broker, Code, Endpoints, MessageQueue, MessageType,
+        Permission, QueryAssignmentRequest, QueryAssignmentResponse, QueryRouteRequest,
+        QueryRouteResponse, Resource,
     },
-
+    status::{self, Fault},
 };
 
 /// Part of what clients compare routes by: it never changes.
@@ -72,7 +72,11 @@ impl Front {
             id: 0,
             permission: Permission::ReadWrite as i32,
             // Clients drop queues of brokers that are not number 0, the main one.
-            broker: Some(Broker { name: BROKER_NAME.to_owned(), id: 0, endpoints: Some(endpoints) }),
+            broker: Some(Broker {
+                name: BROKER_NAME.to_owned(),
+                id: 0,
+                endpoints: Some(endpoints),
+            }),
             accept_message_types: accepted,
         })
     }

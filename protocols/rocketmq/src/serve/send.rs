@@ -8,7 +8,11 @@ use std::{
 use mainstem_broker::{Publish, Published};
 use tonic::Request;
 
-use super::{Front, calls::{Call, name}, members::Member};
+use super::{
+    Front,
+    calls::{Call, name},
+    members::Member,
+};
 use crate::{
     codec::{
         names,
@@ -134,9 +138,8 @@ impl Front {
             let stamp = call.member.client.stamp();
             let arrival = Arrival { namespace: &call.member.namespace, topic, stamp };
             let record = normalize::record(message, arrival);
-            let record = record.map_err(|error| {
-                Fault::new(Code::MessagePropertiesTooLarge, error.to_string())
-            })?;
+            let record = record
+                .map_err(|error| Fault::new(Code::MessagePropertiesTooLarge, error.to_string()))?;
             ordered |= record.partition() != 0;
             batch.push(Publish::new(record));
         }
@@ -153,7 +156,8 @@ impl Front {
     ) -> Result<Vec<Published>, Fault> {
         let again = batch.clone();
         let mut published = member.client.publish(batch).await?.await?;
-        let unkept = |published: &Published| matches!(published, Published::Taken { offset: None, .. });
+        let unkept =
+            |published: &Published| matches!(published, Published::Taken { offset: None, .. });
         if published.iter().any(unkept) {
             self.open_topic(member, topic).await?;
             let lost = published.iter().zip(again).filter(|(published, _)| unkept(published));

@@ -13,9 +13,9 @@ use crate::{
         names,
         proto::{
             AckMessageRequest, AckMessageResponse, AckMessageResultEntry,
-            ChangeInvisibleDurationRequest, ChangeInvisibleDurationResponse, Code,
-            DeadLetterQueue, ForwardMessageToDeadLetterQueueRequest,
-            ForwardMessageToDeadLetterQueueResponse, Message, Resource,
+            ChangeInvisibleDurationRequest, ChangeInvisibleDurationResponse, Code, DeadLetterQueue,
+            ForwardMessageToDeadLetterQueueRequest, ForwardMessageToDeadLetterQueueResponse,
+            Message, Resource,
         },
         status::{self, Fault},
     },
@@ -35,8 +35,11 @@ impl Front {
         let request = request.into_inner();
         let owner = self.owner(&call.member, request.topic.as_ref(), request.group.as_ref())?;
         let now = self.broker.now();
-        let handles: Vec<_> =
-            request.entries.iter().map(|entry| self.open(&entry.receipt_handle, owner, now)).collect();
+        let handles: Vec<_> = request
+            .entries
+            .iter()
+            .map(|entry| self.open(&entry.receipt_handle, owner, now))
+            .collect();
         let ids = handles.iter().flatten().map(|handle| handle.id).collect();
         let mut settled = self.settle(&call.member, ids, Verdict::Accept).await?.into_iter();
         let mut entries = Vec::with_capacity(request.entries.len());
@@ -96,7 +99,7 @@ impl Front {
         let id = self.renew(member, handle.id, BURIAL_MS, now).await?;
         let records = member.client.read(vec![(handle.position, handle.size)]).await?;
         let record = records.first().ok_or_else(stale)?;
-        let topic = request.topic.unwrap_or_default();
+        let topic = request.topic.clone().unwrap_or_default();
         let message = normalize::message(record, topic, |record| self.broker.view(record));
         self.bury(member, owner.group, id, message).await?;
         Ok(ForwardMessageToDeadLetterQueueResponse { status: Some(status::ok()) })
@@ -177,8 +180,7 @@ impl Front {
         topic: Option<&'a Resource>,
         group: Option<&'a Resource>,
     ) -> Result<Owner<'a>, Fault> {
-        let owner =
-            Owner { namespace: &member.namespace, topic: name(topic), group: name(group) };
+        let owner = Owner { namespace: &member.namespace, topic: name(topic), group: name(group) };
         names::check_topic(owner.topic, &self.limits)?;
         names::check_group(owner.group, &self.limits)?;
         Ok(owner)

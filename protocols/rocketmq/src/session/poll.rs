@@ -61,8 +61,7 @@ mod tests {
     fn wait(asked: Option<u64>, deadline_ms: Option<u64>) -> Result<u64, Code> {
         let long_polling_timeout = asked.map(duration);
         let request = ReceiveMessageRequest { long_polling_timeout, ..Default::default() };
-        let patience =
-            Patience { deadline_ms, request_timeout_ms: Some(3_000), knows_code: true };
+        let patience = Patience { deadline_ms, request_timeout_ms: Some(3_000), knows_code: true };
         wait_ms(&request, patience, &Limits::default()).map_err(|fault| fault.code)
     }
 

@@ -15,9 +15,8 @@ use crate::{
 };
 
 /// The delays of a consumer group's retries, in seconds.
-const RETRY_S: [i64; 18] = [
-    1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200,
-];
+const RETRY_S: [i64; 18] =
+    [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
 const LITE_SUBSCRIPTIONS_MAX: i32 = 2000;
 const LITE_TOPIC_CHARS_MAX: i32 = 64;
 
@@ -82,11 +81,7 @@ fn publish(publishing: &mut Publishing, limits: &Limits) -> Result<(), Fault> {
     Ok(())
 }
 
-fn subscribe(
-    subscription: &mut Subscription,
-    ordered: bool,
-    limits: &Limits,
-) -> Result<(), Fault> {
+fn subscribe(subscription: &mut Subscription, ordered: bool, limits: &Limits) -> Result<(), Fault> {
     if let Some(group) = &subscription.group {
         names::check_group(&group.name, limits)?;
     }
@@ -230,7 +225,10 @@ mod tests {
             (sent(java, ClientType::Producer, publishing(&[" "])), Code::IllegalTopic),
             (sent(java, ClientType::Producer, subscription("g", "T")), Code::BadRequest),
             (sent(java, ClientType::PushConsumer, publishing(&["T"])), Code::BadRequest),
-            (sent(java, ClientType::SimpleConsumer, subscription("", "T")), Code::IllegalConsumerGroup),
+            (
+                sent(java, ClientType::SimpleConsumer, subscription("", "T")),
+                Code::IllegalConsumerGroup,
+            ),
             (sent(java, ClientType::SimpleConsumer, subscription("g", "")), Code::IllegalTopic),
         ];
         for (settings, code) in cases {
