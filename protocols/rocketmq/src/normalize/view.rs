@@ -37,6 +37,10 @@ pub fn view(record: &Record) -> View {
             .and_then(|text| STANDARD.decode(text).ok())
             .map(|data| Correlation::Data(data.into())),
     };
+    if record.expiry().is_set() {
+        // The record's own expiry says it.
+        properties.remove("expirytime");
+    }
     let trace_parent = take(&mut properties, &["traceparent"]).or(system.trace_context);
     let tag = record.address().second;
     View {
