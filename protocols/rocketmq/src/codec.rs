@@ -9,6 +9,7 @@ pub mod status;
 #[allow(
     clippy::all,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     clippy::str_to_string,
     clippy::use_self,
     clippy::or_fun_call,

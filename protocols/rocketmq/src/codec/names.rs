@@ -267,7 +267,7 @@ mod tests {
     fn properties_are_counted_with_tag_and_keys() {
         let many = |count: usize| {
             message(|m, _| {
-                m.user_properties = (0..count).map(|n| (n.to_string(), "".to_owned())).collect()
+                m.user_properties = (0..count).map(|n| (n.to_string(), String::new())).collect();
             })
         };
         assert_eq!(many(128), Ok(()));

@@ -27,15 +27,15 @@ pub enum SqlError {
 pub(super) enum Expression {
     Literal(Literal),
     Property(String),
-    Negative(Box<Expression>),
-    Not(Box<Expression>),
-    And(Box<Expression>, Box<Expression>),
-    Or(Box<Expression>, Box<Expression>),
-    Compare(Comparison, Box<Expression>, Box<Expression>),
-    Between { value: Box<Expression>, low: Box<Expression>, high: Box<Expression> },
-    In(Box<Expression>, Vec<String>),
-    Text(TextTest, Box<Expression>, String),
-    IsNull(Box<Expression>),
+    Negative(Box<Self>),
+    Not(Box<Self>),
+    And(Box<Self>, Box<Self>),
+    Or(Box<Self>, Box<Self>),
+    Compare(Comparison, Box<Self>, Box<Self>),
+    Between { value: Box<Self>, low: Box<Self>, high: Box<Self> },
+    In(Box<Self>, Vec<String>),
+    Text(TextTest, Box<Self>, String),
+    IsNull(Box<Self>),
 }
 
 /// A value written in the condition, or read from a message.

@@ -89,7 +89,7 @@ fn convert(record: &Record, view: View) -> Message {
     if let Some(group) = &group {
         properties.put("__SHARDINGKEY", group.clone());
     }
-    let priority = view.priority.or((record.priority() > 0).then(|| record.priority()));
+    let priority = view.priority.or_else(|| (record.priority() > 0).then(|| record.priority()));
     let kind = match (&group, priority) {
         (Some(_), _) => MessageType::Fifo,
         (None, Some(_)) => MessageType::Priority,

@@ -11,7 +11,7 @@ use super::{Front, incoming::Peer, members::Member, receive::Batch};
 use crate::codec::{
     header::Caller,
     proto::{
-        AckMessageRequest, AckMessageResponse, ChangeInvisibleDurationRequest,
+        self, AckMessageRequest, AckMessageResponse, ChangeInvisibleDurationRequest,
         ChangeInvisibleDurationResponse, Code, EndTransactionRequest, EndTransactionResponse,
         ForwardMessageToDeadLetterQueueRequest, ForwardMessageToDeadLetterQueueResponse,
         GetOffsetRequest, GetOffsetResponse, HeartbeatRequest, HeartbeatResponse,
@@ -64,17 +64,41 @@ pub(super) fn name(resource: Option<&Resource>) -> &str {
     resource.map_or("", |resource| resource.name.as_str())
 }
 
-/// Turns a fault into an answer whose status tells it.
-macro_rules! answer {
-    ($result:expr, $response:ident) => {
-        Ok(Response::new(match $result {
-            Ok(response) => response,
-            Err(fault) => {
-                let status = Some(fault.status());
-                $response { status, ..Default::default() }
+/// An answer with a status of its own.
+trait Answer: Default {
+    fn set_status(&mut self, status: proto::Status);
+}
+
+macro_rules! answers {
+    ($($answer:ident),* $(,)?) => {
+        $(impl Answer for $answer {
+            fn set_status(&mut self, status: proto::Status) {
+                self.status = Some(status);
             }
-        }))
+        })*
     };
+}
+
+answers!(
+    QueryRouteResponse,
+    HeartbeatResponse,
+    SendMessageResponse,
+    QueryAssignmentResponse,
+    AckMessageResponse,
+    ForwardMessageToDeadLetterQueueResponse,
+    NotifyClientTerminationResponse,
+    EndTransactionResponse,
+    RecallMessageResponse,
+    SyncLiteSubscriptionResponse,
+);
+
+/// Turns a fault into an answer whose status tells it.
+fn answer<A: Answer>(result: Result<A, Fault>) -> Result<Response<A>, Status> {
+    Ok(Response::new(result.unwrap_or_else(|fault| {
+        let mut answer = A::default();
+        answer.set_status(fault.status());
+        answer
+    })))
 }
 
 fn refuse(code: Code, what: &str) -> Fault {
@@ -91,28 +115,28 @@ impl MessagingService for Front {
         &self,
         request: Request<QueryRouteRequest>,
     ) -> Result<Response<QueryRouteResponse>, Status> {
-        answer!(self.on_query_route(request).await, QueryRouteResponse)
+        answer(self.on_query_route(request).await)
     }
 
     async fn heartbeat(
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        answer!(self.on_heartbeat(request).await, HeartbeatResponse)
+        answer(self.on_heartbeat(request).await)
     }
 
     async fn send_message(
         &self,
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
-        answer!(self.on_send_message(request).await, SendMessageResponse)
+        answer(self.on_send_message(request).await)
     }
 
     async fn query_assignment(
         &self,
         request: Request<QueryAssignmentRequest>,
     ) -> Result<Response<QueryAssignmentResponse>, Status> {
-        answer!(self.on_query_assignment(request).await, QueryAssignmentResponse)
+        answer(self.on_query_assignment(request).await)
     }
 
     async fn receive_message(
@@ -129,14 +153,14 @@ impl MessagingService for Front {
         &self,
         request: Request<AckMessageRequest>,
     ) -> Result<Response<AckMessageResponse>, Status> {
-        answer!(self.on_ack_message(request).await, AckMessageResponse)
+        answer(self.on_ack_message(request).await)
     }
 
     async fn forward_message_to_dead_letter_queue(
         &self,
         request: Request<ForwardMessageToDeadLetterQueueRequest>,
     ) -> Result<Response<ForwardMessageToDeadLetterQueueResponse>, Status> {
-        answer!(self.on_forward(request).await, ForwardMessageToDeadLetterQueueResponse)
+        answer(self.on_forward(request).await)
     }
 
     async fn telemetry(
@@ -150,7 +174,7 @@ impl MessagingService for Front {
         &self,
         request: Request<NotifyClientTerminationRequest>,
     ) -> Result<Response<NotifyClientTerminationResponse>, Status> {
-        answer!(self.on_termination(request).await, NotifyClientTerminationResponse)
+        answer(self.on_termination(request).await)
     }
 
     async fn change_invisible_duration(
@@ -169,21 +193,21 @@ impl MessagingService for Front {
         &self,
         _: Request<EndTransactionRequest>,
     ) -> Result<Response<EndTransactionResponse>, Status> {
-        answer!(Err(refuse(Code::NotImplemented, "a transaction")), EndTransactionResponse)
+        answer(Err(refuse(Code::NotImplemented, "a transaction")))
     }
 
     async fn recall_message(
         &self,
         _: Request<RecallMessageRequest>,
     ) -> Result<Response<RecallMessageResponse>, Status> {
-        answer!(Err(refuse(Code::Unsupported, "recalling a message")), RecallMessageResponse)
+        answer(Err(refuse(Code::Unsupported, "recalling a message")))
     }
 
     async fn sync_lite_subscription(
         &self,
         _: Request<SyncLiteSubscriptionRequest>,
     ) -> Result<Response<SyncLiteSubscriptionResponse>, Status> {
-        answer!(Err(refuse(Code::Unsupported, "a lite topic")), SyncLiteSubscriptionResponse)
+        answer(Err(refuse(Code::Unsupported, "a lite topic")))
     }
 
     async fn pull_message(
