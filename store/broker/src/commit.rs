@@ -20,7 +20,7 @@ use mainstem_schemas::{
     ConsumerId, CursorId, Position, QueueId, UnixMillis, Views, queue::TRANSIENT_BIT,
 };
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::{
     command::{ClientId, Command, Published, Reply},
@@ -44,6 +44,8 @@ mod topics;
 
 /// Commands taken in one turn; more wait for the next one.
 const COMMANDS_PER_TURN: usize = 1024;
+/// How long what nobody was promised (settlements above all) may stay unsynced.
+const LAZY_SYNC_MS: u64 = 1000;
 /// How often expiries, retention and space are looked at.
 const TICK_MS: u64 = 1000;
 
@@ -51,9 +53,20 @@ const TICK_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A leased delivery comes back, if it still has this epoch.
-    Lease { queue: QueueId, cursor: CursorId, offset: u64, epoch: u32 },
+    Lease {
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
+        epoch: u32,
+    },
     /// A fetch has waited long enough.
-    Fetch { queue: QueueId, cursor: CursorId, id: u64 },
+    Fetch {
+        queue: QueueId,
+        cursor: CursorId,
+        id: u64,
+    },
+    /// What was written without a sync is synced now, if nothing did it since.
+    Sync,
     Tick,
 }
 
@@ -103,8 +116,10 @@ pub(crate) struct Commit {
     consumers: FxHashMap<(ClientId, ConsumerId), Consumer>,
     /// Clients with notices to be sent at the end of the turn.
     noticed: Vec<ClientId>,
-    /// Queues to deliver from in this turn.
+    /// Queues to deliver from in this turn, to all that wait on them.
     touched: Vec<QueueId>,
+    /// Cursors to deliver from in this turn.
+    touched_cursors: Vec<(QueueId, CursorId)>,
     /// Offsets settled in this turn, to become one entry.
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
     timers: BinaryHeap<Reverse<(UnixMillis, Timer)>>,
@@ -114,7 +129,9 @@ pub(crate) struct Commit {
     checkpoint_wanted: Vec<Reply<u64>>,
     checkpointed: Position,
     flushed: Position,
-    last_sync: UnixMillis,
+    /// Something was written and not synced, and [`Timer::Sync`] is set.
+    is_unsynced: bool,
+    sync_due: bool,
     stopping: Option<Reply<()>>,
     counts: Counts,
     scratch: Vec<u8>,
@@ -165,6 +182,7 @@ impl Commit {
             consumers: FxHashMap::default(),
             noticed: Vec::new(),
             touched: Vec::new(),
+            touched_cursors: Vec::new(),
             settled: FxHashMap::default(),
             timers: BinaryHeap::from([Reverse((now.plus(TICK_MS), Timer::Tick))]),
             ids: 0,
@@ -172,7 +190,8 @@ impl Commit {
             checkpoint_wanted: Vec::new(),
             checkpointed: written,
             flushed: written,
-            last_sync: now,
+            is_unsynced: false,
+            sync_due: false,
             stopping: None,
             counts: Counts::default(),
             scratch: Vec::new(),
@@ -186,7 +205,11 @@ impl Commit {
         mut done: mpsc::Receiver<Done>,
         failed: watch::Sender<Option<String>>,
     ) {
-        if let Err(fatal) = self.turns(&mut commands, &mut done).await {
+        let ended = match self.turns(&mut commands, &mut done).await {
+            Ok(()) => self.close(&mut done).await,
+            Err(fatal) => Err(fatal),
+        };
+        if let Err(fatal) = ended {
             tracing::error!(event = "store_failed", "the store stops: {fatal}");
             failed.send_replace(Some(fatal.to_string()));
         }
@@ -206,7 +229,7 @@ impl Commit {
                 done = done.recv() => self.on_done(done.ok_or(Fatal::WriterGone)?)?,
                 count = commands.recv_many(&mut taken, COMMANDS_PER_TURN) => {
                     if count == 0 {
-                        return self.close(done).await;
+                        return Ok(());
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
@@ -217,8 +240,8 @@ impl Commit {
             }
             self.fire_timers()?;
             self.finish_turn()?;
-            if self.stopping.is_some() && self.writing.is_none() && self.planner_is_empty() {
-                return self.close(done).await;
+            if self.stopping.is_some() {
+                return Ok(());
             }
         }
     }
@@ -227,7 +250,7 @@ impl Commit {
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
         self.flush_settled();
-        while !self.touched.is_empty() {
+        while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             self.deliver_touched()?;
             self.flush_settled();
         }
@@ -397,6 +420,18 @@ impl Commit {
         }
     }
 
+    /// Puts a cursor on this turn's list.
+    fn touch_cursor(&mut self, id: QueueId, cursor_id: CursorId) {
+        let queue = self.state.queues.get_mut(&id).filter(|queue| !queue.is_touched);
+        if let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id))
+            && !cursor.is_touched
+            && cursor.is_wanted()
+        {
+            cursor.is_touched = true;
+            self.touched_cursors.push((id, cursor_id));
+        }
+    }
+
     fn planner_is_empty(&self) -> bool {
         self.planner.end() == self.written
     }
@@ -407,18 +442,23 @@ impl Commit {
             return Ok(());
         }
         self.begin_checkpoint();
-        if self.planner_is_empty() {
+        if self.planner_is_empty() && !self.sync_due {
             return Ok(());
         }
         let batch = self.planner.finish();
         let waiting = mem::take(&mut self.open);
-        let sync = match self.config.durability {
-            Durability::Fsync => waiting.needs_sync,
-            Durability::Interval { ms } => self.now.since(self.last_sync) >= ms,
-            Durability::None => false,
-        } || self.checkpoint.is_some();
+        let (promised, delay_ms) = match self.config.durability {
+            Durability::Fsync => (waiting.needs_sync, Some(LAZY_SYNC_MS)),
+            Durability::Interval { ms } => (false, Some(ms)),
+            Durability::None => (false, None),
+        };
+        let sync = promised || self.sync_due || self.checkpoint.is_some();
+        self.sync_due = false;
         if sync {
-            self.last_sync = self.now;
+            self.is_unsynced = false;
+        } else if let (false, Some(ms)) = (self.is_unsynced, delay_ms) {
+            self.is_unsynced = true;
+            self.set_timer(self.now.plus(ms), Timer::Sync);
         }
         self.writing = Some(waiting);
         self.jobs.send(Job::Write { batch, sync }).map_err(|_| Fatal::WriterGone)
@@ -506,7 +546,7 @@ impl Commit {
     }
 
     fn next_timer(&self) -> UnixMillis {
-        self.timers.peek().map_or(self.now.plus(TICK_MS), |Reverse((at, _))| *at)
+        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
     }
 
     fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
@@ -524,6 +564,7 @@ impl Commit {
                     self.end_lease(queue, cursor, offset, epoch);
                 }
                 Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
+                Timer::Sync => self.sync_due = self.is_unsynced,
                 Timer::Tick => self.tick()?,
             }
         }
@@ -562,20 +603,18 @@ impl Commit {
         for client in clients {
             self.notify(client, Notice::Closing);
         }
-        let (hash, _unread) = oneshot::channel();
-        self.checkpoint_wanted.push(hash);
         self.stopping = Some(reply);
     }
 
     /// Everything is down: write the index, say the log's last word.
-    async fn close(&mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
+    async fn close(mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
         while self.writing.is_some() || !self.planner_is_empty() {
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
         }
         let applied = self.planner.end();
         let checkpoint = self.state.prepare_checkpoint(applied);
-        let planner = Box::new(self.planner.take());
+        let planner = Box::new(self.planner);
         self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
         match done.recv().await.ok_or(Fatal::WriterGone)? {
             Done::Failed(error) => return Err(error.into()),
@@ -583,7 +622,6 @@ impl Commit {
         }
         self.state.commit_checkpoint(checkpoint)?;
         self.state.index.flush()?;
-        self.export_counts();
         if let Some(reply) = self.stopping.take() {
             send(reply, ());
         }

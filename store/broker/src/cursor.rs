@@ -10,7 +10,7 @@ use mainstem_schemas::{ConsumerId, UnixMillis};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    command::{ClientId, Claim, Reply},
+    command::{Claim, ClientId, Reply},
     inbox::Delivery,
     ranges::Ranges,
 };
@@ -21,6 +21,8 @@ pub(crate) struct InHand {
     pub(crate) client: ClientId,
     /// `None` for what was taken one by one or fetched.
     pub(crate) consumer: Option<ConsumerId>,
+    /// The pool it counts in, if a consumer took it.
+    pub(crate) pool: u16,
     pub(crate) epoch: u32,
     pub(crate) attempt: u32,
     /// When it is released by itself; unset if only its client's end releases it.
@@ -67,6 +69,8 @@ pub(crate) struct Cursor {
     /// Whose turn it is among the seats.
     pub(crate) turn: usize,
     pub(crate) fetchers: VecDeque<Fetcher>,
+    /// On the list of cursors to look at in this turn.
+    pub(crate) is_touched: bool,
 }
 
 impl Cursor {
@@ -86,6 +90,7 @@ impl Cursor {
             seats: Vec::new(),
             turn: 0,
             fetchers: VecDeque::new(),
+            is_touched: false,
         }
     }
 

@@ -288,10 +288,7 @@ impl Entry {
                 name: decode_cursor_name(&mut r)?,
                 start: Offset(r.varint()?),
             },
-            11 => Self::CloseCursor {
-                queue: QueueId(r.varint()?),
-                cursor: CursorId(r.varint()?),
-            },
+            11 => Self::CloseCursor { queue: QueueId(r.varint()?), cursor: CursorId(r.varint()?) },
             12 => Self::Session {
                 namespace: r.text()?,
                 id: r.text()?,

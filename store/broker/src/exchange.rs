@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use mainstem_schemas::{
-    QueueId, Table, Value,
-    address::ROOT_EXCHANGE,
-    value::encode_table,
-};
+use mainstem_schemas::{QueueId, Table, Value, address::ROOT_EXCHANGE, value::encode_table};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 

@@ -38,6 +38,16 @@ pub struct Delivery {
     pub size: u32,
 }
 
+impl Delivery {
+    /// The id of a copy that has no place in a queue.
+    pub(crate) const NO_ID: DeliveryId = DeliveryId {
+        queue: mainstem_schemas::QueueId(0),
+        cursor: mainstem_schemas::CursorId(0),
+        offset: mainstem_schemas::Offset(0),
+        epoch: 0,
+    };
+}
+
 /// Something a client must know.
 #[derive(Debug)]
 pub enum Notice {

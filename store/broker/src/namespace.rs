@@ -1,11 +1,7 @@
 //! One namespace: its exchanges, its queues by what they are found by, its filters, retained
 //! records and sessions.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_index::QueueName;
@@ -25,7 +21,11 @@ use crate::{
 pub(crate) enum Reader {
     Queue(QueueId),
     /// A connected reader that nothing is kept for.
-    Live { client: ClientId, consumer: ConsumerId, options: u64 },
+    Live {
+        client: ClientId,
+        consumer: ConsumerId,
+        options: u64,
+    },
 }
 
 /// The place of the last retained record of an address.
@@ -37,7 +37,7 @@ pub(crate) struct Retained {
 }
 
 /// What identifies a subscription within its session.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SubscriptionKey {
     pub(crate) share: Option<String>,
     pub(crate) filter: Filter,
@@ -64,18 +64,15 @@ pub(crate) struct Session {
     pub(crate) subscriptions: BTreeMap<SubscriptionKey, Subscription>,
     pub(crate) holder: Option<ClientId>,
     pub(crate) parcel: Option<Parcel>,
-    consumers: u64,
+    /// It outlives its connection, so it is in the log.
+    pub(crate) is_durable: bool,
+    pub(crate) consumers: u64,
 }
 
 /// Consumers of subscriptions have this bit, so that they never meet a client's own numbers.
 const SUBSCRIPTION_BIT: u64 = 1 << 63;
 
 impl Session {
-    /// Whether it outlives its connection, and so is written to the log.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.expiry_s > 0
-    }
-
     /// A name for a new subscription's consumer.
     pub(crate) fn next_consumer(&mut self) -> ConsumerId {
         self.consumers += 1;
@@ -102,6 +99,16 @@ pub(crate) struct Namespace {
     pub(crate) readers: Trie<Reader>,
     pub(crate) retained: BTreeMap<Path, Retained>,
     pub(crate) sessions: BTreeMap<String, Session>,
+    /// Shared subscriptions with how many sessions hold each.
+    pub(crate) shares: FxHashMap<SubscriptionKey, Share>,
+}
+
+/// The cursor that the members of a shared subscription compete on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) queue: QueueId,
+    pub(crate) cursor: CursorId,
+    pub(crate) members: usize,
 }
 
 impl Namespace {
@@ -115,6 +122,7 @@ impl Namespace {
             readers: Trie::default(),
             retained: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            shares: FxHashMap::default(),
         }
     }
 
@@ -150,6 +158,24 @@ impl Namespace {
             QueueName::Topic(topic) => {
                 self.topics.remove(topic.as_str());
                 self.readers.remove(Filter::below(topic.as_bytes()).steps(), is_it);
+            }
+        }
+    }
+
+    /// A session joined a shared subscription.
+    pub(crate) fn join_share(&mut self, key: &SubscriptionKey, queue: QueueId, cursor: CursorId) {
+        if key.share.is_some() {
+            let fresh = Share { queue, cursor, members: 0 };
+            self.shares.entry(key.clone()).or_insert(fresh).members += 1;
+        }
+    }
+
+    /// A session left a shared subscription; the last one forgets it.
+    pub(crate) fn leave_share(&mut self, key: &SubscriptionKey) {
+        if let Some(share) = self.shares.get_mut(key) {
+            share.members = share.members.saturating_sub(1);
+            if share.members == 0 {
+                self.shares.remove(key);
             }
         }
     }

@@ -8,20 +8,30 @@ use tokio::sync::mpsc::Sender;
 
 /// What the commit thread asks of the disk.
 pub(crate) enum Job {
-    Write { batch: Batch, sync: bool },
+    Write {
+        batch: Batch,
+        sync: bool,
+    },
     /// Look again whether the disk has room for the next segment.
     CheckSpace,
     /// Write what the planner holds, say the last word, end.
-    Close { planner: Box<Planner> },
+    Close {
+        planner: Box<Planner>,
+    },
 }
 
 /// What the disk did.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Written { end: Position, synced: bool },
+    Written {
+        end: Position,
+        synced: bool,
+    },
     /// Whether there is room for the next segment. While there is none, a batch in hand that
     /// needs it is tried again until there is.
-    Space { is_full: bool },
+    Space {
+        is_full: bool,
+    },
     Failed(LogError),
     Closed,
 }

@@ -29,7 +29,8 @@ impl Ranges {
             from = start;
             to = to.max(end);
         }
-        while let Some((start, end)) = self.by_start.range(from..=to).next().map(|(s, e)| (*s, *e)) {
+        while let Some((start, end)) = self.by_start.range(from..=to).next().map(|(s, e)| (*s, *e))
+        {
             to = to.max(end);
             self.by_start.remove(&start);
         }

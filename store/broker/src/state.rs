@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use mainstem_index::{
-    BLOCK_ENTRIES, Batch, BindingKey as StoredBinding, BlockKey, CursorKey, CursorValue, Entry as Place,
-    ExchangeKey, ExchangeValue, Index, IndexError, QueueKey, QueueName, QueueStateKey,
-    QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey, SessionValue,
-    SubscriptionKey as StoredSubscription, SubscriptionValue,
+    BLOCK_ENTRIES, Batch, BindingKey as StoredBinding, BlockKey, CursorKey, CursorValue,
+    Entry as Place, ExchangeKey, ExchangeValue, Index, IndexError, QueueKey, QueueName,
+    QueueStateKey, QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey,
+    SessionValue, SubscriptionKey as StoredSubscription, SubscriptionValue,
 };
-use mainstem_schemas::{CursorId, Offset, Path, Position, QueueId, Record, UnixMillis};
+use mainstem_schemas::{CursorId, Offset, Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -98,15 +98,12 @@ impl State {
                 let session = self.namespace(&namespace).sessions.entry(id).or_default();
                 session.expiry_s = expiry_s;
                 session.detached = detached;
+                session.is_durable = true;
             }
             Entry::EndSession { namespace, id } => self.end_session(&namespace, &id),
             Entry::Subscribe(subscribed) => self.subscribe(subscribed),
             Entry::Unsubscribe { namespace, session, share, filter } => {
-                let key = SubscriptionKey { share, filter };
-                if let Some(found) = self.namespace(&namespace).sessions.get_mut(&session) {
-                    found.subscriptions.remove(&key);
-                }
-                self.batch.delete(&stored_subscription(&namespace, &session, &key));
+                self.unsubscribe(&namespace, &session, &SubscriptionKey { share, filter });
             }
         }
     }
@@ -155,8 +152,7 @@ impl State {
 
     pub(crate) fn declare_exchange(&mut self, namespace: &str, def: ExchangeDef) {
         if def.durable {
-            let key =
-                ExchangeKey { namespace: namespace.to_owned(), name: def.name.clone() };
+            let key = ExchangeKey { namespace: namespace.to_owned(), name: def.name.clone() };
             let value = ExchangeValue {
                 kind: def.kind as u8,
                 auto_delete: def.auto_delete,
@@ -238,8 +234,15 @@ impl State {
             QueueName::Filter(filter) => String::from_utf8_lossy(&filter.render()).into_owned(),
         };
         let durable = !id.is_transient();
-        let def =
-            QueueDef { id, name: shown, durable, exclusive: false, auto_delete, retention, arguments };
+        let def = QueueDef {
+            id,
+            name: shown,
+            durable,
+            exclusive: false,
+            auto_delete,
+            retention,
+            arguments,
+        };
         let space = self.namespace(namespace);
         space.add_queue(id, &name);
         let queue = Queue::new(space.name.clone(), name, def);
@@ -356,8 +359,12 @@ impl State {
     }
 
     pub(crate) fn end_session(&mut self, namespace: &str, id: &str) {
-        let Some(session) = self.namespace(namespace).sessions.remove(id) else { return };
-        if !session.is_durable() {
+        let space = self.namespace(namespace);
+        let Some(session) = space.sessions.remove(id) else { return };
+        for key in session.subscriptions.keys() {
+            space.leave_share(key);
+        }
+        if !session.is_durable {
             return;
         }
         for key in session.subscriptions.keys() {
@@ -371,17 +378,32 @@ impl State {
         let Subscribed { namespace, session, share, filter, options, live, queue, cursor } =
             subscribed;
         let key = SubscriptionKey { share, filter };
-        let found = self.namespace(&namespace).sessions.entry(session.clone()).or_default();
-        let consumer = match found.subscriptions.get(&key) {
-            Some(existing) => existing.consumer,
-            None => found.next_consumer(),
-        };
+        let space = self.namespace(&namespace);
+        let found = space.sessions.entry(session.clone()).or_default();
+        let existing = found.subscriptions.get(&key).map(|existing| existing.consumer);
+        let consumer = existing.unwrap_or_else(|| found.next_consumer());
         let subscription = Subscription { options, live, queue, cursor, consumer };
-        let durable = found.is_durable();
+        let is_durable = found.is_durable;
         found.subscriptions.insert(key.clone(), subscription);
-        if durable {
+        if existing.is_none() {
+            space.join_share(&key, queue, cursor);
+        }
+        if is_durable {
             let value = SubscriptionValue { options, live, queue, cursor };
             self.batch.put(&stored_subscription(&namespace, &session, &key), &value);
+        }
+    }
+
+    /// Takes a subscription out of its session.
+    pub(crate) fn unsubscribe(&mut self, namespace: &str, session: &str, key: &SubscriptionKey) {
+        let space = self.namespace(namespace);
+        let Some(found) = space.sessions.get_mut(session) else { return };
+        let is_durable = found.is_durable;
+        if found.subscriptions.remove(key).is_some() {
+            space.leave_share(key);
+        }
+        if is_durable {
+            self.batch.delete(&stored_subscription(namespace, session, key));
         }
     }
 
@@ -484,7 +506,7 @@ impl State {
         }
         for found in index.scan::<SessionKey>() {
             let (key, SessionValue { expiry_s, detached }) = found?;
-            let session = Session { expiry_s, detached, ..Session::default() };
+            let session = Session { expiry_s, detached, is_durable: true, ..Session::default() };
             self.namespace(&key.namespace).sessions.insert(key.id, session);
         }
         for found in index.scan::<StoredSubscription>() {
@@ -521,11 +543,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// The retained path's own key, for tests and look-ups.
-    pub(crate) fn retained(&mut self, namespace: &str, path: &Path) -> Option<Retained> {
-        self.namespace(namespace).retained.get(path).copied()
     }
 }
 
