@@ -1,1 +1,18 @@
-//! mainstem-benches
+//! The load generator: measures Mainstem and its peers side by side, with the same load, in
+//! turns, on the same machine.
+#![expect(clippy::print_stdout, reason = "a program whose output is its product")]
+
+pub mod amqp;
+pub mod clock;
+pub mod compare;
+pub mod histogram;
+pub mod intake;
+pub mod load;
+pub mod mqtt;
+pub mod null;
+pub mod process;
+pub mod report;
+#[cfg(feature = "rumqttd")]
+pub mod rumqttd;
+pub mod scenario;
+pub mod server;
