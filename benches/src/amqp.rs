@@ -3,23 +3,21 @@
 mod connection;
 pub mod frame;
 
-use std::{io::Write, thread};
+use std::io;
 
 use self::{
     connection::Connection,
     frame::{Frame, Method},
 };
 use crate::{
-    clock::{now_nanos, since},
-    intake::is_idle,
-    load::{
-        Load, Measured, Meter, Outcome, Patience, Progress, Result, Unconfirmed, join, refused,
-    },
+    drive::{self, Dialect, Party, Tally, Window},
+    intake::Intake,
+    load::{Load, Measured, Result, refused},
 };
 
 pub const BODY_BYTES: usize = 1024;
-pub const CONFIRM_WINDOW: usize = 500;
 pub const PREFETCH: u16 = 500;
+const WINDOW: Window = Window { messages: 500, confirms: true, until_delivered: false };
 
 /// Persistent messages, confirms, manual acknowledgement of each message.
 pub fn one_to_one(load: Load) -> Result<Measured> {
@@ -29,23 +27,10 @@ pub fn one_to_one(load: Load) -> Result<Measured> {
     declare(&mut publisher, &queue, load.queue_type)?;
     publisher.call(frame::SELECT, &[0], frame::SELECT_OK)?;
     consume(&mut consumer, &queue)?;
-
-    let progress = Progress::new(1);
-    let meter = Meter::start(load.pid)?;
-    let outcome = thread::scope(|scope| -> Result<Outcome> {
-        let reading = scope.spawn(|| read(&mut consumer, &progress));
-        let publishing = publish(&mut publisher, &queue, load, &progress);
-        if publishing.is_err() {
-            progress.finish(0);
-        }
-        let mut outcome = join(reading)?;
-        let unconfirmed = publishing?;
-        outcome.published = unconfirmed.published();
-        outcome.confirm = unconfirmed.latency;
-        Ok(outcome)
-    })?;
-    let measured = meter.finish(outcome)?;
-    publisher.call(frame::DELETE, &delete_arguments(&queue), frame::DELETE_OK)?;
+    let parties = (publisher.party(&queue)?, vec![consumer.party(&queue)?]);
+    let measured = drive::run(load, WINDOW, parties.0, parties.1)?;
+    let delete = [&[0, 0][..], &frame::short(&queue), &[0]].concat();
+    Connection::open(load.port)?.call(frame::DELETE, &delete, frame::DELETE_OK)?;
     Ok(measured)
 }
 
@@ -67,63 +52,58 @@ fn consume(connection: &mut Connection, queue: &str) -> Result<()> {
     Ok(connection.call(frame::CONSUME, &arguments, frame::CONSUME_OK)?)
 }
 
-fn delete_arguments(queue: &str) -> Vec<u8> {
-    [&[0, 0], &*frame::short(queue), &[0]].concat()
+/// The load's words in AMQP.
+pub struct Amqp {
+    template: Vec<u8>,
+    stamp_at: usize,
 }
 
-/// Fills the window, then waits for confirms, until the time is over and all is confirmed.
-fn publish(
-    connection: &mut Connection,
-    queue: &str,
-    load: Load,
-    progress: &Progress,
-) -> Result<Unconfirmed> {
-    let template = publish_template(queue);
-    let stamp_at = template.len() - BODY_BYTES - 1;
-    let mut unconfirmed = Unconfirmed::new(CONFIRM_WINDOW);
-    let mut out = Vec::with_capacity(template.len() * CONFIRM_WINDOW);
-    let mut patience = Patience::new();
-    let start = now_nanos();
-    loop {
-        let now = now_nanos();
-        if since(start, now) < load.duration {
-            out.clear();
-            for _ in 0..unconfirmed.room() {
-                unconfirmed.push(now);
-                let stamp = out.len() + stamp_at;
-                out.extend_from_slice(&template);
-                if let Some(bytes) = out.get_mut(stamp..stamp + 8) {
-                    bytes.copy_from_slice(&now.to_be_bytes());
-                }
-            }
-            connection.stream.write_all(&out)?;
-        } else if unconfirmed.is_empty() {
-            progress.finish(unconfirmed.published());
-            return Ok(unconfirmed);
-        }
-        match connection.fill() {
-            Ok(()) => patience.progressed(),
-            Err(error) if is_idle(&error) => patience.check()?,
-            Err(error) => return Err(error.into()),
-        }
-        let now = now_nanos();
-        connection.take_all(|frame| match frame {
-            Frame::Method(frame::ACK, arguments) => confirm(&mut unconfirmed, arguments, now),
-            Frame::Method(method, arguments) => Err(unexpected(method, arguments)),
-            Frame::Body(_) | Frame::Other => Ok(()),
-        })?;
+impl Connection {
+    fn party(self, queue: &str) -> io::Result<Party<Amqp>> {
+        let mut template = Vec::new();
+        let arguments = [&[0, 0][..], &frame::short(""), &frame::short(queue), &[0]].concat();
+        frame::method(&mut template, frame::CHANNEL, frame::PUBLISH, &arguments);
+        frame::content(&mut template, &[b'x'; BODY_BYTES]);
+        // The end mark of the body's frame is one byte.
+        let stamp_at = template.len() - BODY_BYTES - 1;
+        let (stream, intake) = self.into_parts();
+        Party::new(Amqp { template, stamp_at }, stream, intake)
     }
 }
 
-fn publish_template(queue: &str) -> Vec<u8> {
-    let mut template = Vec::new();
-    let arguments = [&[0, 0], &*frame::short(""), &*frame::short(queue), &[0]].concat();
-    frame::method(&mut template, frame::CHANNEL, frame::PUBLISH, &arguments);
-    frame::content(&mut template, &[b'x'; BODY_BYTES]);
-    template
+impl Dialect for Amqp {
+    fn publish(&mut self, _sequence: u64, now_nanos: u64, out: &mut Vec<u8>) {
+        if let Some(stamp) = self.template.get_mut(self.stamp_at..self.stamp_at + 8) {
+            stamp.copy_from_slice(&now_nanos.to_be_bytes());
+        }
+        out.extend_from_slice(&self.template);
+    }
+
+    fn take(
+        &mut self,
+        intake: &mut Intake,
+        out: &mut Vec<u8>,
+        tally: &mut Tally,
+    ) -> io::Result<()> {
+        while let Some((frame, length)) = frame::first(intake.bytes())? {
+            match frame {
+                Frame::Method(frame::ACK, arguments) => confirm(arguments, tally)?,
+                Frame::Method(frame::DELIVER, arguments) => {
+                    let (_consumer, rest) = frame::split_short(arguments);
+                    let tag = rest.first_chunk().ok_or_else(|| refused("deliver without tag"))?;
+                    frame::ack(out, *tag);
+                }
+                Frame::Method(method, arguments) => return Err(unexpected(method, arguments)),
+                Frame::Body(body) => tally.delivered(body),
+                Frame::Other => {}
+            }
+            intake.consume(length);
+        }
+        Ok(())
+    }
 }
 
-fn confirm(unconfirmed: &mut Unconfirmed, ack: &[u8], now: u64) -> std::io::Result<()> {
+fn confirm(ack: &[u8], tally: &mut Tally) -> io::Result<()> {
     let Some((tag, [multiple, ..])) = ack.split_first_chunk::<8>() else {
         return Err(refused("basic.ack without its fields"));
     };
@@ -132,54 +112,14 @@ fn confirm(unconfirmed: &mut Unconfirmed, ack: &[u8], now: u64) -> std::io::Resu
         return Ok(());
     };
     if *multiple == 0 {
-        unconfirmed.confirm(sequence, now);
+        tally.unconfirmed.confirm(sequence, tally.now_nanos);
     } else {
-        unconfirmed.confirm_through(sequence, now);
+        tally.unconfirmed.confirm_through(sequence, tally.now_nanos);
     }
     Ok(())
 }
 
-/// Acknowledges every message by itself, all those of one read in one write.
-fn read(connection: &mut Connection, progress: &Progress) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let mut acks = Vec::new();
-    let mut patience = Patience::new();
-    while !progress.complete() {
-        match connection.fill() {
-            Ok(()) => patience.progressed(),
-            Err(error) if is_idle(&error) => {
-                patience.check()?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let now = now_nanos();
-        let before = outcome.delivered;
-        acks.clear();
-        connection.take_all(|frame| match frame {
-            Frame::Method(frame::DELIVER, arguments) => {
-                let (_consumer, rest) = frame::split_short(arguments);
-                let tag = rest.first_chunk::<8>().ok_or_else(|| refused("deliver without tag"))?;
-                let ack = [tag.as_slice(), &[0]].concat();
-                frame::method(&mut acks, frame::CHANNEL, frame::ACK, &ack);
-                Ok(())
-            }
-            Frame::Method(method, arguments) => Err(unexpected(method, arguments)),
-            Frame::Body(body) => {
-                let stamp = body.first_chunk::<8>().map_or(now, |stamp| u64::from_be_bytes(*stamp));
-                outcome.delivery.record(now.saturating_sub(stamp));
-                outcome.delivered += 1;
-                Ok(())
-            }
-            Frame::Other => Ok(()),
-        })?;
-        connection.stream.write_all(&acks)?;
-        progress.delivered(outcome.delivered - before);
-    }
-    Ok(outcome)
-}
-
-fn unexpected(method: Method, arguments: &[u8]) -> std::io::Error {
+fn unexpected(method: Method, arguments: &[u8]) -> io::Error {
     let text = String::from_utf8_lossy(arguments);
     refused(&format!("server sent method {}.{}: {text:?}", method.0, method.1))
 }

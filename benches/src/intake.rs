@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-const SIZE: usize = 512 * 1024;
+const SIZE: usize = 256 * 1024;
 
 pub struct Intake {
     buffer: Vec<u8>,
@@ -17,11 +17,6 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// For the many sockets of a fan-out, which would otherwise hold half a megabyte each.
-    pub fn small() -> Self {
-        Self { buffer: vec![0; SIZE / 8], start: 0, end: 0 }
-    }
-
     /// One read. The end of the stream is an error, since no peer here may leave first.
     pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         if self.start == self.end {

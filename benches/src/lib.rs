@@ -5,6 +5,7 @@
 pub mod amqp;
 pub mod clock;
 pub mod compare;
+pub mod drive;
 pub mod histogram;
 pub mod intake;
 pub mod load;

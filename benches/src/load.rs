@@ -1,21 +1,12 @@
 //! One run of one scenario: what it is asked to do and what came of it.
 
-use std::{
-    io,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use crate::{
     clock::{now_nanos, since},
     histogram::Histogram,
     process::Pid,
 };
-
-/// A reader that gets nothing for so long, while messages are owed, gives up.
-const STALL: Duration = Duration::from_secs(10);
-/// How long a blocking read waits before its reader looks at the progress again.
-pub const READ_TIMEOUT: Duration = Duration::from_millis(50);
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -96,72 +87,6 @@ impl Meter {
     }
 }
 
-/// What the publisher and the readers of one run know of each other.
-pub struct Progress {
-    readers: u64,
-    sent: AtomicU64,
-    delivered: AtomicU64,
-    published: AtomicU64,
-}
-
-impl Progress {
-    pub fn new(readers: u64) -> Self {
-        Self {
-            readers,
-            sent: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            published: AtomicU64::new(u64::MAX),
-        }
-    }
-
-    pub fn sent(&self, messages: u64) {
-        self.sent.fetch_add(messages, Ordering::Relaxed);
-    }
-
-    pub fn delivered(&self, messages: u64) {
-        self.delivered.fetch_add(messages, Ordering::Relaxed);
-    }
-
-    /// Published messages that not every reader has yet, on average.
-    pub fn lag(&self) -> u64 {
-        let everywhere = self.delivered.load(Ordering::Relaxed) / self.readers;
-        self.sent.load(Ordering::Relaxed).saturating_sub(everywhere)
-    }
-
-    /// The publisher has stopped: no more than this many messages will ever come.
-    pub fn finish(&self, published: u64) {
-        self.published.store(published, Ordering::Release);
-    }
-
-    pub fn complete(&self) -> bool {
-        let published = self.published.load(Ordering::Acquire);
-        self.delivered.load(Ordering::Relaxed) >= published.saturating_mul(self.readers)
-    }
-}
-
-/// Notices a server that owes messages and sends none.
-pub struct Patience {
-    last_nanos: u64,
-}
-
-impl Patience {
-    pub fn new() -> Self {
-        Self { last_nanos: now_nanos() }
-    }
-
-    pub fn progressed(&mut self) {
-        self.last_nanos = now_nanos();
-    }
-
-    pub fn check(&self) -> Result<()> {
-        let waited = Duration::from_nanos(now_nanos().saturating_sub(self.last_nanos));
-        if waited < STALL {
-            return Ok(());
-        }
-        Err(format!("the server owes messages and sent none for {} s", STALL.as_secs()).into())
-    }
-}
-
 /// The messages of a run that wait for their confirm, and since when. Confirms may arrive in
 /// any order; sequences are those of the publisher, from 0.
 pub struct Unconfirmed {
@@ -215,6 +140,11 @@ impl Unconfirmed {
         }
     }
 
+    /// Where nothing is confirmed, what is sent is done with.
+    pub fn forget(&mut self) {
+        self.floor = self.next;
+    }
+
     pub fn confirm_through(&mut self, sequence: u64, now_nanos: u64) {
         for each in self.floor..(sequence + 1).min(self.next) {
             self.confirm(each, now_nanos);
@@ -229,11 +159,6 @@ impl Unconfirmed {
         let index = usize::try_from(sequence % self.window()).ok()?;
         self.sent_nanos.get_mut(index)
     }
-}
-
-/// Joins a thread of a run; a panic there becomes an error here.
-pub fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err("a thread of the load generator panicked".into()))
 }
 
 pub fn refused(what: &str) -> io::Error {
@@ -255,18 +180,5 @@ mod tests {
         assert_eq!(unconfirmed.room(), 2);
         unconfirmed.confirm_through(3, 2);
         assert!(unconfirmed.is_empty());
-    }
-
-    #[test]
-    fn a_run_is_complete_when_every_reader_has_everything() {
-        let progress = Progress::new(2);
-        progress.sent(3);
-        progress.delivered(5);
-        assert_eq!(progress.lag(), 1);
-        assert!(!progress.complete());
-        progress.finish(3);
-        assert!(!progress.complete());
-        progress.delivered(1);
-        assert!(progress.complete());
     }
 }

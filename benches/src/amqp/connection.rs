@@ -7,21 +7,18 @@ use std::{
 };
 
 use super::frame::{self, Frame, Method};
-use crate::{
-    intake::Intake,
-    load::{READ_TIMEOUT, refused},
-};
+use crate::{intake::Intake, load::refused};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub struct Connection {
-    pub stream: TcpStream,
+pub(super) struct Connection {
+    stream: TcpStream,
     intake: Intake,
 }
 
 impl Connection {
     /// Logs in as guest to the default virtual host and opens the channel.
-    pub fn open(port: u16) -> io::Result<Self> {
+    pub(super) fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -43,30 +40,21 @@ impl Connection {
         connection.say(0, frame::OPEN, &[&*frame::short("/"), &[0, 0]].concat())?;
         connection.expect(frame::OPEN_OK)?;
         connection.call(frame::CHANNEL_OPEN, &[0], frame::CHANNEL_OPEN_OK)?;
-        connection.stream.set_read_timeout(Some(READ_TIMEOUT))?;
         Ok(connection)
     }
 
-    pub fn call(&mut self, method: Method, arguments: &[u8], answer: Method) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        self.say(frame::CHANNEL, method, arguments)?;
-        self.expect(answer)?;
-        self.stream.set_read_timeout(Some(READ_TIMEOUT))
-    }
-
-    pub fn fill(&mut self) -> io::Result<()> {
-        self.intake.fill(&mut self.stream).map(drop)
-    }
-
-    pub fn take_all(
+    pub(super) fn call(
         &mut self,
-        mut each: impl FnMut(Frame<'_>) -> io::Result<()>,
+        method: Method,
+        arguments: &[u8],
+        answer: Method,
     ) -> io::Result<()> {
-        while let Some((frame, length)) = frame::first(self.intake.bytes())? {
-            each(frame)?;
-            self.intake.consume(length);
-        }
-        Ok(())
+        self.say(frame::CHANNEL, method, arguments)?;
+        self.expect(answer).map(drop)
+    }
+
+    pub(super) fn into_parts(self) -> (TcpStream, Intake) {
+        (self.stream, self.intake)
     }
 
     fn say(&mut self, channel: u16, method: Method, arguments: &[u8]) -> io::Result<()> {
@@ -94,7 +82,7 @@ impl Connection {
                     return answer;
                 }
             }
-            self.fill()?;
+            self.intake.fill(&mut self.stream)?;
         }
     }
 }

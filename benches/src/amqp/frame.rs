@@ -74,6 +74,13 @@ pub fn method(out: &mut Vec<u8>, channel: u16, method: Method, arguments: &[u8])
     frame(out, METHOD, channel, &payload);
 }
 
+/// Acknowledges one delivery.
+pub fn ack(out: &mut Vec<u8>, tag: [u8; 8]) {
+    out.extend_from_slice(&[METHOD, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80]);
+    out.extend_from_slice(&tag);
+    out.extend_from_slice(&[0, END]);
+}
+
 /// Header with delivery mode 2 (persistent) as its only property, and the body in one frame.
 pub fn content(out: &mut Vec<u8>, body: &[u8]) {
     let mut header = vec![0, 60, 0, 0];
@@ -85,9 +92,9 @@ pub fn content(out: &mut Vec<u8>, body: &[u8]) {
 
 fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
     out.push(kind);
-    out.extend(channel.to_be_bytes());
+    out.extend_from_slice(&channel.to_be_bytes());
     out.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend(payload);
+    out.extend_from_slice(payload);
     out.push(END);
 }
 
@@ -121,6 +128,15 @@ mod tests {
         let (frame, length) = first(&wire).unwrap().unwrap();
         assert_eq!(length, wire.len());
         assert!(matches!(frame, Frame::Method(ACK, [0, 0, 0, 0, 0, 0, 0, 7, 1])));
+    }
+
+    #[test]
+    fn an_ack_names_its_delivery() {
+        let mut wire = Vec::new();
+        ack(&mut wire, 7_u64.to_be_bytes());
+        let (frame, length) = first(&wire).unwrap().unwrap();
+        assert_eq!(length, wire.len());
+        assert!(matches!(frame, Frame::Method(ACK, [0, 0, 0, 0, 0, 0, 0, 7, 0])));
     }
 
     #[test]

@@ -7,70 +7,47 @@ use std::{
 };
 
 use super::packet::{self, Packet, Qos, Session};
-use crate::{
-    intake::Intake,
-    load::{READ_TIMEOUT, refused},
-};
+use crate::{intake::Intake, load::refused};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub struct Connection {
-    pub stream: TcpStream,
+pub(super) struct Connection {
+    stream: TcpStream,
     intake: Intake,
 }
 
 impl Connection {
-    pub fn open(port: u16, client_id: &str, session: Session) -> io::Result<Self> {
-        Self::open_with(port, client_id, session, Intake::default())
-    }
-
-    pub fn open_with(
-        port: u16,
-        client_id: &str,
-        session: Session,
-        intake: Intake,
-    ) -> io::Result<Self> {
+    pub(super) fn open(port: u16, client_id: &str, session: Session) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut connection = Self { stream, intake };
+        let mut connection = Self { stream, intake: Intake::default() };
         connection.stream.write_all(&packet::connect(client_id, session))?;
         connection.expect(|packet| match packet {
             Packet::Connack { accepted } => Some(*accepted),
             _ => None,
         })?;
-        connection.stream.set_read_timeout(Some(READ_TIMEOUT))?;
         Ok(connection)
     }
 
-    pub fn subscribe(&mut self, filter: &str, qos: Qos) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    pub(super) fn subscribe(&mut self, filter: &str, qos: Qos) -> io::Result<()> {
         self.stream.write_all(&packet::subscribe(filter, qos))?;
         self.expect(|packet| match packet {
             Packet::Suback { granted } => Some(*granted),
             _ => None,
-        })?;
-        self.stream.set_read_timeout(Some(READ_TIMEOUT))
+        })
     }
 
-    pub fn close(mut self) -> io::Result<()> {
+    pub(super) fn close(mut self) -> io::Result<()> {
         self.stream.write_all(&packet::DISCONNECT)
     }
 
     /// Ends the session too, by a clean connection that takes it over.
-    pub fn forget(port: u16, client_id: &str) -> io::Result<()> {
-        Self::open_with(port, client_id, Session::Clean, Intake::small())?.close()
+    pub(super) fn forget(port: u16, client_id: &str) -> io::Result<()> {
+        Self::open(port, client_id, Session::Clean)?.close()
     }
 
-    pub fn fill(&mut self) -> io::Result<()> {
-        self.intake.fill(&mut self.stream).map(drop)
-    }
-
-    pub fn take_all(&mut self, each: impl FnMut(Packet<'_>) -> io::Result<()>) -> io::Result<()> {
-        take_all(&mut self.intake, each)
-    }
-
-    pub fn into_parts(self) -> (TcpStream, Intake) {
+    pub(super) fn into_parts(self) -> (TcpStream, Intake) {
         (self.stream, self.intake)
     }
 
@@ -85,18 +62,7 @@ impl Connection {
                     None => continue,
                 }
             }
-            self.fill()?;
+            self.intake.fill(&mut self.stream)?;
         }
     }
-}
-
-pub fn take_all(
-    intake: &mut Intake,
-    mut each: impl FnMut(Packet<'_>) -> io::Result<()>,
-) -> io::Result<()> {
-    while let Some((packet, length)) = packet::first(intake.bytes())? {
-        each(packet)?;
-        intake.consume(length);
-    }
-    Ok(())
 }
