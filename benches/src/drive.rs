@@ -84,13 +84,16 @@ impl<D: Dialect> Party<D> {
 
     /// Reads until the socket is empty, and writes what that calls for.
     fn turn(&mut self, tally: &mut Tally) -> io::Result<()> {
-        loop {
-            match self.intake.fill(&mut self.stream) {
-                Ok(_) => self.dialect.take(&mut self.intake, &mut self.out, tally)?,
-                Err(error) if is_idle(&error) => return self.flush(),
+        let mut more = true;
+        while more {
+            more = match self.intake.fill(&mut self.stream) {
+                Ok(more) => more,
+                Err(error) if is_idle(&error) => false,
                 Err(error) => return Err(error),
-            }
+            };
+            self.dialect.take(&mut self.intake, &mut self.out, tally)?;
         }
+        self.flush()
     }
 
     fn flush(&mut self) -> io::Result<()> {

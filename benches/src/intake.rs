@@ -17,8 +17,8 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// One read. The end of the stream is an error, since no peer here may leave first.
-    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
+    /// One read; true when there may be more to read at once. The end of the stream is an error, since no peer here may leave first.
+    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<bool> {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
@@ -31,12 +31,13 @@ impl Intake {
         if room.is_empty() {
             return Err(io::Error::new(ErrorKind::InvalidData, "frame larger than the buffer"));
         }
+        let room_bytes = room.len();
         let read = from.read(room)?;
         if read == 0 {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, "server closed the connection"));
         }
         self.end += read;
-        Ok(read)
+        Ok(read == room_bytes)
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -13,6 +13,7 @@ pub mod mqtt;
 pub mod null;
 pub mod process;
 pub mod report;
+pub mod rocketmq;
 #[cfg(feature = "rumqttd")]
 pub mod rumqttd;
 pub mod scenario;

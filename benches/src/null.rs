@@ -111,11 +111,13 @@ impl Null {
     fn read(&mut self, index: usize, arrived: &mut Vec<std::ops::Range<usize>>) {
         let Some(slot) = self.connections.get_mut(index) else { return };
         let Some(connection) = slot else { return };
-        loop {
+        let mut more = true;
+        while more {
             match connection.read(&mut self.journal.turn) {
-                Ok(more) => {
-                    connection.consumes |= more.consumes;
-                    arrived.extend(more.bodies);
+                Ok((read, again)) => {
+                    connection.consumes |= read.consumes;
+                    arrived.extend(read.bodies);
+                    more = again;
                 }
                 Err(error) if is_idle(&error) => return,
                 Err(_) => {
@@ -145,12 +147,14 @@ impl Null {
 }
 
 impl Connection {
-    fn read(&mut self, log: &mut Vec<u8>) -> io::Result<Arrived> {
-        self.intake.fill(&mut self.stream)?;
-        match &mut self.face {
+    /// What one read brought, and whether another may bring more.
+    fn read(&mut self, log: &mut Vec<u8>) -> io::Result<(Arrived, bool)> {
+        let more = self.intake.fill(&mut self.stream)?;
+        let arrived = match &mut self.face {
             Face::Amqp(amqp) => amqp.read(&mut self.intake, &mut self.out, log),
             Face::Mqtt(mqtt) => mqtt.read(&mut self.intake, &mut self.out, log),
-        }
+        }?;
+        Ok((arrived, more))
     }
 
     fn take(&mut self, body: &[u8]) {

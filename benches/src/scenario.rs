@@ -4,6 +4,7 @@ use crate::{
     amqp,
     load::{Load, Measured, Result},
     mqtt::{self, packet::Qos},
+    rocketmq,
     server::{Kind, Ports},
 };
 
@@ -90,6 +91,25 @@ pub const ALL: &[Scenario] = &[
         contenders: MQTT,
         port: |ports| ports.mqtt,
         run: |load| mqtt::one_to_many(load, Qos::AtMostOnce),
+        bars: &[],
+    },
+    Scenario {
+        name: "grpc-send",
+        what: "RocketMQ gRPC send: 1 KiB, 64 calls on their way over one connection, one message \
+               each",
+        contenders: &[MAINSTEM],
+        port: |ports| ports.grpc,
+        run: rocketmq::send,
+        bars: &[],
+    },
+    Scenario {
+        name: "grpc-receive",
+        what: "RocketMQ gRPC receive and acknowledge: 1 KiB, 4 receivers over one connection, up \
+               to 32 messages a call, acknowledged by one call; the confirm latency is that of \
+               both calls",
+        contenders: &[MAINSTEM],
+        port: |ports| ports.grpc,
+        run: rocketmq::receive,
         bars: &[],
     },
 ];

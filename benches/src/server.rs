@@ -106,8 +106,11 @@ impl Kind {
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd => ports.mqtt,
         };
-        let pid = wait_until_it_accepts(port, &processes, serving)
-            .map_err(|error| format!("{self:?}: {error}; its output is in {}", data.display()))?;
+        let pid = wait_until_it_accepts(port)
+            .and_then(|()| serving_process(&processes, serving))
+            .map_err(|error| {
+            format!("{self:?}: {error}; its output is in {}", data.display())
+        })?;
         Ok(Server { kind: self, ports, pid, data, _processes: processes })
     }
 }
@@ -132,17 +135,22 @@ fn spawn(mut command: Command, data: &Path) -> io::Result<Process> {
     command.spawn().map(Process)
 }
 
-fn wait_until_it_accepts(port: u16, processes: &[Process], serving: &str) -> Result<Pid> {
+fn wait_until_it_accepts(port: u16) -> Result<()> {
     let start = now_nanos();
-    let started = processes.last().ok_or("nothing was started")?;
-    while since(start, now_nanos()) < START_MAX {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            let found = Pid(started.0.id()).descendant(serving);
-            return found.ok_or_else(|| format!("no process {serving} below its own").into());
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if since(start, now_nanos()) > START_MAX {
+            let waited = START_MAX.as_secs();
+            return Err(format!("does not accept on port {port} after {waited} s").into());
         }
         thread::sleep(LOOK_AGAIN);
     }
-    Err(format!("does not accept on port {port} after {} s", START_MAX.as_secs()).into())
+    Ok(())
+}
+
+fn serving_process(processes: &[Process], name: &str) -> Result<Pid> {
+    let started = processes.last().ok_or("nothing was started")?;
+    let found = Pid(started.0.id()).descendant(name);
+    found.ok_or_else(|| format!("no process {name} below the one that was started").into())
 }
 
 /// The program's first line of output that is not empty, or why there is none.

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, path::Path, process::Command};
 
-use super::{Ports, Process, first_line, free, spawn};
+use super::{Ports, Process, first_line, free, spawn, wait_until_it_accepts};
 use crate::load::Result;
 
 /// The script behind /usr/sbin/rabbitmq-server, without its change of user.
@@ -21,11 +21,13 @@ pub(super) fn version() -> String {
 }
 
 pub(super) fn start(data: &Path, ports: Ports) -> Result<Vec<Process>> {
-    let mapper = free()?.to_string();
+    let mapper_port = free()?;
+    let mapper = mapper_port.to_string();
     // Started here rather than by the node, which would leave it running behind it.
     let mut epmd = Command::new("epmd");
     epmd.args(["-port", &mapper, "-address", "127.0.0.1"]);
     let epmd = spawn(epmd, data)?;
+    wait_until_it_accepts(mapper_port)?;
 
     let config = data.join("rabbitmq.conf");
     writeln!(
