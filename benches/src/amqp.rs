@@ -46,9 +46,9 @@ fn declare(connection: &mut Connection, queue: &str, kind: Option<&str>) -> Resu
 }
 
 fn consume(connection: &mut Connection, queue: &str) -> Result<()> {
-    let prefetch = [&[0; 4], &*PREFETCH.to_be_bytes().as_slice(), &[0]].concat();
+    let prefetch = [&[0; 4][..], &PREFETCH.to_be_bytes(), &[0]].concat();
     connection.call(frame::QOS, &prefetch, frame::QOS_OK)?;
-    let arguments = [&[0, 0], &*frame::short(queue), &*frame::short("c"), &[0], &[0; 4]].concat();
+    let arguments = [&[0, 0][..], &frame::short(queue), &frame::short("c"), &[0], &[0; 4]].concat();
     Ok(connection.call(frame::CONSUME, &arguments, frame::CONSUME_OK)?)
 }
 

@@ -69,7 +69,7 @@ pub fn run(plan: &Plan) -> Result<()> {
 
 fn measure_all(plan: &Plan) -> Result<Findings> {
     let selected: Vec<_> = ALL.iter().filter(|each| each.name.contains(&plan.only)).collect();
-    let mut findings = Findings::new(plan.duration, plan.rounds)?;
+    let mut findings = Findings::new(plan.duration, plan.rounds, &plan.places.data)?;
     let mut kinds: Vec<Kind> = Vec::new();
     for kind in selected.iter().flat_map(|scenario| scenario.contenders).map(|each| each.kind) {
         if kinds.contains(&kind) {

@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_window_opens_in_order_though_confirms_come_in_any() {
         let mut unconfirmed = Unconfirmed::new(4);
-        (0..4).for_each(|_| drop(unconfirmed.push(1)));
+        (0..4).for_each(|sequence| assert_eq!(unconfirmed.push(1), sequence));
         assert_eq!(unconfirmed.room(), 0);
         unconfirmed.confirm(1, 2);
         assert_eq!(unconfirmed.room(), 0);

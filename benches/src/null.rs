@@ -24,6 +24,8 @@ use self::{
     mqtt::Mqtt,
 };
 use crate::{
+    clock::now_nanos,
+    histogram::Histogram,
     intake::{Intake, is_idle},
     load::Result,
 };
@@ -58,6 +60,21 @@ pub fn serve(amqp_port: u16, mqtt_port: u16, data: &Path) -> Result<()> {
         }
         server.finish_turn(&arrived)?;
     }
+}
+
+/// How long one small write and its sync take on this machine now. Where no core is idle the
+/// answer is the scheduler's tick rather than the disk's time.
+pub fn sync_times(data: &Path) -> io::Result<String> {
+    let mut journal = Journal::create(data)?;
+    let mut times = Histogram::default();
+    for _ in 0..200 {
+        journal.turn.resize(4096, 1);
+        let start = now_nanos();
+        journal.sync()?;
+        times.record(now_nanos() - start);
+    }
+    let micros = |percent| times.percentile(percent).as_micros();
+    Ok(format!("{} / {} us", micros(50), micros(99)))
 }
 
 struct Null {

@@ -1,9 +1,12 @@
 //! The measured runs as text: one line each while they happen, tables of medians at the end.
 
-use std::{collections::BTreeSet, env, fmt::Write, fs, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet, env, fmt::Write, fs, path::Path, process::Command, time::Duration,
+};
 
 use crate::{
     load::{Measured, Result},
+    null,
     scenario::{Bar, Contender, Scenario},
 };
 
@@ -26,11 +29,13 @@ struct Setting {
     date: String,
     machine: String,
     load: String,
+    sync: String,
     command: String,
 }
 
 impl Findings {
-    pub fn new(duration: Duration, rounds: usize) -> Result<Self> {
+    /// Syncs to `data` are timed first: they tell whether the machine is quiet.
+    pub fn new(duration: Duration, rounds: usize, data: &Path) -> Result<Self> {
         Ok(Self {
             scenarios: Vec::new(),
             versions: Vec::new(),
@@ -38,13 +43,13 @@ impl Findings {
             failures: BTreeSet::new(),
             duration,
             rounds,
-            setting: Setting::look()?,
+            setting: Setting::look(data)?,
         })
     }
 }
 
 impl Setting {
-    fn look() -> Result<Self> {
+    fn look(data: &Path) -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpus.lines().find(|line| line.starts_with("model name"));
         let model = model.and_then(|line| line.split_once(": ")).map_or("", |(_, model)| model);
@@ -65,6 +70,7 @@ impl Setting {
                 .take(2)
                 .collect::<Vec<_>>()
                 .join(" "),
+            sync: null::sync_times(data)?,
             command: env::args().skip(1).collect::<Vec<_>>().join(" "),
         })
     }
@@ -110,8 +116,9 @@ fn heading(text: &mut String, findings: &Findings, took: Duration) -> std::fmt::
     writeln!(text, "- Commit {}, {}", setting.commit, setting.date)?;
     writeln!(
         text,
-        "- Machine: {}; load average before the first run {}",
-        setting.machine, setting.load
+        "- Machine: {}; load average before the first run {}, a synced 4 KiB write takes {} \
+         (p50 / p99)",
+        setting.machine, setting.load, setting.sync
     )?;
     writeln!(text, "- Command: `cargo run --release -p mainstem-benches -- {}`", setting.command)?;
     writeln!(
