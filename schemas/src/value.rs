@@ -21,7 +21,7 @@ pub enum Value {
     Time(u64),
     Text(String),
     Bytes(Bytes),
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     Table(Table),
 }
 

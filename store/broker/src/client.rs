@@ -15,7 +15,7 @@ use mainstem_schemas::{
     ConsumerId, Credentials, DeliveryId, Filter, Position, Principal, QueueId, Record, RecordId,
     Settlement, UnixMillis, View, Views,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     command::{
@@ -35,7 +35,7 @@ pub trait Authenticator: Send + Sync {
 }
 
 /// Reads record bodies that left the tail cache; implemented by the commit thread's log.
-pub(crate) type ReadFn = dyn Fn(Position, u32) -> Record + Send + Sync;
+pub(crate) type ReadFn = dyn Fn(Position, u32) -> Result<Record, Refusal> + Send + Sync;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) read: Box<ReadFn>,
     pub(crate) clients: AtomicU64,
     pub(crate) now: fn() -> UnixMillis,
+    /// Why the store had to stop, once it had to.
+    pub(crate) failure: watch::Receiver<Option<String>>,
 }
 
 /// The store of one process. Cheap to clone.
@@ -91,6 +93,17 @@ impl Broker {
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Checkpoint { reply }).await?;
         answer.await.map_err(|_| Refusal::Closed)
+    }
+
+    /// Resolves when the store had to stop by itself, with the reason: a failed write or sync, or
+    /// a record that cannot be read back. The process should end with it.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shared.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is gone: the store was stopped in good order and can fail no more.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Commits what waits, tells every client [`Notice::Closing`], closes the files. Later calls
@@ -355,7 +368,7 @@ impl Client {
     pub async fn read(&self, places: Vec<(Position, u32)>) -> Result<Vec<Record>, Refusal> {
         let shared = self.shared.clone();
         let read = move || places.into_iter().map(|(at, size)| (shared.read)(at, size)).collect();
-        tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Closed)
+        tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Closed)?
     }
 
     /// Leaves in good order: returns when the client's consumers and exclusive queues are gone

@@ -25,7 +25,7 @@ pub struct Stamp {
 #[derive(Clone, Debug)]
 pub struct Publish {
     pub record: Record,
-    /// Further routing keys at the record's own exchange (AMQP's CC and BCC).
+    /// Further routing keys at the record's own exchange (further copies the sender asks for).
     pub extra_keys: Vec<Bytes>,
 }
 

@@ -38,6 +38,16 @@ pub struct Delivery {
     pub size: u32,
 }
 
+impl Delivery {
+    /// The id of a copy that has no place in a queue.
+    pub(crate) const NO_ID: DeliveryId = DeliveryId {
+        queue: mainstem_schemas::QueueId(0),
+        cursor: mainstem_schemas::CursorId(0),
+        offset: mainstem_schemas::Offset(0),
+        epoch: 0,
+    };
+}
+
 /// Something a client must know.
 #[derive(Debug)]
 pub enum Notice {
@@ -111,11 +121,12 @@ impl Inbox {
 }
 
 impl Outbox {
-    /// Whether another delivery fits. When not, the client's next take reports it.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether another delivery fits besides those of this turn. When not, the client's next take
+    /// reports it.
+    pub(crate) fn has_room(&self, deliveries: usize, bytes: usize) -> bool {
         let fits = || {
-            self.shared.deliveries.load(Ordering::Acquire) < self.deliveries_max
-                && self.shared.bytes.load(Ordering::Acquire) < self.bytes_max
+            self.shared.deliveries.load(Ordering::Acquire) + deliveries < self.deliveries_max
+                && self.shared.bytes.load(Ordering::Acquire) + bytes < self.bytes_max
         };
         if fits() {
             return true;

@@ -2,13 +2,31 @@
 //! binds, consumes and settles.
 //!
 //! Reading order: [`client`] is what a front-end calls; [`command`] is what those calls send to
-//! the commit thread; [`commit`] owns all state and is the only writer of the log.
+//! the commit thread; `commit` owns all state and is the only writer of the log.
 
 pub mod client;
 pub mod command;
 pub mod config;
 pub mod error;
 pub mod inbox;
+
+mod open;
+
+mod commit;
+mod pipeline;
+
+mod state;
+
+mod cursor;
+mod exchange;
+mod member;
+mod namespace;
+mod queue;
+mod ranges;
+mod tail;
+mod trie;
+
+mod entry;
 
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{

@@ -1,1 +1,21 @@
-//! What each queue holds.
+//! What each queue holds: positions and progress, never bodies.
+//!
+//! Everything here is produced by applying the log, so it can be deleted and built again. Reading
+//! order: [`KeyKind`] documents every key on the disk; an [`Index`] is the open store; a [`Batch`]
+//! is one atomic change of it. Calls block; there is no async here.
+
+mod batch;
+mod error;
+mod hash;
+pub mod keys;
+mod store;
+
+pub use batch::Batch;
+pub use error::{IndexError, Part};
+pub use keys::{
+    BLOCK_ENTRIES, BindingKey, BlockKey, BlockValue, CursorKey, CursorName, CursorValue, Entity,
+    Entry, ExchangeKey, ExchangeValue, KeyKind, MetaKey, MetaValue, QueueKey, QueueName,
+    QueueStateKey, QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey,
+    SessionValue, SubscriptionKey, SubscriptionValue,
+};
+pub use store::{Index, VERSION};

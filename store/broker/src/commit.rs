@@ -1,0 +1,648 @@
+//! The commit thread: the one owner of all state, and the only one who adds to the log.
+//!
+//! A turn takes every command that waits, plans what is durable into the open batch and applies
+//! it, delivers what may be delivered, and hands the batch to the disk if the disk is free. While
+//! the disk syncs one batch, the next one fills: the sync in progress is the batching. Effects
+//! that promise something (receipts, deliveries from durable queues) leave when the batch they
+//! belong to is down.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    mem,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
+
+use mainstem_index::IndexError;
+use mainstem_log::{LogError, Planner};
+use mainstem_schemas::{
+    ConsumerId, CursorId, Position, QueueId, UnixMillis, Views, queue::TRANSIENT_BIT,
+};
+use rustc_hash::FxHashMap;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+
+use crate::{
+    command::{ClientId, Command, Published, Reply},
+    config::{Config, Durability},
+    entry::Entry,
+    inbox::Notice,
+    member::{Consumer, Member},
+    pipeline::{Done, Job},
+    state::{Checkpoint, State},
+    tail::Tail,
+};
+
+mod declare;
+mod deliver;
+mod lookup;
+mod members;
+mod publish;
+mod sessions;
+mod settle;
+mod topics;
+
+/// Commands taken in one turn; more wait for the next one.
+const COMMANDS_PER_TURN: usize = 1024;
+/// How long what nobody was promised (settlements above all) may stay unsynced.
+const LAZY_SYNC_MS: u64 = 1000;
+/// How often expiries, retention and space are looked at.
+const TICK_MS: u64 = 1000;
+
+/// Something to be done at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A leased delivery comes back, if it still has this epoch.
+    Lease {
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
+        epoch: u32,
+    },
+    /// A fetch has waited long enough.
+    Fetch {
+        queue: QueueId,
+        cursor: CursorId,
+        id: u64,
+    },
+    /// What was written without a sync is synced now, if nothing did it since.
+    Sync,
+    Tick,
+}
+
+/// What waits for a batch to be down.
+#[derive(Default)]
+struct Waiting {
+    published: Vec<(Reply<Vec<Published>>, Vec<Published>)>,
+    replies: Vec<Box<dyn FnOnce() + Send>>,
+    /// Queues that got records.
+    touched: Vec<QueueId>,
+    permits: Vec<OwnedSemaphorePermit>,
+    /// Somebody was promised that it is synced.
+    needs_sync: bool,
+}
+
+/// Counts since they were last handed to the metrics.
+#[derive(Default)]
+struct Counts {
+    published: u64,
+    delivered: u64,
+    settled: u64,
+    expired: u64,
+    unroutable: u64,
+    dropped: u64,
+}
+
+pub(crate) struct Commit {
+    pub(crate) state: State,
+    config: Config,
+    views: Views,
+    clock: fn() -> UnixMillis,
+    now: UnixMillis,
+
+    planner: Planner,
+    sequence: u64,
+    jobs: SyncSender<Job>,
+    /// The open batch's promises.
+    open: Waiting,
+    /// The promises of the batch that the disk has.
+    writing: Option<Waiting>,
+    /// Entries below are down; the durable ones among them are synced.
+    written: Position,
+    is_full: bool,
+
+    tail: Tail,
+    members: FxHashMap<ClientId, Member>,
+    consumers: FxHashMap<(ClientId, ConsumerId), Consumer>,
+    /// Clients with notices to be sent at the end of the turn.
+    noticed: Vec<ClientId>,
+    /// Queues to deliver from in this turn, to all that wait on them.
+    touched: Vec<QueueId>,
+    /// Cursors to deliver from in this turn.
+    touched_cursors: Vec<(QueueId, CursorId)>,
+    /// Offsets settled in this turn, to become one entry.
+    settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
+    timers: BinaryHeap<Reverse<(UnixMillis, Timer)>>,
+    ids: u64,
+
+    checkpoint: Option<(Checkpoint, Vec<Reply<u64>>)>,
+    checkpoint_wanted: Vec<Reply<u64>>,
+    checkpointed: Position,
+    flushed: Position,
+    /// Something was written and not synced, and [`Timer::Sync`] is set.
+    is_unsynced: bool,
+    sync_due: bool,
+    stopping: Option<Reply<()>>,
+    counts: Counts,
+    scratch: Vec<u8>,
+}
+
+/// What a new commit thread starts from.
+pub(crate) struct Start {
+    pub(crate) state: State,
+    pub(crate) config: Config,
+    pub(crate) views: Views,
+    pub(crate) clock: fn() -> UnixMillis,
+    pub(crate) planner: Planner,
+    pub(crate) sequence: u64,
+    pub(crate) jobs: SyncSender<Job>,
+}
+
+/// Why the commit thread ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fatal {
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Index(#[from] IndexError),
+    #[error("the thread that writes the log has ended")]
+    WriterGone,
+}
+
+impl Commit {
+    pub(crate) fn new(start: Start) -> Self {
+        let now = (start.clock)();
+        let written = start.planner.end();
+        let tail = Tail::new(start.config.tail_cache_bytes);
+        Self {
+            state: start.state,
+            config: start.config,
+            views: start.views,
+            clock: start.clock,
+            now,
+            planner: start.planner,
+            sequence: start.sequence,
+            jobs: start.jobs,
+            open: Waiting::default(),
+            writing: None,
+            written,
+            is_full: false,
+            tail,
+            members: FxHashMap::default(),
+            consumers: FxHashMap::default(),
+            noticed: Vec::new(),
+            touched: Vec::new(),
+            touched_cursors: Vec::new(),
+            settled: FxHashMap::default(),
+            timers: BinaryHeap::from([Reverse((now.plus(TICK_MS), Timer::Tick))]),
+            ids: 0,
+            checkpoint: None,
+            checkpoint_wanted: Vec::new(),
+            checkpointed: written,
+            flushed: written,
+            is_unsynced: false,
+            sync_due: false,
+            stopping: None,
+            counts: Counts::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Runs until it is stopped, or until the disk fails; then the reason is on `failed`.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut done: mpsc::Receiver<Done>,
+        failed: watch::Sender<Option<String>>,
+    ) {
+        let ended = match self.turns(&mut commands, &mut done).await {
+            Ok(()) => self.close(&mut done).await,
+            Err(fatal) => Err(fatal),
+        };
+        if let Err(fatal) = ended {
+            tracing::error!(event = "store_failed", "the store stops: {fatal}");
+            failed.send_replace(Some(fatal.to_string()));
+        }
+    }
+
+    async fn turns(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        done: &mut mpsc::Receiver<Done>,
+    ) -> Result<(), Fatal> {
+        let mut taken = Vec::with_capacity(COMMANDS_PER_TURN);
+        loop {
+            let wait = self.next_timer().since((self.clock)());
+            // Every branch is cancel-safe: both receivers take nothing unless they are chosen.
+            tokio::select! {
+                biased;
+                done = done.recv() => self.on_done(done.ok_or(Fatal::WriterGone)?)?,
+                count = commands.recv_many(&mut taken, COMMANDS_PER_TURN) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+            self.now = (self.clock)();
+            for command in taken.drain(..) {
+                self.handle(command)?;
+            }
+            self.fire_timers()?;
+            self.finish_turn()?;
+            if self.stopping.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What every turn ends with: settlements become an entry, records leave, the batch goes to
+    /// the disk if that is free.
+    fn finish_turn(&mut self) -> Result<(), Fatal> {
+        self.flush_settled();
+        while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
+            self.deliver_touched()?;
+            self.flush_settled();
+        }
+        self.ship()?;
+        for client in mem::take(&mut self.noticed) {
+            if let Some(member) = self.members.get_mut(&client) {
+                member.send_pending();
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, command: Command) -> Result<(), Fatal> {
+        match command {
+            Command::Publish { client, batch, permit, reply } => {
+                self.publish(client, batch, permit, reply);
+            }
+            Command::Settle { client, batch, reply } => self.settle(client, &batch, reply),
+            Command::Room { client } => self.on_room(client),
+            Command::Attach { client, namespace, outbox } => {
+                self.state.namespace(&namespace);
+                self.members.insert(client, Member::new(namespace, outbox));
+            }
+            Command::Detach { client, reply } => {
+                self.detach(client);
+                self.answer_durably(reply, ());
+            }
+            Command::SetPool { client, pool, limit } => self.set_pool(client, pool, limit),
+            Command::Consume { client, consume, reply } => {
+                send(reply, self.consume(client, consume));
+            }
+            Command::Cancel { client, consumer, reply } => {
+                send(reply, self.cancel(client, consumer));
+            }
+            Command::Get { client, queue, settle_at_once, reply } => {
+                let got = self.get(client, &queue, settle_at_once)?;
+                send(reply, got);
+            }
+            Command::Fetch { client, fetch, reply } => self.fetch(client, fetch, reply),
+            Command::Renew { client, id, claim, reply } => {
+                send(reply, self.renew(client, id, claim));
+            }
+            Command::Retained { client, filter, reply } => {
+                send(reply, self.find_retained(client, &filter));
+            }
+            Command::Checkpoint { reply } => self.checkpoint_wanted.push(reply),
+            Command::Stop { reply } => self.begin_stop(reply),
+            other => self.handle_definition(other),
+        }
+        Ok(())
+    }
+
+    /// Commands that declare, find or end something.
+    fn handle_definition(&mut self, command: Command) {
+        match command {
+            Command::DeclareExchange { client, request, reply } => {
+                let declared = self.declare_exchange(client, request);
+                self.answer_durably(Some(reply), declared);
+            }
+            Command::FindExchange { client, name, reply } => {
+                send(reply, self.find_exchange(client, &name));
+            }
+            Command::DeleteExchange { client, name, if_unused, reply } => {
+                let deleted = self.delete_exchange(client, &name, if_unused);
+                self.answer_durably(Some(reply), deleted);
+            }
+            Command::DeclareQueue { client, request, reply } => {
+                let declared = self.declare_queue(client, request);
+                self.answer_durably(Some(reply), declared);
+            }
+            Command::FindQueue { client, name, reply } => {
+                send(reply, self.find_queue(client, &name));
+            }
+            Command::DeleteQueue { client, name, if_unused, if_empty, reply } => {
+                let deleted = self.delete_queue(client, &name, if_unused, if_empty);
+                self.answer_durably(Some(reply), deleted);
+            }
+            Command::PurgeQueue { client, name, reply } => {
+                let purged = self.purge_queue(client, &name);
+                self.answer_durably(Some(reply), purged);
+            }
+            Command::Bind { client, bind, reply } => {
+                let bound = self.bind(client, bind);
+                self.answer_durably(Some(reply), bound);
+            }
+            Command::Unbind { client, bind, reply } => {
+                let unbound = self.unbind(client, bind);
+                self.answer_durably(Some(reply), unbound);
+            }
+            Command::OpenSession { client, open, reply } => {
+                let opened = self.open_session(client, open);
+                self.answer_durably(Some(reply), opened);
+            }
+            Command::CloseSession { client, expiry_s, parcel, reply } => {
+                self.close_session(client, expiry_s, parcel);
+                self.answer_durably(Some(reply), ());
+            }
+            Command::Subscribe { client, subscribe, reply } => {
+                let subscribed = self.subscribe(client, subscribe);
+                self.answer_durably(Some(reply), subscribed);
+            }
+            Command::Unsubscribe { client, filter, share, reply } => {
+                let had = self.unsubscribe(client, filter, share);
+                self.answer_durably(Some(reply), had);
+            }
+            Command::OpenTopic { client, topic, create, reply } => {
+                let opened = self.open_topic(client, &topic, create);
+                self.answer_durably(Some(reply), opened);
+            }
+            Command::OpenGroup { client, topic, group, reply } => {
+                let opened = self.open_group(client, &topic, group);
+                self.answer_durably(Some(reply), opened);
+            }
+            _ => unreachable!("`handle` keeps every other command"),
+        }
+    }
+
+    /// Puts an entry into the open batch and applies it. Whoever asked gets the answer when the
+    /// batch is synced.
+    fn log(&mut self, entry: Entry) -> Position {
+        self.open.needs_sync = true;
+        self.log_lazily(entry)
+    }
+
+    /// As [`Commit::log`], with no promise when it is synced.
+    fn log_lazily(&mut self, entry: Entry) -> Position {
+        let body = entry.encode();
+        let position = self.plan(entry.kind(), &[&body]);
+        self.state.apply(position, entry);
+        position
+    }
+
+    fn plan(&mut self, kind: u8, parts: &[&[u8]]) -> Position {
+        self.sequence += 1;
+        let planned = self.planner.push(kind, self.sequence, parts);
+        planned.expect("sizes are bounded where records and definitions come in")
+    }
+
+    /// Answers now if nothing durable waits in the open batch, else when that is down.
+    fn answer_durably<T: Send + 'static>(&mut self, reply: Option<Reply<T>>, answer: T) {
+        let Some(reply) = reply else { return };
+        self.flush_settled();
+        if self.open.needs_sync {
+            self.open.replies.push(Box::new(move || send(reply, answer)));
+        } else {
+            send(reply, answer);
+        }
+    }
+
+    /// A number that no other transient thing has.
+    fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    fn next_transient(&mut self) -> u64 {
+        TRANSIENT_BIT | self.next_id()
+    }
+
+    /// Puts a queue on this turn's list.
+    fn touch(&mut self, id: QueueId) {
+        if let Some(queue) = self.state.queues.get_mut(&id)
+            && !queue.is_touched
+        {
+            queue.is_touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Puts a cursor on this turn's list.
+    fn touch_cursor(&mut self, id: QueueId, cursor_id: CursorId) {
+        let queue = self.state.queues.get_mut(&id).filter(|queue| !queue.is_touched);
+        if let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id))
+            && !cursor.is_touched
+            && cursor.is_wanted()
+        {
+            cursor.is_touched = true;
+            self.touched_cursors.push((id, cursor_id));
+        }
+    }
+
+    fn planner_is_empty(&self) -> bool {
+        self.planner.end() == self.written
+    }
+
+    /// Hands the open batch to the disk, if it is free and there is one.
+    fn ship(&mut self) -> Result<(), Fatal> {
+        if self.writing.is_some() {
+            return Ok(());
+        }
+        self.begin_checkpoint();
+        if self.planner_is_empty() && !self.sync_due {
+            return Ok(());
+        }
+        let batch = self.planner.finish();
+        let waiting = mem::take(&mut self.open);
+        let (promised, delay_ms) = match self.config.durability {
+            Durability::Fsync => (waiting.needs_sync, Some(LAZY_SYNC_MS)),
+            Durability::Interval { ms } => (false, Some(ms)),
+            Durability::None => (false, None),
+        };
+        let sync = promised || self.sync_due || self.checkpoint.is_some();
+        self.sync_due = false;
+        if sync {
+            self.is_unsynced = false;
+        } else if let (false, Some(ms)) = (self.is_unsynced, delay_ms) {
+            self.is_unsynced = true;
+            self.set_timer(self.now.plus(ms), Timer::Sync);
+        }
+        self.writing = Some(waiting);
+        self.jobs.send(Job::Write { batch, sync }).map_err(|_| Fatal::WriterGone)
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
+        match done {
+            Done::Failed(error) => return Err(error.into()),
+            Done::Space { is_full } => self.set_full(is_full),
+            Done::Closed => {}
+            Done::Written { end, synced } => {
+                self.written = end;
+                if synced {
+                    self.planner.begin(end);
+                    self.end_checkpoint(end)?;
+                }
+                let Some(waiting) = self.writing.take() else { return Ok(()) };
+                for (reply, published) in waiting.published {
+                    send(reply, published);
+                }
+                for reply in waiting.replies {
+                    reply();
+                }
+                for queue in waiting.touched {
+                    self.touch(queue);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_full(&mut self, is_full: bool) {
+        if is_full == self.is_full {
+            return;
+        }
+        self.is_full = is_full;
+        let word = if is_full { "refused" } else { "taken again" };
+        tracing::warn!(event = "disk_space", is_full, "the disk is low; publishes are {word}");
+        let clients: Vec<ClientId> = self.members.keys().copied().collect();
+        for client in clients {
+            self.notify(client, if is_full { Notice::Blocked } else { Notice::Unblocked });
+        }
+    }
+
+    /// Prepares a checkpoint when enough was logged or somebody asked. It is committed to the
+    /// index when the log is synced up to it, so that the index never knows more than the log.
+    fn begin_checkpoint(&mut self) {
+        let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
+        let is_due = grown >= self.config.checkpoint_bytes || !self.checkpoint_wanted.is_empty();
+        if self.checkpoint.is_some() || !is_due {
+            return;
+        }
+        if self.planner_is_empty() {
+            // Nothing new: what is down is what the checkpoint says. An empty settlement makes
+            // the batch that carries the sync.
+            self.log_lazily(Entry::Settle(Vec::new()));
+        }
+        let applied = self.planner.end();
+        self.checkpointed = applied;
+        let prepared = self.state.prepare_checkpoint(applied);
+        self.checkpoint = Some((prepared, mem::take(&mut self.checkpoint_wanted)));
+    }
+
+    fn end_checkpoint(&mut self, synced: Position) -> Result<(), Fatal> {
+        let ready = self.checkpoint.as_ref().is_some_and(|(at, _)| at.applied <= synced);
+        if !ready {
+            return Ok(());
+        }
+        let Some((checkpoint, replies)) = self.checkpoint.take() else { return Ok(()) };
+        let applied = checkpoint.applied;
+        self.state.commit_checkpoint(checkpoint)?;
+        for reply in replies {
+            send(reply, self.state.index.state_hash()?);
+        }
+        if applied.0.saturating_sub(self.flushed.0) >= self.config.checkpoint_bytes * 4 {
+            self.flushed = applied;
+            let index = self.state.index.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = index.flush() {
+                    tracing::error!(event = "index_flush_failed", "{error}");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn next_timer(&self) -> UnixMillis {
+        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
+    }
+
+    fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
+        self.timers.push(Reverse((at, timer)));
+    }
+
+    fn fire_timers(&mut self) -> Result<(), Fatal> {
+        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
+            if at > self.now {
+                break;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::Lease { queue, cursor, offset, epoch } => {
+                    self.end_lease(queue, cursor, offset, epoch);
+                }
+                Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
+                Timer::Sync => self.sync_due = self.is_unsynced,
+                Timer::Tick => self.tick()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Fatal> {
+        self.set_timer(self.now.plus(TICK_MS), Timer::Tick);
+        self.end_sessions();
+        self.trim_topics()?;
+        self.export_counts();
+        if self.is_full && self.writing.is_none() {
+            self.jobs.send(Job::CheckSpace).map_err(|_| Fatal::WriterGone)?;
+        }
+        Ok(())
+    }
+
+    fn export_counts(&mut self) {
+        let counts = mem::take(&mut self.counts);
+        metrics::counter!("mainstem_published_total").increment(counts.published);
+        metrics::counter!("mainstem_delivered_total").increment(counts.delivered);
+        metrics::counter!("mainstem_settled_total").increment(counts.settled);
+        metrics::counter!("mainstem_expired_total").increment(counts.expired);
+        metrics::counter!("mainstem_unroutable_total").increment(counts.unroutable);
+        metrics::counter!("mainstem_dropped_total", "reason" => "slow_reader")
+            .increment(counts.dropped);
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+        let gauge = |value: u64| value as f64;
+        metrics::gauge!("mainstem_log_end_bytes").set(gauge(self.planner.end().0));
+        metrics::gauge!("mainstem_connections").set(gauge(self.members.len() as u64));
+        metrics::gauge!("mainstem_queues").set(gauge(self.state.queues.len() as u64));
+    }
+
+    fn begin_stop(&mut self, reply: Reply<()>) {
+        let clients: Vec<ClientId> = self.members.keys().copied().collect();
+        for client in clients {
+            self.notify(client, Notice::Closing);
+        }
+        self.stopping = Some(reply);
+    }
+
+    /// Everything is down: write the index, say the log's last word.
+    async fn close(mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
+        while self.writing.is_some() || !self.planner_is_empty() {
+            self.ship()?;
+            self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
+        }
+        let applied = self.planner.end();
+        let checkpoint = self.state.prepare_checkpoint(applied);
+        let planner = Box::new(self.planner);
+        self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
+        match done.recv().await.ok_or(Fatal::WriterGone)? {
+            Done::Failed(error) => return Err(error.into()),
+            Done::Written { .. } | Done::Space { .. } | Done::Closed => {}
+        }
+        self.state.commit_checkpoint(checkpoint)?;
+        self.state.index.flush()?;
+        if let Some(reply) = self.stopping.take() {
+            send(reply, ());
+        }
+        Ok(())
+    }
+
+    /// Appends a notice for a client, to be sent at the end of the turn.
+    fn notify(&mut self, client: ClientId, notice: Notice) {
+        if let Some(member) = self.members.get_mut(&client)
+            && member.push(notice)
+        {
+            self.noticed.push(client);
+        }
+    }
+
+    fn namespace_of(&self, client: ClientId) -> Option<Arc<str>> {
+        self.members.get(&client).map(|member| member.namespace.clone())
+    }
+}
+
+/// Answers a caller. One that went away has no use for the answer.
+pub(crate) fn send<T>(reply: Reply<T>, answer: T) {
+    let _gone = reply.send(answer);
+}

@@ -1,0 +1,67 @@
+//! Looking things up on behalf of a client, with its rights.
+
+use std::sync::Arc;
+
+use mainstem_schemas::{CursorId, Filter, Position, QueueId};
+
+use super::Commit;
+use crate::{
+    command::{ClientId, Declared, ExchangeDef, QueueDef, QueueStats},
+    error::Refusal,
+};
+
+impl Commit {
+    /// The named queue, if it exists and is not another connection's own.
+    pub(super) fn usable_queue(&self, client: ClientId, name: &str) -> Result<QueueId, Refusal> {
+        let missing = || Refusal::NoQueue(name.to_owned());
+        let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
+        let space = self.state.namespaces.get(&namespace).ok_or_else(missing)?;
+        let id = *space.named.get(name.as_bytes()).ok_or_else(missing)?;
+        let queue = self.state.queues.get(&id).ok_or_else(missing)?;
+        match queue.owner {
+            Some(owner) if owner != client => Err(Refusal::Locked(name.to_owned())),
+            Some(_) | None => Ok(id),
+        }
+    }
+
+    pub(super) fn find_queue(
+        &self,
+        client: ClientId,
+        name: &str,
+    ) -> Result<Declared<QueueDef>, Refusal> {
+        let id = self.usable_queue(client, name)?;
+        self.found_queue(id).ok_or_else(|| Refusal::NoQueue(name.to_owned()))
+    }
+
+    pub(super) fn found_queue(&self, id: QueueId) -> Option<Declared<QueueDef>> {
+        let def = self.state.queues.get(&id)?.def.clone();
+        Some(Declared { created: false, def, stats: self.stats(id) })
+    }
+
+    pub(super) fn find_exchange(&self, client: ClientId, name: &str) -> Option<Arc<ExchangeDef>> {
+        let namespace = self.namespace_of(client)?;
+        let space = self.state.namespaces.get(&namespace)?;
+        space.exchanges.get(name).map(|exchange| exchange.def.clone())
+    }
+
+    /// Counts of a queue: those of its own cursor, or of all its records if it keeps them.
+    pub(super) fn stats(&self, id: QueueId) -> QueueStats {
+        let Some(queue) = self.state.queues.get(&id) else { return QueueStats::default() };
+        let consumers = u32::try_from(queue.consumers()).unwrap_or(u32::MAX);
+        match queue.cursors.get(&CursorId::MAIN) {
+            Some(cursor) => QueueStats {
+                ready: cursor.ready(queue.entries.next),
+                unsettled: cursor.in_hand.len() as u64,
+                consumers,
+            },
+            None => QueueStats { ready: queue.entries.len(), unsettled: 0, consumers },
+        }
+    }
+
+    pub(super) fn find_retained(&self, client: ClientId, filter: &Filter) -> Vec<(Position, u32)> {
+        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
+        let Some(space) = self.state.namespaces.get(&namespace) else { return Vec::new() };
+        let found = space.find_retained(filter, self.now);
+        found.into_iter().map(|retained| (retained.position, retained.size)).collect()
+    }
+}

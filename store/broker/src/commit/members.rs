@@ -1,0 +1,239 @@
+//! Clients come and go, and so do their consumers.
+
+use mainstem_index::CursorName;
+use mainstem_schemas::{ConsumerId, CursorId, QueueId};
+
+use super::{Commit, Timer};
+use crate::{
+    command::{Claim, ClientId, Consume, Fetch, QueueStats, Reply, Source, Start},
+    cursor::{Fetcher, InHand, Seat},
+    error::Refusal,
+    inbox::Delivery,
+    member::Consumer,
+};
+
+impl Commit {
+    pub(super) fn set_pool(&mut self, client: ClientId, pool: u16, limit: u32) {
+        if let Some(member) = self.members.get_mut(&client) {
+            member.pools.entry(pool).or_default().limit = limit;
+        }
+        self.touch_consumers(client);
+    }
+
+    /// The client took what waited in its inbox.
+    pub(super) fn on_room(&mut self, client: ClientId) {
+        self.touch_consumers(client);
+    }
+
+    pub(super) fn touch_consumers(&mut self, client: ClientId) {
+        let Some(member) = self.members.get(&client) else { return };
+        let cursors: Vec<(QueueId, CursorId)> = member
+            .consumers
+            .iter()
+            .filter_map(|consumer| self.consumers.get(&(client, *consumer)))
+            .map(|consumer| (consumer.queue, consumer.cursor))
+            .collect();
+        for (queue, cursor) in cursors {
+            self.touch_cursor(queue, cursor);
+        }
+    }
+
+    pub(super) fn consume(&mut self, client: ClientId, consume: Consume) -> Result<(), Refusal> {
+        let (name, start) = match &consume.source {
+            Source::Queue(name) => (name, None),
+            Source::Stream(name, start) => (name, Some(*start)),
+        };
+        let queue_id = self.usable_queue(client, name)?;
+        if self.consumers.contains_key(&(client, consume.consumer)) {
+            return Err(Refusal::ConsumerExists(consume.consumer.0));
+        }
+        let Some(queue) = self.state.queues.get_mut(&queue_id) else {
+            return Err(Refusal::NoQueue(name.clone()));
+        };
+        if queue.has_exclusive_consumer || (consume.exclusive && queue.consumers() > 0) {
+            return Err(Refusal::ExclusiveConsumer(name.clone()));
+        }
+        queue.has_exclusive_consumer = consume.exclusive;
+        queue.was_consumed = true;
+        let owns_cursor = !queue.cursors.contains_key(&CursorId::MAIN);
+        let cursor = if owns_cursor {
+            self.open_stream(queue_id, start.unwrap_or(Start::Next))
+        } else {
+            CursorId::MAIN
+        };
+        let consumer = Consumer {
+            queue: queue_id,
+            cursor,
+            options: consume.options,
+            pool: consume.pool,
+            limit: consume.limit,
+            in_hand: 0,
+            settle_at_once: consume.settle_at_once,
+            exclusive: consume.exclusive,
+            owns_cursor,
+        };
+        self.seat(client, consume.consumer, consumer, consume.priority);
+        Ok(())
+    }
+
+    /// A cursor for one consumer of a queue that keeps everything.
+    fn open_stream(&mut self, id: QueueId, start: Start) -> CursorId {
+        let cursor = CursorId(self.next_transient());
+        let index = self.state.index.clone();
+        let Some(queue) = self.state.queues.get_mut(&id) else { return cursor };
+        let entries = &mut queue.entries;
+        let offset = match start {
+            Start::First => entries.first,
+            Start::Next => entries.next,
+            Start::Last => entries.next.saturating_sub(1).max(entries.first),
+            Start::Offset(offset) => offset.0.clamp(entries.first, entries.next),
+            Start::Time(time) => {
+                let (mut low, mut high) = (entries.first, entries.next);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    let before = matches!(
+                        entries.get(middle, &index),
+                        Ok(Some(entry)) if entry.appended < time
+                    );
+                    if before { low = middle + 1 } else { high = middle }
+                }
+                low
+            }
+        };
+        self.state.open_cursor(id, cursor, CursorName::Main, offset);
+        cursor
+    }
+
+    /// Puts a consumer on its cursor's round and lets it have what is ready.
+    pub(super) fn seat(
+        &mut self,
+        client: ClientId,
+        id: ConsumerId,
+        consumer: Consumer,
+        priority: i32,
+    ) {
+        let Some(member) = self.members.get_mut(&client) else { return };
+        member.consumers.push(id);
+        member.hands.insert((consumer.queue, consumer.cursor));
+        self.consumers.insert((client, id), consumer);
+        if let Some(queue) = self.state.queues.get_mut(&consumer.queue) {
+            if let Some(cursor) = queue.cursors.get_mut(&consumer.cursor) {
+                cursor.sit(Seat { priority, client, consumer: id });
+            }
+            queue.note_wanted(consumer.cursor);
+        }
+        self.touch_cursor(consumer.queue, consumer.cursor);
+    }
+
+    pub(super) fn cancel(&mut self, client: ClientId, id: ConsumerId) -> bool {
+        let Some(consumer) = self.unseat(client, id) else { return false };
+        if let Some(member) = self.members.get_mut(&client) {
+            member.consumers.retain(|other| *other != id);
+        }
+        self.after_unseat(&consumer);
+        true
+    }
+
+    /// Takes a consumer off its cursor; what it has in hand stays there.
+    pub(super) fn unseat(&mut self, client: ClientId, id: ConsumerId) -> Option<Consumer> {
+        let consumer = self.consumers.remove(&(client, id))?;
+        if let Some(queue) = self.state.queues.get_mut(&consumer.queue) {
+            if let Some(cursor) = queue.cursors.get_mut(&consumer.cursor) {
+                cursor.stand(client, id);
+            }
+            if consumer.exclusive {
+                queue.has_exclusive_consumer = false;
+            }
+            queue.note_wanted(consumer.cursor);
+        }
+        Some(consumer)
+    }
+
+    /// A cursor of its own goes with its consumer; an auto-delete queue with its last one.
+    fn after_unseat(&mut self, consumer: &Consumer) {
+        if consumer.owns_cursor {
+            self.settled.remove(&(consumer.queue, consumer.cursor));
+            self.state.close_cursor(consumer.queue, consumer.cursor);
+        }
+        let queue = self.state.queues.get(&consumer.queue);
+        if queue.is_some_and(|queue| {
+            queue.def.auto_delete && queue.was_consumed && queue.consumers() == 0
+        }) {
+            self.remove_queue(consumer.queue);
+        }
+    }
+
+    pub(super) fn detach(&mut self, client: ClientId) {
+        if self.members.get(&client).is_some_and(|member| member.session.is_some()) {
+            self.close_session(client, None, None);
+        }
+        let Some(member) = self.members.remove(&client) else { return };
+        let gone: Vec<Consumer> =
+            member.consumers.iter().filter_map(|id| self.unseat(client, *id)).collect();
+        for (queue, cursor) in member.hands {
+            self.release_all(client, queue, cursor);
+        }
+        for consumer in gone {
+            self.after_unseat(&consumer);
+        }
+        for queue in member.exclusive {
+            self.remove_queue(queue);
+        }
+    }
+
+    /// Puts back what a client has in hand of a cursor.
+    pub(super) fn release_all(&mut self, client: ClientId, queue: QueueId, cursor: CursorId) {
+        let found = self.state.queues.get_mut(&queue);
+        let Some(at) = found.and_then(|queue| queue.cursors.get_mut(&cursor)) else { return };
+        let mut released: Vec<(u64, InHand)> = Vec::new();
+        at.in_hand.retain(|offset, hand| {
+            let is_its = hand.client == client;
+            if is_its {
+                released.push((*offset, *hand));
+            }
+            !is_its
+        });
+        for (offset, hand) in released {
+            self.put_back(queue, cursor, offset, &hand, true);
+        }
+    }
+
+    pub(super) fn get(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        settle_at_once: bool,
+    ) -> Result<Result<Option<(Delivery, QueueStats)>, Refusal>, mainstem_index::IndexError> {
+        let id = match self.usable_queue(client, name) {
+            Ok(id) => id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let claim = (!settle_at_once).then_some(Claim::Client);
+        let taken = self.take_one(id, CursorId::MAIN, client, claim)?;
+        Ok(Ok(taken.map(|delivery| (delivery, self.stats(id)))))
+    }
+
+    pub(super) fn fetch(&mut self, client: ClientId, fetch: Fetch, reply: Reply<Vec<Delivery>>) {
+        let Fetch { group, max, claim, wait_ms } = fetch;
+        let id = self.next_id();
+        let deadline = self.now.plus(wait_ms);
+        let Some(queue) = self.state.queues.get_mut(&group.queue) else { return };
+        let Some(cursor) = queue.cursors.get_mut(&group.cursor) else { return };
+        cursor.fetchers.push_back(Fetcher { id, client, max: max.max(1), claim, reply });
+        queue.note_wanted(group.cursor);
+        let (queue, cursor) = (group.queue, group.cursor);
+        self.set_timer(deadline, Timer::Fetch { queue, cursor, id });
+        self.touch_cursor(queue, cursor);
+    }
+
+    /// A fetch has waited long enough: it gets nothing.
+    pub(super) fn end_fetch(&mut self, queue: QueueId, cursor: CursorId, id: u64) {
+        let Some(found) = self.state.queues.get_mut(&queue) else { return };
+        let Some(at) = found.cursors.get_mut(&cursor) else { return };
+        let place = at.fetchers.iter().position(|fetcher| fetcher.id == id);
+        if let Some(fetcher) = place.and_then(|place| at.fetchers.remove(place)) {
+            super::send(fetcher.reply, Vec::new());
+        }
+        found.note_wanted(cursor);
+    }
+}

@@ -1,0 +1,384 @@
+//! The exchange graph of one namespace: which queues an exchange and a key lead to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use mainstem_schemas::{QueueId, Table, Value, address::ROOT_EXCHANGE, value::encode_table};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::{
+    command::{ExchangeDef, ExchangeKind},
+    error::Refusal,
+    trie::{Trie, key_pattern},
+};
+
+/// Queues found for one publish. One may stand there more than once; the caller sorts that out once
+/// at the end, which stays cheap for wide fan-outs.
+pub(crate) type Targets = SmallVec<[QueueId; 8]>;
+
+/// Where a binding leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Destination {
+    Queue(QueueId),
+    Exchange(String),
+}
+
+/// What makes a binding of one exchange the same binding (RabbitMQ: source, destination, key and
+/// arguments).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BindingKey {
+    pub(crate) destination: Destination,
+    pub(crate) key: Bytes,
+    /// The arguments' stored form.
+    pub(crate) arguments: Bytes,
+}
+
+impl BindingKey {
+    pub(crate) fn new(destination: Destination, key: Bytes, arguments: &Table) -> Self {
+        let mut encoded = Vec::new();
+        encode_table(arguments, &mut encoded);
+        Self { destination, key, arguments: encoded.into() }
+    }
+}
+
+/// How a headers binding compares.
+#[derive(Clone, Debug, PartialEq)]
+struct HeadersRule {
+    any: bool,
+    wanted: Table,
+}
+
+#[derive(Debug)]
+enum Rule {
+    Direct(FxHashMap<Bytes, Vec<Destination>>),
+    Fanout(Vec<Destination>),
+    Topic(Trie<Destination>),
+    Headers(Vec<(HeadersRule, Destination)>),
+}
+
+/// An exchange and what is bound to it.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) def: Arc<ExchangeDef>,
+    /// The exchange for what nothing here wanted.
+    alternate: Option<String>,
+    /// Its traffic is hidden from address filters.
+    pub(crate) private: bool,
+    pub(crate) bindings: BTreeMap<BindingKey, Table>,
+    rule: Rule,
+}
+
+/// Whether a binding's arguments make sense for an exchange of this kind.
+pub(crate) fn check_arguments(kind: ExchangeKind, arguments: &Table) -> Result<(), Refusal> {
+    if kind != ExchangeKind::Headers {
+        return Ok(());
+    }
+    headers_rule(arguments).map(|_| ())
+}
+
+fn headers_rule(arguments: &Table) -> Result<HeadersRule, Refusal> {
+    let mode = arguments.iter().find(|(name, _)| name == "x-match").map(|(_, value)| value);
+    let (any, with_x) = match mode {
+        None => (false, false),
+        Some(Value::Text(mode)) => match mode.as_str() {
+            "all" => (false, false),
+            "any" => (true, false),
+            "all-with-x" => (false, true),
+            "any-with-x" => (true, true),
+            other => {
+                return Err(Refusal::BadArguments(format!(
+                    "Invalid x-match field value \"{other}\"; expected all or any"
+                )));
+            }
+        },
+        Some(_) => {
+            let text = "Invalid x-match field type; expected longstr";
+            return Err(Refusal::BadArguments(text.to_owned()));
+        }
+    };
+    let wanted = arguments
+        .iter()
+        .filter(|(name, _)| name != "x-match" && (with_x || !name.starts_with("x-")))
+        .cloned()
+        .collect();
+    Ok(HeadersRule { any, wanted })
+}
+
+impl HeadersRule {
+    /// A wanted `Void` is satisfied by the header being there (RabbitMQ, headers exchange).
+    fn wants(&self, headers: &[(String, Value)]) -> bool {
+        let holds = |(name, wanted): &(String, Value)| {
+            headers
+                .iter()
+                .any(|(have, value)| have == name && (*wanted == Value::Void || wanted == value))
+        };
+        if self.any { self.wanted.iter().any(holds) } else { self.wanted.iter().all(holds) }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(def: ExchangeDef) -> Self {
+        let text = |name: &str| {
+            let found = def.arguments.iter().find(|(have, _)| have == name)?;
+            found.1.as_text().map(str::to_owned)
+        };
+        let alternate = text("alternate-exchange");
+        let private = text("x-address").as_deref() == Some("none");
+        let rule = match def.kind {
+            ExchangeKind::Direct => Rule::Direct(FxHashMap::default()),
+            ExchangeKind::Fanout => Rule::Fanout(Vec::new()),
+            ExchangeKind::Topic => Rule::Topic(Trie::default()),
+            ExchangeKind::Headers => Rule::Headers(Vec::new()),
+        };
+        Self { def: Arc::new(def), alternate, private, bindings: BTreeMap::new(), rule }
+    }
+
+    /// Adds a binding; tells whether it was new.
+    pub(crate) fn bind(&mut self, binding: BindingKey, arguments: Table) -> bool {
+        if self.bindings.contains_key(&binding) {
+            return false;
+        }
+        let destination = binding.destination.clone();
+        match &mut self.rule {
+            Rule::Direct(keys) => keys.entry(binding.key.clone()).or_default().push(destination),
+            Rule::Fanout(all) => all.push(destination),
+            Rule::Topic(trie) => trie.insert(&key_pattern(&binding.key), destination),
+            Rule::Headers(rules) => {
+                if let Ok(rule) = headers_rule(&arguments) {
+                    rules.push((rule, destination));
+                }
+            }
+        }
+        self.bindings.insert(binding, arguments);
+        true
+    }
+
+    /// Removes a binding; tells whether it was there.
+    pub(crate) fn unbind(&mut self, binding: &BindingKey) -> bool {
+        let Some(arguments) = self.bindings.remove(binding) else { return false };
+        let destination = &binding.destination;
+        match &mut self.rule {
+            Rule::Direct(keys) => {
+                if let Some(all) = keys.get_mut(&binding.key) {
+                    remove_one(all, |one| one == destination);
+                    if all.is_empty() {
+                        keys.remove(&binding.key);
+                    }
+                }
+            }
+            Rule::Fanout(all) => remove_one(all, |one| one == destination),
+            Rule::Topic(trie) => {
+                trie.remove(&key_pattern(&binding.key), |one| one == destination);
+            }
+            Rule::Headers(rules) => {
+                if let Ok(rule) = headers_rule(&arguments) {
+                    remove_one(rules, |one| one.0 == rule && one.1 == *destination);
+                }
+            }
+        }
+        true
+    }
+
+    fn find(&self, key: &[u8], headers: &dyn Fn() -> Table, mut found: impl FnMut(&Destination)) {
+        match &self.rule {
+            Rule::Direct(keys) => keys.get(key).into_iter().flatten().for_each(found),
+            Rule::Fanout(all) => all.iter().for_each(found),
+            Rule::Topic(trie) => trie.find(key.split(|byte| *byte == b'.'), false, found),
+            Rule::Headers(rules) if rules.is_empty() => {}
+            Rule::Headers(rules) => {
+                let headers = headers();
+                for (rule, destination) in rules {
+                    if rule.wants(&headers) {
+                        found(destination);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn remove_one<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool) {
+    if let Some(index) = all.iter().position(is_it) {
+        all.swap_remove(index);
+    }
+}
+
+/// All exchanges of a namespace.
+#[derive(Debug)]
+pub(crate) struct Exchanges {
+    by_name: FxHashMap<String, Exchange>,
+}
+
+/// The exchanges every namespace has from the start (RabbitMQ's names).
+const PREDECLARED: [(&str, ExchangeKind); 6] = [
+    ("amq.direct", ExchangeKind::Direct),
+    ("amq.fanout", ExchangeKind::Fanout),
+    (ROOT_EXCHANGE, ExchangeKind::Topic),
+    ("amq.headers", ExchangeKind::Headers),
+    ("amq.match", ExchangeKind::Headers),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic),
+];
+
+/// Whether a name is one of the predeclared exchanges.
+pub(crate) fn is_predeclared(name: &str) -> bool {
+    PREDECLARED.iter().any(|(predeclared, _)| *predeclared == name)
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        let mut by_name = FxHashMap::default();
+        for (name, kind) in PREDECLARED {
+            let def = ExchangeDef {
+                name: name.to_owned(),
+                kind,
+                durable: true,
+                auto_delete: false,
+                internal: name == "amq.rabbitmq.trace",
+                arguments: Table::new(),
+            };
+            by_name.insert(name.to_owned(), Exchange::new(def));
+        }
+        Self { by_name }
+    }
+}
+
+impl Exchanges {
+    pub(crate) fn get(&self, name: &str) -> Option<&Exchange> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Exchange> {
+        self.by_name.get_mut(name)
+    }
+
+    pub(crate) fn insert(&mut self, exchange: Exchange) {
+        self.by_name.insert(exchange.def.name.clone(), exchange);
+    }
+
+    /// Removes an exchange, and every binding that leads to it.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Exchange> {
+        let removed = self.by_name.remove(name)?;
+        let destination = Destination::Exchange(name.to_owned());
+        for exchange in self.by_name.values_mut() {
+            let to_it: Vec<BindingKey> = exchange
+                .bindings
+                .keys()
+                .filter(|binding| binding.destination == destination)
+                .cloned()
+                .collect();
+            for binding in to_it {
+                exchange.unbind(&binding);
+            }
+        }
+        Some(removed)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Exchange> {
+        self.by_name.values()
+    }
+
+    /// Adds the queues that `exchange` leads `key` to. Exchanges may form cycles; each is
+    /// entered once. An exchange that leads nowhere hands over to its alternate.
+    pub(crate) fn route(
+        &self,
+        exchange: &Exchange,
+        key: &[u8],
+        headers: &dyn Fn() -> Table,
+        targets: &mut Targets,
+    ) {
+        let mut entered: SmallVec<[&str; 4]> = SmallVec::new();
+        let mut waiting: SmallVec<[&Exchange; 4]> = SmallVec::new();
+        waiting.push(exchange);
+        while let Some(exchange) = waiting.pop() {
+            if entered.contains(&exchange.def.name.as_str()) {
+                continue;
+            }
+            entered.push(&exchange.def.name);
+            let mut found_any = false;
+            exchange.find(key, headers, |destination| {
+                found_any = true;
+                match destination {
+                    Destination::Queue(queue) => targets.push(*queue),
+                    Destination::Exchange(name) => waiting.extend(self.get(name)),
+                }
+            });
+            if !found_any {
+                let alternate = exchange.alternate.as_deref();
+                waiting.extend(alternate.and_then(|name| self.get(name)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(name: &str, kind: ExchangeKind, arguments: Table) -> Exchange {
+        let name = name.to_owned();
+        let (durable, auto_delete, internal) = (true, false, false);
+        Exchange::new(ExchangeDef { name, kind, durable, auto_delete, internal, arguments })
+    }
+
+    fn bind(exchanges: &mut Exchanges, source: &str, destination: Destination, key: &'static str) {
+        let binding = BindingKey::new(destination, key.into(), &Table::new());
+        exchanges.get_mut(source).unwrap().bind(binding, Table::new());
+    }
+
+    fn route(exchanges: &Exchanges, name: &str, key: &str) -> Vec<u64> {
+        let mut targets = Targets::new();
+        let from = exchanges.get(name).unwrap();
+        exchanges.route(from, key.as_bytes(), &Table::new, &mut targets);
+        let mut ids: Vec<u64> = targets.iter().map(|queue| queue.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    #[test]
+    fn a_queue_bound_twice_is_found_once_and_cycles_end() {
+        let mut exchanges = Exchanges::default();
+        exchanges.insert(exchange("a", ExchangeKind::Fanout, Table::new()));
+        exchanges.insert(exchange("b", ExchangeKind::Topic, Table::new()));
+        bind(&mut exchanges, "a", Destination::Exchange("b".to_owned()), "");
+        bind(&mut exchanges, "b", Destination::Exchange("a".to_owned()), "#");
+        bind(&mut exchanges, "a", Destination::Queue(QueueId(1)), "");
+        bind(&mut exchanges, "b", Destination::Queue(QueueId(1)), "x.*");
+        bind(&mut exchanges, "b", Destination::Queue(QueueId(2)), "x.y");
+        assert_eq!(route(&exchanges, "a", "x.y"), [1, 2]);
+        exchanges.remove("b");
+        assert_eq!(route(&exchanges, "a", "x.y"), [1]);
+    }
+
+    #[test]
+    fn an_alternate_takes_what_nothing_wanted() {
+        let alternate = ("alternate-exchange".to_owned(), Value::Text("amq.fanout".to_owned()));
+        let mut exchanges = Exchanges::default();
+        exchanges.insert(exchange("main", ExchangeKind::Direct, vec![alternate]));
+        bind(&mut exchanges, "main", Destination::Queue(QueueId(1)), "k");
+        bind(&mut exchanges, "amq.fanout", Destination::Queue(QueueId(2)), "");
+        assert_eq!(route(&exchanges, "main", "k"), [1]);
+        assert_eq!(route(&exchanges, "main", "other"), [2]);
+    }
+
+    #[test]
+    fn headers_match_all_any_and_ignore_x_headers() {
+        let check = |mode: &str, headers: &[(&str, i64)]| {
+            let text = |text: &str| Value::Text(text.to_owned());
+            let rule = headers_rule(&vec![
+                ("x-match".to_owned(), text(mode)),
+                ("a".to_owned(), Value::Int(1)),
+                ("x-b".to_owned(), Value::Int(2)),
+            ])
+            .unwrap();
+            let headers: Table =
+                headers.iter().map(|(name, int)| ((*name).to_owned(), Value::Int(*int))).collect();
+            rule.wants(&headers)
+        };
+        assert!(check("all", &[("a", 1)]) && !check("all", &[("a", 2)]));
+        assert!(!check("all-with-x", &[("a", 1)]) && check("all-with-x", &[("a", 1), ("x-b", 2)]));
+        assert!(check("any-with-x", &[("x-b", 2)]) && !check("any", &[("x-b", 2)]));
+        assert!(headers_rule(&vec![("x-match".to_owned(), Value::Int(1))]).is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! A set of offsets kept as half-open ranges: what a cursor has settled above its floor.
+
+use std::collections::BTreeMap;
+
+/// Disjoint, non-touching ranges `from..to`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ranges {
+    by_start: BTreeMap<u64, u64>,
+}
+
+impl Ranges {
+    /// The set of these ranges.
+    pub(crate) fn of(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut set = Self::default();
+        for (from, to) in ranges {
+            set.insert(from, to);
+        }
+        set
+    }
+
+    /// Adds `from..to`, joining what it meets.
+    pub(crate) fn insert(&mut self, mut from: u64, mut to: u64) {
+        if from >= to {
+            return;
+        }
+        if let Some((start, end)) = self.at_or_before(from)
+            && end >= from
+        {
+            from = start;
+            to = to.max(end);
+        }
+        while let Some((start, end)) = self.by_start.range(from..=to).next().map(|(s, e)| (*s, *e))
+        {
+            to = to.max(end);
+            self.by_start.remove(&start);
+        }
+        self.by_start.insert(from, to);
+    }
+
+    /// Where the run of members that `at` belongs to ends; `at` itself when it is no member.
+    pub(crate) fn skip(&self, at: u64) -> u64 {
+        match self.at_or_before(at) {
+            Some((_, end)) if end > at => end,
+            _ => at,
+        }
+    }
+
+    pub(crate) fn contains(&self, at: u64) -> bool {
+        self.skip(at) != at
+    }
+
+    /// Removes everything below `floor`, and returns the floor raised over a range that begins
+    /// there.
+    pub(crate) fn raise(&mut self, mut floor: u64) -> u64 {
+        while let Some(entry) = self.by_start.first_entry() {
+            if *entry.key() > floor {
+                break;
+            }
+            floor = floor.max(entry.remove());
+        }
+        floor
+    }
+
+    /// How many members are at `from` or above.
+    pub(crate) fn count_from(&self, from: u64) -> u64 {
+        let within = self.skip(from).saturating_sub(from);
+        let above = self.by_start.range(from..).filter(|(start, _)| **start > from);
+        within + above.map(|(start, end)| end - start).sum::<u64>()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_start.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.by_start.iter().map(|(start, end)| (*start, *end))
+    }
+
+    fn at_or_before(&self, at: u64) -> Option<(u64, u64)> {
+        self.by_start.range(..=at).next_back().map(|(start, end)| (*start, *end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ranges_hold_what_a_plain_set_holds() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
+            for _ in 0..40 {
+                let from = random.u64(0..60);
+                let to = from + random.u64(0..6);
+                ranges.insert(from, to);
+                model.extend(from..to);
+            }
+            for at in 0..70 {
+                assert_eq!(ranges.contains(at), model.contains(&at), "seed {seed} at {at}");
+                let above = model.range(at..).count() as u64;
+                assert_eq!(ranges.count_from(at), above, "seed {seed} from {at}");
+            }
+            let floor = random.u64(0..60);
+            let raised = ranges.raise(floor);
+            let expected = (floor..).find(|at| !model.contains(at)).unwrap();
+            assert_eq!(raised, expected, "seed {seed}");
+            assert_eq!(ranges.count_from(0), model.range(raised..).count() as u64, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What can go wrong with the index: its disk, or what is written there.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::keys::{Entity, KeyKind};
+
+/// Why the index cannot go on. None of these is a peer's doing, and all are fatal to the process;
+/// a damaged index may be deleted and comes back from the log.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("cannot open the index at {}", path.display())]
+    Open { path: PathBuf, source: rocksdb::Error },
+    #[error("the index at {} has layout version {found}, this program knows version {known}", path.display())]
+    Version { path: PathBuf, found: u16, known: u16 },
+    #[error("cannot read a {kind} from the index")]
+    Read { kind: KeyKind, source: rocksdb::Error },
+    #[error("cannot read the index from end to end")]
+    ReadAll { source: rocksdb::Error },
+    #[error("cannot write to the index")]
+    Write { source: rocksdb::Error },
+    #[error("cannot bring the index to the disk")]
+    Flush { source: rocksdb::Error },
+    #[error("the index is damaged: the {part} of the {kind} under key {key:x} does not decode")]
+    Damaged { kind: KeyKind, part: Part, key: Bytes },
+}
+
+/// The half of a pair that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Key,
+    Value,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        })
+    }
+}
+
+pub(crate) fn damaged<K: Entity>(part: Part, key: &[u8]) -> IndexError {
+    IndexError::Damaged { kind: K::KIND, part, key: Bytes::copy_from_slice(key) }
+}
