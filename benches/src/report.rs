@@ -10,6 +10,8 @@ use crate::{
     scenario::{Bar, Contender, Scenario},
 };
 
+const MAINSTEM: &str = "Mainstem";
+
 type Runs = Vec<(&'static Contender, Vec<Measured>)>;
 
 /// Everything a report says.
@@ -146,7 +148,7 @@ fn table(text: &mut String, scenario: &Scenario, runs: &Runs) -> std::fmt::Resul
          server CPU s per million | client CPU s per million | peak RSS MiB |"
     )?;
     writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
-    let mainstem = runs.first().map_or(&[][..], |(_, measured)| measured);
+    let mainstem = of(runs, MAINSTEM);
     for (contender, measured) in runs {
         if measured.is_empty() {
             writeln!(text, "| {} | - | - | - | - | - | - | - |", contender.name)?;
@@ -171,11 +173,7 @@ fn table(text: &mut String, scenario: &Scenario, runs: &Runs) -> std::fmt::Resul
 }
 
 fn verdict(text: &mut String, bar: &Bar, runs: &Runs) -> std::fmt::Result {
-    let of = |name: &str| {
-        let found = runs.iter().find(|(contender, _)| contender.name == name);
-        found.map_or(&[][..], |(_, measured)| measured)
-    };
-    let (ours, theirs) = (of("Mainstem"), of(bar.against));
+    let (ours, theirs) = (of(runs, MAINSTEM), of(runs, bar.against));
     let (Some(our_rate), Some(their_rate)) =
         (median(ours, Measured::rate), median(theirs, Measured::rate))
     else {
@@ -203,6 +201,11 @@ fn verdict(text: &mut String, bar: &Bar, runs: &Runs) -> std::fmt::Result {
         )?;
     }
     writeln!(text)
+}
+
+fn of<'a>(runs: &'a Runs, name: &str) -> &'a [Measured] {
+    let found = runs.iter().find(|(contender, _)| contender.name == name);
+    found.map_or(&[], |(_, measured)| measured)
 }
 
 fn median(runs: &[Measured], of: impl Fn(&Measured) -> f64) -> Option<f64> {
