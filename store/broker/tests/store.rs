@@ -1,5 +1,7 @@
 //! The store through its one door: what is confirmed is kept, routed and delivered by the rules.
 
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
+
 use std::time::Duration;
 
 use bytes::Bytes;
