@@ -7,7 +7,8 @@ use mainstem_broker::{
 use mainstem_schemas::{QueueId, Table, Value};
 
 use super::{
-    Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then, equivalence,
+    Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then,
+    basic::DIRECT_REPLY_PREFIX, equivalence,
 };
 use crate::codec::{
     Method, Reply,
@@ -188,8 +189,16 @@ impl Session {
         effects: &mut Effects,
     ) -> Result<Option<Ask>, Fault> {
         let reserved = matches!(&then, Then::QueueDeclared { reserved: true, .. });
+        let is_passive = matches!(&then, Then::QueueDeclared { wanted: None, .. });
         let answer = match answer {
             Ok(answer) => answer,
+            // A server may look whether the one who asked is still there.
+            Err(Refusal::Locked(name)) if is_passive && name.starts_with(DIRECT_REPLY_PREFIX) => {
+                let reply =
+                    Reply::QueueDeclareOk { queue: name, message_count: 0, consumer_count: 1 };
+                effects.push_back(Effect::Write { channel, reply });
+                return Ok(None);
+            }
             Err(Refusal::NoQueue(name)) if reserved => {
                 return Err(Fault::reserved("queue", &name));
             }
