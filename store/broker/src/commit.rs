@@ -198,21 +198,23 @@ impl Commit {
         }
     }
 
-    /// Runs until it is stopped, or until the disk fails; then the reason is on `failed`.
+    /// Runs until it is stopped, or until the disk fails; then the reason is on `failed`. Returns
+    /// whoever wants to know that everything is closed.
     pub(crate) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut done: mpsc::Receiver<Done>,
         failed: watch::Sender<Option<String>>,
-    ) {
+    ) -> Option<Reply<()>> {
         let ended = match self.turns(&mut commands, &mut done).await {
             Ok(()) => self.close(&mut done).await,
             Err(fatal) => Err(fatal),
         };
-        if let Err(fatal) = ended {
+        ended.unwrap_or_else(|fatal| {
             tracing::error!(event = "store_failed", "the store stops: {fatal}");
             failed.send_replace(Some(fatal.to_string()));
-        }
+            None
+        })
     }
 
     async fn turns(
@@ -443,6 +445,9 @@ impl Commit {
         }
         self.begin_checkpoint();
         if self.planner_is_empty() && !self.sync_due {
+            // Nothing was planned, so what was promised holds already.
+            let waiting = mem::take(&mut self.open);
+            self.keep_promises(waiting);
             return Ok(());
         }
         let batch = self.planner.finish();
@@ -475,19 +480,24 @@ impl Commit {
                     self.planner.begin(end);
                     self.end_checkpoint(end)?;
                 }
-                let Some(waiting) = self.writing.take() else { return Ok(()) };
-                for (reply, published) in waiting.published {
-                    send(reply, published);
-                }
-                for reply in waiting.replies {
-                    reply();
-                }
-                for queue in waiting.touched {
-                    self.touch(queue);
+                if let Some(waiting) = self.writing.take() {
+                    self.keep_promises(waiting);
                 }
             }
         }
         Ok(())
+    }
+
+    fn keep_promises(&mut self, waiting: Waiting) {
+        for (reply, published) in waiting.published {
+            send(reply, published);
+        }
+        for reply in waiting.replies {
+            reply();
+        }
+        for queue in waiting.touched {
+            self.touch(queue);
+        }
     }
 
     fn set_full(&mut self, is_full: bool) {
@@ -607,7 +617,10 @@ impl Commit {
     }
 
     /// Everything is down: write the index, say the log's last word.
-    async fn close(mut self, done: &mut mpsc::Receiver<Done>) -> Result<(), Fatal> {
+    async fn close(
+        mut self,
+        done: &mut mpsc::Receiver<Done>,
+    ) -> Result<Option<Reply<()>>, Fatal> {
         while self.writing.is_some() || !self.planner_is_empty() {
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
@@ -622,10 +635,7 @@ impl Commit {
         }
         self.state.commit_checkpoint(checkpoint)?;
         self.state.index.flush()?;
-        if let Some(reply) = self.stopping.take() {
-            send(reply, ());
-        }
-        Ok(())
+        Ok(self.stopping)
     }
 
     /// Appends a notice for a client, to be sent at the end of the turn.

@@ -1,0 +1,21 @@
+//! The whole server, from outside: how it starts and ends, what it keeps, whom it throws out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it counted"
+)]
+
+#[path = "e2e/amqp_errors.rs"]
+mod amqp_errors;
+#[path = "e2e/hostile.rs"]
+mod hostile;
+#[path = "e2e/index_rebuild.rs"]
+mod index_rebuild;
+#[path = "e2e/mqtt.rs"]
+mod mqtt;
+#[path = "e2e/one_body.rs"]
+mod one_body;
+#[path = "e2e/start_and_stop.rs"]
+mod start_and_stop;

@@ -1,0 +1,1 @@
+../../../../protocols/mqtt/src/codec.rs

@@ -1,0 +1,42 @@
+//! The few HTTP requests the tests make, over a plain socket.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// An answer: its status and its body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// GETs `path` from the server on this port of the loopback.
+#[must_use]
+pub fn get(port: u16, path: &str) -> Answer {
+    request(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+fn request(port: u16, text: &str) -> Answer {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.write_all(text.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, body: body.to_owned() }
+}
+
+/// The value of a metric without labels.
+#[must_use]
+pub fn metric(port: u16, name: &str) -> Option<f64> {
+    let page = get(port, "/metrics").body;
+    let line = page
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
