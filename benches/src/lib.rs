@@ -1,1 +1,20 @@
-//! mainstem-benches
+//! The load generator: measures Mainstem and its peers side by side, with the same load, in
+//! turns, on the same machine.
+#![expect(clippy::print_stdout, reason = "a program whose output is its product")]
+
+pub mod amqp;
+pub mod clock;
+pub mod compare;
+pub mod drive;
+pub mod histogram;
+pub mod intake;
+pub mod load;
+pub mod mqtt;
+pub mod null;
+pub mod process;
+pub mod report;
+pub mod rocketmq;
+#[cfg(feature = "rumqttd")]
+pub mod rumqttd;
+pub mod scenario;
+pub mod server;

@@ -79,8 +79,11 @@ impl Broker {
             .map_err(io_error)?;
         let failed_read = failed.clone();
         let commit = move || {
-            let _lock_until_the_end = lock;
-            runtime.block_on(Commit::new(start).run(commands_in, done_in, failed));
+            let stopped = runtime.block_on(Commit::new(start).run(commands_in, done_in, failed));
+            drop(lock);
+            if let Some(reply) = stopped {
+                crate::commit::send(reply, ());
+            }
         };
         thread::Builder::new().name("commit".to_owned()).spawn(commit).map_err(io_error)?;
         let shared = Shared {

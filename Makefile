@@ -1,0 +1,64 @@
+# Mainstem's commands. Every CI job is one of these targets.
+SHELL := /bin/bash
+export MAINSTEM_TOOLS ?= $(HOME)/.cache/mainstem/tools
+# Outside the clone, so that the next clone does not compile RocksDB again.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/mainstem/target
+export MAINSTEM_PYTHON ?= $(MAINSTEM_TOOLS)/python/bin/python
+export MAINSTEM_NODE_MODULES ?= $(MAINSTEM_TOOLS)/node/node_modules
+
+# What the set-up found is read when a command starts, not when make does.
+CARGO := . $(MAINSTEM_TOOLS)/build.env && cargo
+# One profile serves run and test, so RocksDB is compiled once. The benches build other brokers
+# and are built by `make bench` alone.
+TESTED := --release --locked --workspace --exclude mainstem-benches
+SECONDS_EACH ?= 30
+SERVER := $(CARGO_TARGET_DIR)/release/mainstem
+
+.PHONY: check run test e2e interop crash demo golden fuzz bench doc build setup tools
+.DEFAULT_GOAL := check
+
+check: setup ## formatting, lints and the tidy test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
+	$(CARGO) test $(TESTED) --test tidy
+
+run: build ## serve with the default configuration, data in ./data
+	exec $(SERVER) serve --config deploy/mainstem.toml
+
+test: setup tools ## everything: formatting, lints, all tests with real clients, crashes
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
+	$(CARGO) test $(TESTED)
+
+e2e: build ## whole servers in process
+	$(CARGO) test $(TESTED) --test e2e
+
+interop: build tools ## real third-party clients
+	$(CARGO) test $(TESTED) --test interop
+
+crash: build tools ## kill -9 under confirmed load
+	$(CARGO) test $(TESTED) --test crash
+
+demo: build tools ## a device, a service and a job read the same messages
+	$(MAINSTEM_PYTHON) deploy/demo/demo.py $(SERVER)
+
+golden: setup ## rewrite the inline snapshots; then read the diff
+	UPDATE_EXPECT=1; export UPDATE_EXPECT; $(CARGO) test $(TESTED)
+
+fuzz: setup ## each fuzz target for SECONDS_EACH
+	. $(MAINSTEM_TOOLS)/build.env && tests/fuzz/run.sh $(SECONDS_EACH)
+
+bench: build ## measure Mainstem and its peers side by side
+	$(CARGO) run --release --locked -p mainstem-benches -- compare --out benches/RESULTS.md
+
+doc: setup ## the API pages, warnings denied
+	RUSTDOCFLAGS="-D warnings"; export RUSTDOCFLAGS; $(CARGO) doc $(TESTED) --no-deps
+
+build: setup
+	$(CARGO) build $(TESTED) --bin mainstem
+
+setup:
+	@deploy/setup.sh build
+
+tools:
+	@deploy/setup.sh tools

@@ -1,0 +1,176 @@
+//! MQTT 3.1.1 packets: the few that a publisher and a subscriber exchange with a server.
+
+use std::io;
+
+use crate::load::refused;
+
+const CONNECT: u8 = 0x10;
+const CONNACK: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
+const PUBACK: u8 = 0x40;
+const SUBSCRIBE: u8 = 0x80;
+const SUBACK: u8 = 0x90;
+pub const DISCONNECT: [u8; 2] = [0xE0, 0];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Qos {
+    AtMostOnce,
+    AtLeastOnce,
+}
+
+/// What the server keeps for a client that is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Session {
+    Clean,
+    Persistent,
+}
+
+pub enum Packet<'a> {
+    Connect,
+    Connack { accepted: bool },
+    Subscribe { id: u16, qos: Qos },
+    Suback { granted: bool },
+    Puback { id: u16 },
+    Publish { id: Option<u16>, payload: &'a [u8] },
+    Other,
+}
+
+/// The first whole packet and its length on the wire.
+pub fn first(bytes: &[u8]) -> io::Result<Option<(Packet<'_>, usize)>> {
+    let Some((head, rest)) = bytes.split_first() else { return Ok(None) };
+    let Some((length, length_bytes)) = remaining_length(rest)? else { return Ok(None) };
+    let Some(content) = rest.get(length_bytes..length_bytes + length) else { return Ok(None) };
+    let packet = match head & 0xF0 {
+        CONNECT => Packet::Connect,
+        CONNACK => Packet::Connack { accepted: content.get(1) == Some(&0) },
+        SUBSCRIBE => {
+            let at_least_once = content.last().is_some_and(|qos| *qos > 0);
+            let qos = if at_least_once { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+            Packet::Subscribe { id: id(content)?.0, qos }
+        }
+        SUBACK => Packet::Suback { granted: content.get(2).is_some_and(|code| *code < 0x80) },
+        PUBACK => Packet::Puback { id: id(content)?.0 },
+        PUBLISH => split_publish(*head, content)?,
+        _ => Packet::Other,
+    };
+    Ok(Some((packet, 1 + length_bytes + length)))
+}
+
+fn remaining_length(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((length, index + 1)));
+        }
+    }
+    if bytes.len() < 4 { Ok(None) } else { Err(refused("remaining length of five bytes")) }
+}
+
+fn id(content: &[u8]) -> io::Result<(u16, &[u8])> {
+    let ([a, b], rest) =
+        content.split_first_chunk::<2>().ok_or_else(|| refused("packet without identifier"))?;
+    Ok((u16::from_be_bytes([*a, *b]), rest))
+}
+
+fn split_publish(head: u8, content: &[u8]) -> io::Result<Packet<'_>> {
+    let (topic_bytes, rest) = id(content)?;
+    let (_topic, rest) = rest
+        .split_at_checked(usize::from(topic_bytes))
+        .ok_or_else(|| refused("publish without topic"))?;
+    if head & 0b0110 == 0 {
+        return Ok(Packet::Publish { id: None, payload: rest });
+    }
+    let (id, payload) = id(rest)?;
+    Ok(Packet::Publish { id: Some(id), payload })
+}
+
+pub fn connect(client_id: &str, session: Session) -> Vec<u8> {
+    let flags = if session == Session::Clean { 0b10 } else { 0 };
+    // Keep-alive 0: runs are short.
+    packet(CONNECT, &[&text("MQTT")[..], &[4, flags, 0, 0], &text(client_id)].concat())
+}
+
+pub fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
+    packet(SUBSCRIBE | 0b10, &[&[0, 1], &*text(filter), &[qos_bits(qos)]].concat())
+}
+
+/// With packet identifier 0 for QoS 1, and where it is to be patched.
+pub fn publish_template(topic: &str, qos: Qos, body_bytes: usize) -> (Vec<u8>, usize) {
+    let mut whole = Vec::new();
+    let (id, id_bytes) = if qos == Qos::AtLeastOnce { (Some(0), 2) } else { (None, 0) };
+    publish(&mut whole, topic, id, &vec![b'x'; body_bytes]);
+    let identifier_at = whole.len() - body_bytes - id_bytes;
+    (whole, identifier_at)
+}
+
+pub fn publish(out: &mut Vec<u8>, topic: &str, id: Option<u16>, body: &[u8]) {
+    let id_bytes = if id.is_some() { 2 } else { 0 };
+    out.push(PUBLISH | if id.is_some() { 0b10 } else { 0 });
+    push_length(out, 2 + topic.len() + id_bytes + body.len());
+    out.extend(u16::try_from(topic.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(topic.as_bytes());
+    if let Some(id) = id {
+        out.extend(id.to_be_bytes());
+    }
+    out.extend_from_slice(body);
+}
+
+pub fn puback(id: u16) -> [u8; 4] {
+    let [a, b] = id.to_be_bytes();
+    [PUBACK, 2, a, b]
+}
+
+fn qos_bits(qos: Qos) -> u8 {
+    match qos {
+        Qos::AtMostOnce => 0,
+        Qos::AtLeastOnce => 1,
+    }
+}
+
+fn packet(head: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![head];
+    push_length(&mut out, content.len());
+    out.extend(content);
+    out
+}
+
+fn push_length(out: &mut Vec<u8>, mut length: usize) {
+    loop {
+        let byte = u8::try_from(length & 0x7F).unwrap_or(0);
+        length >>= 7;
+        out.push(if length > 0 { byte | 0x80 } else { byte });
+        if length == 0 {
+            return;
+        }
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let mut bytes = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
+    bytes.extend(text.bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publish_is_read_back_only_when_whole() {
+        let (mut wire, identifier_at) = publish_template("a/b", Qos::AtLeastOnce, 256);
+        wire[identifier_at + 1] = 9;
+        assert!(first(&wire[..wire.len() - 1]).unwrap().is_none());
+        let (packet, length) = first(&wire).unwrap().unwrap();
+        assert_eq!(length, wire.len());
+        let Packet::Publish { id: Some(9), payload } = packet else { panic!("not that publish") };
+        assert_eq!(payload, [b'x'; 256]);
+    }
+
+    #[test]
+    fn a_qos_0_publish_has_no_identifier() {
+        let (wire, _) = publish_template("a", Qos::AtMostOnce, 3);
+        let (packet, _) = first(&wire).unwrap().unwrap();
+        assert!(matches!(packet, Packet::Publish { id: None, payload: b"xxx" }));
+    }
+}

@@ -1,0 +1,223 @@
+//! What an operator may set. The defaults are the file `deploy/mainstem.toml`, which is compiled
+//! in: a key that is not in that file does not exist.
+
+pub mod layers;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use mainstem_broker::config::Durability;
+use serde::Deserialize;
+
+pub use layers::{ConfigError, Layer};
+
+/// The commented default configuration.
+pub const DEFAULTS: &str = include_str!("../../deploy/mainstem.toml");
+
+/// The settings of one process.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Holds `log/`, `index/` and `tls/`.
+    pub data_dir: PathBuf,
+    pub anonymous: Anonymous,
+    /// The namespaces that exist; a login to any other is refused.
+    pub namespaces: Vec<String>,
+    /// How long stopping may wait for connections to end, in milliseconds.
+    pub drain_ms_max: u64,
+    pub store: Store,
+    pub listeners: Listeners,
+    pub tls: Tls,
+    pub http: Http,
+    pub log: Log,
+    pub users: Vec<User>,
+    pub amqp: mainstem_amqp::Limits,
+    pub mqtt: mainstem_mqtt::Limits,
+    pub rocketmq: mainstem_rocketmq::Limits,
+}
+
+/// Who may come in without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    Off,
+    Loopback,
+    Anywhere,
+}
+
+/// When a publish counts as kept; see [`Durability`] for what each level does not promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityLevel {
+    Fsync,
+    Interval,
+    None,
+}
+
+/// The bounds of the store; the fields of [`mainstem_broker::Config`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    pub durability: DurabilityLevel,
+    /// The time between two syncs at the level `interval`, in milliseconds.
+    pub interval_ms: u64,
+    pub segment_bytes: u64,
+    pub message_bytes_max: usize,
+    pub commands_max: usize,
+    pub uncommitted_bytes_max: usize,
+    pub tail_cache_bytes: usize,
+    pub inbox_deliveries_max: usize,
+    pub inbox_bytes_max: usize,
+    pub checkpoint_bytes: u64,
+    pub topic_retention_ms: u64,
+}
+
+/// One listener for each protocol.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listeners {
+    pub amqp: Listener,
+    pub mqtt: Listener,
+    pub rocketmq: Listener,
+    pub http: Listener,
+}
+
+/// Where a protocol is served. Port 0 lets the system choose.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub bind: SocketAddr,
+}
+
+/// The certificate of the RocketMQ port. Both empty: one is made, signed by itself, and kept in
+/// `data_dir/tls`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Bounds of the HTTP listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub connections_max: usize,
+    /// How long a client may take to send a request's header, in milliseconds.
+    pub header_ms_max: u64,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level, or `tracing` directives such as `info,mainstem_amqp=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Somebody who may log in.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub name: String,
+    pub password: String,
+    /// Refused from any other machine.
+    #[serde(default)]
+    pub loopback_only: bool,
+    /// The key's name for protocols that sign instead of sending a password; empty for none.
+    #[serde(default)]
+    pub access_key: String,
+    #[serde(default)]
+    pub secret_key: String,
+}
+
+/// Written by hand so that no log line can show a password.
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("loopback_only", &self.loopback_only)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The defaults, with `layers` above them, the last one winning.
+    pub fn load(layers: &[Layer]) -> Result<Self, ConfigError> {
+        layers::merge(DEFAULTS, layers)?.checked()
+    }
+
+    /// The settings of the store.
+    #[must_use]
+    pub fn broker(&self) -> mainstem_broker::Config {
+        let store = &self.store;
+        let mut broker = mainstem_broker::Config::new(self.data_dir.clone());
+        broker.durability = match store.durability {
+            DurabilityLevel::Fsync => Durability::Fsync,
+            DurabilityLevel::Interval => Durability::Interval { ms: store.interval_ms },
+            DurabilityLevel::None => Durability::None,
+        };
+        broker.segment_bytes = store.segment_bytes;
+        broker.message_bytes_max = store.message_bytes_max;
+        broker.commands_max = store.commands_max;
+        broker.uncommitted_bytes_max = store.uncommitted_bytes_max;
+        broker.tail_cache_bytes = store.tail_cache_bytes;
+        broker.inbox_deliveries_max = store.inbox_deliveries_max;
+        broker.inbox_bytes_max = store.inbox_bytes_max;
+        broker.checkpoint_bytes = store.checkpoint_bytes;
+        broker.topic_retention_ms = store.topic_retention_ms;
+        broker
+    }
+
+    /// Refuses values whose type is right and whose meaning is not.
+    fn checked(mut self) -> Result<Self, ConfigError> {
+        // TOML cannot say "none"; the file says it with an empty text.
+        self.rocketmq.advertised_address.take_if(|address| address.is_empty());
+        let wrong = |key: &str, reason: &str| {
+            Err(ConfigError::Meaning { key: key.to_owned(), reason: reason.to_owned() })
+        };
+        let store = &self.store;
+        if !store.segment_bytes.is_power_of_two() {
+            return wrong("store.segment_bytes", "must be a power of two");
+        }
+        if u64::try_from(store.message_bytes_max).is_ok_and(|max| max >= store.segment_bytes) {
+            return wrong("store.message_bytes_max", "must be less than store.segment_bytes");
+        }
+        if store.durability == DurabilityLevel::Interval && store.interval_ms == 0 {
+            return wrong("store.interval_ms", "must be at least 1");
+        }
+        for (key, bound) in [
+            ("store.commands_max", store.commands_max),
+            ("store.uncommitted_bytes_max", store.uncommitted_bytes_max),
+            ("store.inbox_deliveries_max", store.inbox_deliveries_max),
+            ("store.inbox_bytes_max", store.inbox_bytes_max),
+            ("http.connections_max", self.http.connections_max),
+        ] {
+            if bound == 0 {
+                return wrong(key, "must be at least 1");
+            }
+        }
+        if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
+            return wrong("tls.key", "must be set together with tls.certificate");
+        }
+        Ok(self)
+    }
+}
+
+/// The compiled-in defaults.
+impl Default for Config {
+    fn default() -> Self {
+        Self::load(&[]).expect("the compiled-in defaults are checked by a test")
+    }
+}
+
+#[cfg(test)]
+mod tests;

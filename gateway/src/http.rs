@@ -1,0 +1,133 @@
+//! The HTTP port: health, metrics, and publishing.
+
+pub mod normalize;
+mod publish;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use mainstem_broker::Broker;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use normalize::view;
+
+use crate::{Config, metrics};
+
+/// The pause after an accept failed, so that a shortage of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Gate {
+    broker: Broker,
+    shutdown: CancellationToken,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
+/// Serves until the shutdown, and returns when the requests in progress were answered.
+pub async fn run(
+    listener: TcpListener,
+    broker: Broker,
+    config: Arc<Config>,
+    shutdown: CancellationToken,
+) {
+    let body_bytes_max = broker.config().message_bytes_max;
+    let router = router(Gate { broker, shutdown: shutdown.clone() }, body_bytes_max);
+    let header_max = Duration::from_millis(config.http.header_ms_max);
+    let places = Arc::new(Semaphore::new(config.http.connections_max));
+    let mut connections = JoinSet::new();
+    loop {
+        // Cancel-safe: a connection is taken from the backlog by a finished accept only.
+        let accept = async {
+            let place = places.clone().acquire_owned().await.ok();
+            (listener.accept().await, place)
+        };
+        let Some((accepted, place)) = shutdown.run_until_cancelled(accept).await else { break };
+        // Ended connections leave the set here, so that it holds only those that are open.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                let router = router.clone().layer(Extension(Peer(peer)));
+                let shutdown = shutdown.clone();
+                connections.spawn(async move {
+                    serve_connection(stream, router, header_max, shutdown).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    header_max: Duration,
+    shutdown: CancellationToken,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_max)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        // Not lost when the other branch wins: it is polled again below.
+        ended = &mut connection => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+fn router(gate: Gate, body_bytes_max: usize) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .route("/metrics", get(scrape))
+        .route("/topics/{*path}", post(publish::publish))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(gate)
+}
+
+/// Listeners are bound and the store is open before anything is served, so only the way down
+/// makes a server unready.
+async fn ready(State(gate): State<Gate>) -> (StatusCode, &'static str) {
+    if gate.shutdown.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn scrape() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render())
+}

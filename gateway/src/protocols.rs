@@ -1,0 +1,99 @@
+//! The one place that knows which protocols exist: one variant and one arm for each.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mainstem_broker::Broker;
+use mainstem_schemas::{Origin, Views};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, http};
+
+/// A protocol that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Amqp,
+    Mqtt,
+    Rocketmq,
+    Http,
+}
+
+impl Protocol {
+    /// All of them, in the order they are announced.
+    pub const ALL: [Self; 4] = [Self::Amqp, Self::Mqtt, Self::Rocketmq, Self::Http];
+
+    /// What a person calls it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Amqp => "AMQP 0-9-1",
+            Self::Mqtt => "MQTT 3.1.1 and 5",
+            Self::Rocketmq => "RocketMQ gRPC",
+            Self::Http => "HTTP",
+        }
+    }
+
+    /// The key that says where it listens.
+    #[must_use]
+    pub fn bind_key(self) -> &'static str {
+        match self {
+            Self::Amqp => "listeners.amqp.bind",
+            Self::Mqtt => "listeners.mqtt.bind",
+            Self::Rocketmq => "listeners.rocketmq.bind",
+            Self::Http => "listeners.http.bind",
+        }
+    }
+
+    /// Where it is to listen.
+    #[must_use]
+    pub fn bind(self, config: &Config) -> SocketAddr {
+        match self {
+            Self::Amqp => config.listeners.amqp.bind,
+            Self::Mqtt => config.listeners.mqtt.bind,
+            Self::Rocketmq => config.listeners.rocketmq.bind,
+            Self::Http => config.listeners.http.bind,
+        }
+    }
+}
+
+/// What every protocol is given.
+#[derive(Clone)]
+pub struct Host {
+    pub broker: Broker,
+    pub config: Arc<Config>,
+    pub tls: Arc<ServerConfig>,
+    pub shutdown: CancellationToken,
+}
+
+impl Host {
+    /// Serves a protocol until the shutdown, and returns when its connections have ended.
+    pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
+        let Self { broker, config, tls, shutdown } = self;
+        match protocol {
+            Protocol::Amqp => {
+                let limits = Arc::new(config.amqp.clone());
+                mainstem_amqp::run(listener, broker, limits, shutdown).await;
+            }
+            Protocol::Mqtt => {
+                let limits = Arc::new(config.mqtt.clone());
+                mainstem_mqtt::run(listener, broker, limits, shutdown).await;
+            }
+            Protocol::Rocketmq => {
+                let limits = Arc::new(config.rocketmq.clone());
+                mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls)).await;
+            }
+            Protocol::Http => http::run(listener, broker, config, shutdown).await,
+        }
+    }
+}
+
+/// How each protocol's records are read by the others.
+#[must_use]
+pub fn views() -> Views {
+    Views::default()
+        .with(Origin::Amqp, mainstem_amqp::view)
+        .with(Origin::Mqtt, mainstem_mqtt::view)
+        .with(Origin::Rocketmq, mainstem_rocketmq::view)
+        .with(Origin::Http, http::view)
+}

@@ -1,0 +1,123 @@
+//! A running server: everything is started in order, and stopped in the reverse order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mainstem_broker::{Broker, OpenError};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Protocol,
+    access::StaticUsers,
+    listeners::{self, BindError},
+    metrics,
+    protocols::{self, Host},
+    tls::{self, TlsError},
+};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot tell where {label} listens: {error}", label = .0.label(), error = .1)]
+    Address(Protocol, std::io::Error),
+}
+
+impl StartError {
+    /// The exit status, by the words of `sysexits.h`.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bind(BindError::NotAllowed(..)) => 77,
+            Self::Bind(_) | Self::Address(..) => 69,
+            Self::Open(OpenError::Locked(_)) => 75,
+            Self::Open(OpenError::Io(_, error)) if is_denied(error) => 77,
+            Self::Open(OpenError::Io(..)) | Self::Tls(TlsError::Write(..)) => 73,
+            Self::Open(_) => 74,
+            Self::Tls(_) => 78,
+        }
+    }
+}
+
+fn is_denied(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
+}
+
+/// A server that serves until it is stopped.
+pub struct Server {
+    addresses: Vec<(Protocol, SocketAddr)>,
+    broker: Broker,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+    drain_max: Duration,
+}
+
+impl Server {
+    /// Binds every listener, opens the store, and serves.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        metrics::start();
+        let bound = listeners::bind_all(&config)?;
+        let mut addresses = Vec::new();
+        for (protocol, listener) in &bound {
+            let address =
+                listener.local_addr().map_err(|error| StartError::Address(*protocol, error))?;
+            addresses.push((*protocol, address));
+        }
+        let broker = open(&config).await?;
+        let tls = tls::server_config(&config)?;
+        let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
+        let shutdown = CancellationToken::new();
+        let host = Host { broker: broker.clone(), config, tls, shutdown: shutdown.clone() };
+        let mut tasks = JoinSet::new();
+        for (protocol, listener) in bound {
+            tasks.spawn(host.clone().serve(protocol, listener));
+        }
+        tasks.spawn(metrics::keep_up(shutdown.clone()));
+        Ok(Self { addresses, broker, shutdown, tasks, drain_max })
+    }
+
+    /// Where each protocol listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[(Protocol, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Where a protocol listens.
+    #[must_use]
+    pub fn address(&self, protocol: Protocol) -> SocketAddr {
+        let found = self.addresses.iter().find(|(served, _)| *served == protocol);
+        found.expect("start binds every protocol").1
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Says goodbye to every peer, waits a bounded time for them to go, and closes the store.
+    /// Tells whether all of them went in time.
+    pub async fn stop(mut self) -> bool {
+        self.shutdown.cancel();
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout(self.drain_max, drained).await.is_ok();
+        self.tasks.abort_all();
+        self.broker.stop().await;
+        in_time
+    }
+}
+
+/// Opens the store, which reads the log and so may take long, beside the runtime's own threads.
+async fn open(config: &Config) -> Result<Broker, OpenError> {
+    let (store, users) = (config.broker(), StaticUsers::new(config));
+    let open = move || Broker::open(store, Box::new(users), protocols::views());
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,160 @@
+//! A message as published, to the record that is kept.
+
+use std::hash::Hasher;
+
+use bytes::{Bytes, BytesMut};
+use mainstem_broker::{Publish, Stamp};
+use mainstem_schemas::{Address, RecordDraft, Value, flags};
+use rustc_hash::FxHasher;
+
+use super::header;
+use crate::{
+    codec::{Properties, table},
+    session::{Code, Content, DIRECT_REPLY, Fault},
+};
+
+/// RabbitMQ's longest time to live, in milliseconds.
+const EXPIRATION_MAX: u64 = u32::MAX as u64;
+
+/// What the headers say about routing.
+#[derive(Default)]
+struct Routing<'a> {
+    extra_keys: Vec<Bytes>,
+    has_bcc: bool,
+    delay_ms: u64,
+    partition_key: Option<&'a [u8]>,
+}
+
+/// The record of a message, and where else it goes. `user` is who publishes. Errors are of the
+/// channel, but for bytes that are no properties.
+pub fn record(
+    content: &Content,
+    stamp: Stamp,
+    namespace: &str,
+    user: &str,
+) -> Result<Publish, Fault> {
+    let raw = content.properties.as_ref();
+    let properties = Properties::parse(raw).map_err(|_| Fault::malformed("the content header"))?;
+    if let Some(claimed) = properties.user_id
+        && claimed != user.as_bytes()
+    {
+        let claimed = String::from_utf8_lossy(claimed);
+        let text =
+            format!("user_id property set to '{claimed}' but authenticated user was '{user}'");
+        return Err(Fault::new(Code::PreconditionFailed, text));
+    }
+    let routing = match properties.headers {
+        Some(headers) => routing(headers)?,
+        None => Routing::default(),
+    };
+    let address = Address::amqp(content.exchange.clone(), content.routing_key.clone());
+    let durable = properties.delivery_mode == Some(2);
+    let is_direct = properties.reply_to == Some(DIRECT_REPLY.as_bytes());
+    if is_direct && content.reply_queue.is_none() {
+        let text = "fast reply consumer does not exist";
+        return Err(Fault::new(Code::PreconditionFailed, text));
+    }
+    let changed = (routing.has_bcc || is_direct).then(|| {
+        let reply_to = if is_direct { content.reply_queue.as_deref() } else { properties.reply_to };
+        rewrite(&Properties { reply_to, ..properties })
+    });
+    let native = changed.as_deref().unwrap_or(raw);
+    let mut draft = RecordDraft::new(&address, namespace, native, &content.body);
+    draft.flags = if durable { flags::DURABLE } else { 0 };
+    draft.qos = u8::from(durable);
+    draft.priority = properties.priority.unwrap_or(0);
+    draft.id = stamp.id;
+    draft.now = stamp.now;
+    if let Some(text) = properties.expiration {
+        draft.expiry = stamp.now.plus(expiration_ms(text)?);
+    }
+    if routing.delay_ms > 0 {
+        draft.deliver_at = stamp.now.plus(routing.delay_ms);
+    }
+    if let Some(key) = routing.partition_key {
+        draft.partition = hash(key);
+    }
+    let record =
+        draft.encode().map_err(|error| Fault::new(Code::PreconditionFailed, error.to_string()))?;
+    Ok(Publish { record, extra_keys: routing.extra_keys })
+}
+
+/// Reads the headers once: whether they are well-formed, and what the engine acts on.
+fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
+    table::check(headers).map_err(|_| Fault::malformed("the table of headers"))?;
+    let mut routing = Routing::default();
+    for entry in table::entries(headers) {
+        match (entry.name, entry.tag) {
+            (header::CC | header::BCC, b'A') => {
+                routing.has_bcc |= entry.name == header::BCC;
+                let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
+                routing.extra_keys.extend(keys);
+            }
+            (header::CC | header::BCC, tag) => {
+                let name = String::from_utf8_lossy(entry.name);
+                let text = format!("unsupported type of header '{name}': '{}'", char::from(tag));
+                return Err(Fault::new(Code::PreconditionFailed, text));
+            }
+            (header::DELAY, _) => {
+                if let Ok(Value::Int(delay)) = entry.value() {
+                    routing.delay_ms = u64::try_from(delay).unwrap_or(0);
+                }
+            }
+            (name, b'S')
+                if name == header::PARTITION_KEY.as_bytes() || name == header::GROUP.as_bytes() =>
+            {
+                routing.partition_key = Some(entry.content);
+            }
+            _ => {}
+        }
+    }
+    Ok(routing)
+}
+
+/// The properties without the header that only its sender may know.
+fn rewrite(properties: &Properties<'_>) -> BytesMut {
+    let headers = properties.headers.unwrap_or_default();
+    let mut out = BytesMut::with_capacity(headers.len() + 64);
+    properties.put_with(&mut out, |out| {
+        for entry in table::entries(headers).filter(|entry| entry.name != header::BCC) {
+            out.extend_from_slice(entry.raw);
+        }
+    });
+    out
+}
+
+/// RabbitMQ reads it as a whole number and names what is wrong with others.
+fn expiration_ms(text: &[u8]) -> Result<u64, Fault> {
+    let shown = String::from_utf8_lossy(text);
+    let fail = |why: String| {
+        let text = format!("invalid expiration '{shown}': {why}");
+        Err(Fault::new(Code::PreconditionFailed, text))
+    };
+    let (is_negative, digits) = match shown.strip_prefix(['-', '+']) {
+        Some(digits) => (shown.starts_with('-'), digits),
+        None => (false, shown.as_ref()),
+    };
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let Some((number, rest)) = digits.split_at_checked(end) else {
+        return fail("no_integer".to_owned());
+    };
+    if number.is_empty() {
+        return fail("no_integer".to_owned());
+    }
+    if !rest.is_empty() {
+        return fail(format!("{{leftover_string,\"{rest}\"}}"));
+    }
+    match number.parse::<u64>() {
+        Ok(0) => Ok(0),
+        Ok(ms) if is_negative => fail(format!("{{value_negative,-{ms}}}")),
+        Ok(ms) if ms <= EXPIRATION_MAX => Ok(ms),
+        Ok(_) | Err(_) => fail(format!("{{value_too_big,{number}}}")),
+    }
+}
+
+/// The hash that stands for an ordering key; never 0, which means none.
+fn hash(key: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(key);
+    hasher.finish().max(1)
+}

@@ -1,0 +1,257 @@
+//! A record of any origin, to the message that an AMQP client reads.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use bytes::{Bytes, BytesMut};
+use mainstem_schemas::{
+    Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis, Value, View,
+    address::{ROOT_EXCHANGE, TOPIC_KEY_PREFIX},
+};
+
+use super::header;
+use crate::codec::{Properties, table};
+
+const SHORT_MAX: usize = 255;
+
+/// What a client is told of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub exchange: Bytes,
+    pub routing_key: Bytes,
+    /// Property flags and fields.
+    pub properties: Bytes,
+    pub body: Bytes,
+}
+
+/// The message of a record. `view` is asked only for what came by another protocol;
+/// `stream_offset` is told when the reader reads a stream.
+pub fn outgoing(
+    record: &Record,
+    stream_offset: Option<Offset>,
+    now: UnixMillis,
+    view: impl FnOnce(&Record) -> View,
+) -> Outgoing {
+    let mut out = match record.origin() {
+        Origin::Amqp => {
+            let address = record.address();
+            Outgoing {
+                exchange: address.first,
+                routing_key: address.second,
+                properties: record.native(),
+                body: record.data(),
+            }
+        }
+        Origin::Mqtt | Origin::Rocketmq | Origin::Http => convert(record, now, view(record)),
+    };
+    if let Some(offset) = stream_offset {
+        out.properties = with_stream_offset(&out.properties, offset);
+    }
+    out
+}
+
+/// The same properties with the header that tells a stream's reader where it is.
+fn with_stream_offset(properties: &Bytes, offset: Offset) -> Bytes {
+    // What is stored was parsed when it came.
+    let parsed = Properties::parse(properties).unwrap_or_default();
+    let mut out = BytesMut::with_capacity(properties.len() + 32);
+    parsed.put_with(&mut out, |out| {
+        let headers = table::entries(parsed.headers.unwrap_or_default());
+        let own = header::STREAM_OFFSET.as_bytes();
+        for entry in headers.filter(|entry| entry.name != own) {
+            out.extend_from_slice(entry.raw);
+        }
+        table::put_short_string(out, own);
+        table::put_value(out, &Value::Int(offset.0.cast_signed()));
+    });
+    out.freeze()
+}
+
+fn convert(record: &Record, now: UnixMillis, view: View) -> Outgoing {
+    let mut headers = Headers::new(record.origin());
+    let (exchange, routing_key) = place(record, &mut headers);
+    let body = view.plain_data.clone().unwrap_or_else(|| record.data());
+    let properties = properties(record, now, view, headers);
+    Outgoing { exchange, routing_key, properties, body }
+}
+
+/// What came by path arrives as from the root exchange, with its path as the key; what was for a
+/// queue by name, as from the default exchange.
+fn place(record: &Record, headers: &mut Headers) -> (Bytes, Bytes) {
+    let address = record.address();
+    if let Entrance::Exchange { name, key } = address.entrance() {
+        return (name, key);
+    }
+    let path = address.path();
+    let whole = path.render(Dialect::Amqp);
+    let exchange = Bytes::from_static(ROOT_EXCHANGE.as_bytes());
+    if whole.len() <= SHORT_MAX {
+        return (exchange, whole);
+    }
+    let cut = cut_at_word(&whole);
+    headers.add(header::ADDRESS, text_or_bytes(whole));
+    (exchange, cut)
+}
+
+/// As many whole words as fit; the start of the first one, if even that is too long.
+fn cut_at_word(key: &Bytes) -> Bytes {
+    let separator = Dialect::Amqp.separator();
+    let room = key.get(..=SHORT_MAX).unwrap_or(key);
+    let end = room.iter().rposition(|byte| *byte == separator).unwrap_or(SHORT_MAX);
+    key.slice(..end)
+}
+
+/// The headers of a converted message: each name once, the first one wins.
+struct Headers {
+    origin: Origin,
+    entries: Vec<(String, Value)>,
+    names: HashSet<String>,
+}
+
+impl Headers {
+    fn new(origin: Origin) -> Self {
+        Self { origin, entries: Vec::new(), names: HashSet::new() }
+    }
+
+    fn add(&mut self, name: impl Into<String>, value: Value) {
+        let name = name.into();
+        if name.len() > SHORT_MAX || !self.names.insert(name.clone()) {
+            self.dropped("props");
+            return;
+        }
+        self.entries.push((name, value));
+    }
+
+    fn add_text(&mut self, name: &str, text: Option<String>) {
+        if let Some(text) = text {
+            self.add(name, Value::Text(text));
+        }
+    }
+
+    fn dropped(&self, field: &'static str) {
+        metrics::counter!(
+            "mainstem_interop_dropped_fields_total",
+            "field" => field, "from" => self.origin.name(), "to" => Origin::Amqp.name(),
+        )
+        .increment(1);
+    }
+
+    /// A text that fits a short string; others are counted and left out.
+    fn short(&self, field: &'static str, text: Option<String>) -> Option<String> {
+        if text.as_ref().is_some_and(|text| text.len() > SHORT_MAX) {
+            self.dropped(field);
+            return None;
+        }
+        text
+    }
+}
+
+fn properties(record: &Record, now: UnixMillis, view: View, mut headers: Headers) -> Bytes {
+    let content_type = headers.short("content_type", view.content_type);
+    let content_encoding = headers.short("content_encoding", view.content_encoding);
+    let content_encoding = content_encoding.filter(|_| view.plain_data.is_none());
+    let kind = headers.short("type", view.kind);
+    let app_id = headers.short("app_id", view.app_id);
+    if view.user_id.is_some() {
+        headers.dropped("userid");
+    }
+    if view.is_text.is_some() {
+        headers.dropped("payloadformat");
+    }
+    if record.is_retain() {
+        headers.dropped("retained");
+    }
+    let message_id = view.id.unwrap_or_else(|| record.id().to_string());
+    let message_id = or_header(&mut headers, header::MESSAGE_ID, message_id);
+    let correlation_id = correlation(&mut headers, view.correlation);
+    let reply_to = view.reply_to.and_then(|reply_to| reply_key(&mut headers, &reply_to));
+    let time = if view.time.is_set() { view.time } else { record.appended() };
+    headers.add(header::TIMESTAMP_MS, Value::Int(time.0.cast_signed()));
+    headers.add_text(header::SCHEMA, view.data_schema);
+    headers.add_text(header::TAG, view.tag);
+    if !view.keys.is_empty() {
+        let keys = view.keys.into_iter().map(Value::Text).collect();
+        headers.add(header::KEYS, Value::Array(keys));
+    }
+    headers.add_text(header::PARTITION_KEY, view.partition_key);
+    headers.add_text(header::TRACE_PARENT, view.trace_parent);
+    headers.add_text(header::TRACE_STATE, view.trace_state);
+    let lite = record.address();
+    if lite.lite {
+        headers.add("litetopic", text_or_bytes(lite.second));
+    }
+    for (name, value) in view.event.into_iter().filter(|(name, _)| name != "datacontenttype") {
+        headers.add(format!("ce-{name}"), Value::Text(value));
+    }
+    for (name, value) in view.props {
+        headers.add(name, value);
+    }
+    let left_ms = record.expiry().is_set().then(|| record.expiry().since(now).to_string());
+    let properties = Properties {
+        content_type: content_type.as_deref().map(str::as_bytes),
+        content_encoding: content_encoding.as_deref().map(str::as_bytes),
+        headers: None,
+        delivery_mode: Some(if record.is_durable() { 2 } else { 1 }),
+        priority: view.priority,
+        correlation_id: correlation_id.as_deref().map(str::as_bytes),
+        reply_to: reply_to.as_deref(),
+        expiration: left_ms.as_deref().map(str::as_bytes),
+        message_id: message_id.as_deref().map(str::as_bytes),
+        timestamp: Some(time.0 / 1000),
+        kind: kind.as_deref().map(str::as_bytes),
+        user_id: None,
+        app_id: app_id.as_deref().map(str::as_bytes),
+        cluster_id: None,
+    };
+    let mut out = BytesMut::with_capacity(256);
+    properties.put_with(&mut out, |out| {
+        for (name, value) in &headers.entries {
+            table::put_short_string(out, name.as_bytes());
+            table::put_value(out, value);
+        }
+    });
+    out.freeze()
+}
+
+/// A text as a property if it fits there, else as a header.
+fn or_header(headers: &mut Headers, name: &str, text: String) -> Option<String> {
+    if text.len() <= SHORT_MAX {
+        return Some(text);
+    }
+    headers.add(name, Value::Text(text));
+    None
+}
+
+fn correlation(headers: &mut Headers, correlation: Option<Correlation>) -> Option<String> {
+    match correlation? {
+        Correlation::Text(text) => or_header(headers, header::CORRELATION, text),
+        Correlation::Data(data) => {
+            headers.add(header::CORRELATION, Value::Bytes(data));
+            None
+        }
+    }
+}
+
+/// A queue by its name. A topic as a key on the default exchange, where an unmodified server of
+/// requests sends its answer, and as the header in which RabbitMQ's MQTT plugin tells it.
+fn reply_key(headers: &mut Headers, reply_to: &ReplyTo) -> Option<Vec<u8>> {
+    let key = match reply_to {
+        ReplyTo::Queue(name) => Cow::Borrowed(name.as_bytes()),
+        ReplyTo::Topic(topic) => {
+            let key = Path::parse(topic.as_bytes(), Dialect::Mqtt).render(Dialect::Amqp);
+            headers.add(header::REPLY_TOPIC, text_or_bytes(key.clone()));
+            Cow::Owned([TOPIC_KEY_PREFIX.as_bytes(), &key].concat())
+        }
+    };
+    if key.len() > SHORT_MAX {
+        headers.dropped("replyto");
+        return None;
+    }
+    Some(key.into_owned())
+}
+
+fn text_or_bytes(bytes: Bytes) -> Value {
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Value::Text(text.to_owned()),
+        Err(_) => Value::Bytes(bytes),
+    }
+}

@@ -1,0 +1,62 @@
+//! The shell: accepts sockets, and gives each connection a task that owns it.
+
+mod ask;
+mod connection;
+mod deliver;
+mod output;
+
+use std::{sync::Arc, time::Duration};
+
+use mainstem_broker::Broker;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::Limits;
+
+/// Pause after a failed accept: out of descriptors is the usual reason, and others must close
+/// theirs first.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves clients until `shutdown` fires, then asks them to go and returns when they have, or
+/// after `drain_ms`.
+pub async fn run(
+    listener: TcpListener,
+    broker: Broker,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    let free = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        // Cancel-safe: accept and join_next lose nothing when another branch wins.
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let Ok(permit) = free.clone().try_acquire_owned() else {
+            tracing::warn!(%peer, max = limits.connections_max, "too many connections");
+            continue;
+        };
+        let (broker, limits, shutdown) = (broker.clone(), limits.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection::serve(stream, peer, broker, limits, shutdown).await {
+                tracing::debug!(%peer, %error, "the connection broke");
+            }
+        });
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
+        tracing::warn!(left = connections.len(), "connections did not end in time");
+    }
+}

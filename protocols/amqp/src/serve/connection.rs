@@ -1,0 +1,558 @@
+//! One connection: its socket, its session, and what it has under way in the store.
+
+use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use mainstem_broker::{
+    Broker, Client, Delivery, Inbox, LoginError, Notice, Publish, Published, Receipt, Refusal,
+};
+use mainstem_schemas::{Credentials, Record, Secret, Settlement};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, tcp::OwnedReadHalf},
+    time::{self, Sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{ask, deliver, output::Output};
+use crate::{
+    codec::{Frame, PROTOCOL_HEADER, frame},
+    limits::Limits,
+    normalize,
+    session::{Content, Effect, Effects, Fault, Login, Session, Then, Ticket},
+};
+
+/// The first read of a connection; later ones grow with what comes.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// The namespace a login is tried in before the client has named its own.
+const DEFAULT_NAMESPACE: &str = "/";
+/// Heartbeats go out, and silence is counted, in halves of the interval; the peer is taken for
+/// dead after three whole ones.
+const SILENT_HALVES_MAX: u32 = 6;
+/// How long to read what a peer still sends after our last word, so that it gets that word.
+const LINGER: Duration = Duration::from_secs(1);
+/// "Never", for an alarm.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// Everything that can wake a connection.
+enum Event {
+    Read(io::Result<usize>),
+    Writable(io::Result<()>),
+    Notices,
+    Outcome(Result<Vec<Published>, Refusal>),
+    Alarm,
+    Shutdown,
+}
+
+/// What the alarm is set for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Running,
+    Closing,
+}
+
+/// The way into the store, once let in.
+struct Attached {
+    client: Client,
+    inbox: Inbox,
+}
+
+/// A publish whose outcome is awaited.
+struct Sent {
+    ticket: Ticket,
+    /// Kept for a return.
+    record: Option<Record>,
+}
+
+/// A batch of publishes whose outcome is awaited.
+struct Waiting {
+    receipt: Receipt,
+    sent: Vec<Sent>,
+}
+
+struct Connection {
+    peer: SocketAddr,
+    broker: Broker,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+    reader: OwnedReadHalf,
+    input: BytesMut,
+    read_bytes: usize,
+    output: Output,
+    session: Session,
+    effects: Effects,
+    login: Option<Login>,
+    attached: Option<Attached>,
+    /// Publishes and settlements of the frames at hand, not sent yet.
+    publishes: Vec<Publish>,
+    sent: Vec<Sent>,
+    settlements: Vec<Settlement>,
+    waiting: VecDeque<Waiting>,
+    notices: Vec<Notice>,
+    deliveries: Vec<Delivery>,
+    alarm: Pin<Box<Sleep>>,
+    stage: Stage,
+    silent_halves: u32,
+    /// Set when the session has ended: close after this pause.
+    hangup: Option<Duration>,
+    told_shutdown: bool,
+}
+
+/// Serves one client until it leaves.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    broker: Broker,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut reader, writer) = stream.into_split();
+    let mut output = Output::new(writer);
+    let mut input = BytesMut::with_capacity(READ_BYTES_MIN);
+    let wait = Duration::from_millis(limits.handshake_ms);
+    let header = read_header(&mut reader, &mut input);
+    let header = tokio::select! {
+        header = time::timeout(wait, header) => header,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let Ok(header) = header else { return Ok(()) };
+    if !matches!(header?, PROTOCOL_HEADER | frame::PROTOCOL_HEADER_0_9) {
+        output.buffer.extend_from_slice(&PROTOCOL_HEADER);
+        return part(reader, output).await;
+    }
+    let mut effects = Effects::new();
+    let body_max = broker.config().message_bytes_max;
+    let session = Session::start(limits.clone(), body_max, fastrand::u64(..), &mut effects);
+    let mut connection = Connection {
+        peer,
+        broker,
+        limits,
+        shutdown,
+        reader,
+        input,
+        read_bytes: READ_BYTES_MIN,
+        output,
+        session,
+        effects,
+        login: None,
+        attached: None,
+        publishes: Vec::new(),
+        sent: Vec::new(),
+        settlements: Vec::new(),
+        waiting: VecDeque::new(),
+        notices: Vec::new(),
+        deliveries: Vec::new(),
+        alarm: Box::pin(time::sleep(wait)),
+        stage: Stage::Opening,
+        silent_halves: 0,
+        hangup: None,
+        told_shutdown: false,
+    };
+    connection.run().await?;
+    let Connection { reader, output, hangup, .. } = connection;
+    match hangup {
+        Some(Duration::ZERO) | None => part(reader, output).await,
+        Some(pause) => {
+            time::sleep(pause).await;
+            Ok(())
+        }
+    }
+}
+
+/// The eight bytes every client begins with.
+async fn read_header(reader: &mut OwnedReadHalf, input: &mut BytesMut) -> io::Result<[u8; 8]> {
+    loop {
+        if let Some(header) = input.first_chunk::<8>().copied() {
+            let _header = input.split_to(header.len());
+            return Ok(header);
+        }
+        if reader.read_buf(input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Writes the last words, then reads until the peer is gone: closing a socket with unread bytes
+/// would take our words back.
+async fn part(mut reader: OwnedReadHalf, mut output: Output) -> io::Result<()> {
+    let rest = async {
+        output.write_all().await?;
+        output.finish().await?;
+        let mut unread = BytesMut::with_capacity(READ_BYTES_MIN);
+        while reader.read_buf(&mut unread).await? > 0 {
+            unread.clear();
+        }
+        Ok(())
+    };
+    time::timeout(LINGER, rest).await.unwrap_or(Ok(()))
+}
+
+impl Connection {
+    async fn run(&mut self) -> io::Result<()> {
+        self.perform().await;
+        self.take_frames().await;
+        while self.hangup.is_none() {
+            self.output.write_ready()?;
+            self.set_stage();
+            match self.next().await {
+                Event::Read(read) => {
+                    let read = read?;
+                    if read == 0 {
+                        return Ok(());
+                    }
+                    self.silent_halves = 0;
+                    if read >= self.read_bytes {
+                        self.read_bytes = (read * 4).min(self.limits.read_bytes_max);
+                    }
+                    self.take_frames().await;
+                }
+                Event::Writable(ready) => ready?,
+                Event::Notices => self.take_notices().await,
+                Event::Outcome(outcome) => self.take_outcome(outcome),
+                Event::Alarm => {
+                    if !self.ring() {
+                        return Ok(());
+                    }
+                }
+                Event::Shutdown => {
+                    self.told_shutdown = true;
+                    self.session.shut_down(&mut self.effects);
+                }
+            }
+            self.perform().await;
+            self.flush().await;
+        }
+        Ok(())
+    }
+
+    /// Waits for whatever comes first. Every branch is cancel-safe: reading, writability, the
+    /// inbox, a receipt, the alarm and the shutdown lose nothing when another branch wins.
+    async fn next(&mut self) -> Event {
+        let can_read = self.can_read();
+        let can_deliver = self.output.buffer.len() < self.limits.write_pause_bytes;
+        let Self { reader, input, output, attached, notices, waiting, alarm, .. } = self;
+        if can_read {
+            input.reserve(self.read_bytes);
+        }
+        let deliver = async {
+            match attached {
+                Some(attached) => attached.client.recv(&mut attached.inbox, notices).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = async {
+            match waiting.front_mut() {
+                Some(first) => (&mut first.receipt).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            read = reader.read_buf(input), if can_read => Event::Read(read),
+            outcome = outcome => Event::Outcome(outcome),
+            () = deliver, if can_deliver => Event::Notices,
+            ready = output.writable(), if !output.buffer.is_empty() => Event::Writable(ready),
+            () = alarm.as_mut() => Event::Alarm,
+            () = self.shutdown.cancelled(), if !self.told_shutdown => Event::Shutdown,
+        }
+    }
+
+    /// A peer that does not read, whose publishes wait for the disk, or whose publishes are not
+    /// wanted while the disk is low, is read no further.
+    fn can_read(&self) -> bool {
+        self.output.buffer.len() < self.limits.write_bytes_max
+            && self.waiting.len() < self.limits.batches_unconfirmed_max
+            && !self.session.is_blocked()
+    }
+
+    /// Sets the alarm anew when the connection has come to another stage.
+    fn set_stage(&mut self) {
+        let stage = if self.session.is_opening() {
+            Stage::Opening
+        } else if self.session.is_closing() {
+            Stage::Closing
+        } else {
+            Stage::Running
+        };
+        if stage == self.stage {
+            return;
+        }
+        self.stage = stage;
+        let wait = match stage {
+            Stage::Opening => Duration::from_millis(self.limits.handshake_ms),
+            Stage::Running => self.half_heartbeat(),
+            Stage::Closing => Duration::from_millis(self.limits.close_wait_ms),
+        };
+        self.alarm.set(time::sleep(wait));
+    }
+
+    fn half_heartbeat(&self) -> Duration {
+        match self.session.heartbeat_s() {
+            0 => FAR,
+            seconds => Duration::from_secs(seconds.into()) / 2,
+        }
+    }
+
+    /// Whether to go on. A peer that took too long to open or to close, or fell silent, is
+    /// dropped without a word.
+    fn ring(&mut self) -> bool {
+        if self.stage != Stage::Running {
+            return false;
+        }
+        if self.session.heartbeat_s() > 0 {
+            // Silence that is our own doing does not count.
+            self.silent_halves = if self.can_read() { self.silent_halves + 1 } else { 0 };
+            if self.silent_halves >= SILENT_HALVES_MAX {
+                tracing::info!(peer = %self.peer, "missed heartbeats");
+                return false;
+            }
+            if !std::mem::take(&mut self.output.is_active) && self.output.buffer.is_empty() {
+                frame::put_heartbeat(&mut self.output.buffer);
+            }
+        }
+        self.alarm.set(time::sleep(self.half_heartbeat()));
+        true
+    }
+
+    /// Handles every whole frame that was read. Their publishes and settlements go to the store
+    /// as one batch each.
+    async fn take_frames(&mut self) {
+        let now = self.broker.now();
+        while self.hangup.is_none() {
+            match Frame::split(&mut self.input, self.session.frame_max()) {
+                Ok(Some(frame)) => {
+                    self.session.handle(frame, now, &mut self.effects);
+                    self.perform().await;
+                }
+                Ok(None) => return,
+                Err(fault) => {
+                    self.input.clear();
+                    if self.session.is_closing() {
+                        self.hangup = Some(Duration::ZERO);
+                    }
+                    self.session.fail(0, &Fault::from(fault), (0, 0), &mut self.effects);
+                    return self.perform().await;
+                }
+            }
+        }
+    }
+
+    async fn perform(&mut self) {
+        while let Some(effect) = self.effects.pop_front() {
+            match effect {
+                Effect::Write { channel, reply } => reply.put(&mut self.output.buffer, channel),
+                Effect::Publish { ticket, content } => self.publish(ticket, &content),
+                Effect::Settle(settlement) => self.settlements.push(settlement),
+                other => self.perform_slowly(other).await,
+            }
+        }
+    }
+
+    /// The effects that wait for the store.
+    async fn perform_slowly(&mut self, effect: Effect) {
+        match effect {
+            Effect::Write { .. } | Effect::Publish { .. } | Effect::Settle(_) => {}
+            Effect::Login(login) => {
+                let outcome = self.log_in(DEFAULT_NAMESPACE, &login).await;
+                self.login = Some(login);
+                self.session.logged_in(outcome, &mut self.effects);
+            }
+            Effect::VerifySecret(login) => {
+                let vhost = self.session.vhost().to_owned();
+                let credentials = self.credentials(&vhost, &login);
+                let outcome = self.broker.login(&credentials).await.map(drop);
+                self.session.secret_updated(outcome, &mut self.effects);
+            }
+            Effect::Enter { vhost } => {
+                let outcome = self.enter(&vhost).await;
+                self.session.entered(vhost, outcome, &mut self.effects);
+            }
+            Effect::SetPool { pool, limit } => {
+                self.flush().await;
+                if let Some(attached) = &self.attached {
+                    let done = attached.client.set_pool(pool, limit).await;
+                    self.note_refusal(done);
+                }
+            }
+            Effect::Drop(consumer) => {
+                self.flush().await;
+                if let Some(attached) = &self.attached {
+                    let done = attached.client.cancel(consumer).await.map(drop);
+                    self.note_refusal(done);
+                }
+            }
+            Effect::Ask(question) => {
+                self.settle_receipts().await;
+                if self.session.is_open(question.channel) {
+                    self.ask(question.channel, question.request, question.then).await;
+                }
+            }
+            Effect::WriteGot { channel, delivery_tag, delivery, message_count } => {
+                let tags = (channel, delivery_tag, message_count);
+                let out = &mut self.output.buffer;
+                deliver::put_got(out, &self.session, &self.broker, tags, &delivery);
+            }
+            Effect::Leave => {
+                self.settle_receipts().await;
+                if let Some(Attached { client, .. }) = self.attached.take() {
+                    client.close().await;
+                }
+            }
+            Effect::Hangup { after_ms } => self.hangup = Some(Duration::from_millis(after_ms)),
+        }
+    }
+
+    async fn ask(&mut self, channel: u16, request: crate::session::Request, then: Then) {
+        let Some(attached) = &self.attached else { return };
+        let answer = ask::ask(&attached.client, request).await;
+        if let Then::Cancelled { .. } = &then {
+            // What was handed to the consumer before it ended goes out before cancel-ok.
+            self.take_ready_notices().await;
+        }
+        self.session.answered(channel, then, answer, &mut self.effects);
+    }
+
+    fn credentials(&self, namespace: &str, login: &Login) -> Credentials {
+        Credentials {
+            namespace: namespace.to_owned(),
+            secret: Secret::Password { user: login.user.clone(), password: login.password.clone() },
+            peer: self.peer,
+        }
+    }
+
+    async fn log_in(&mut self, namespace: &str, login: &Login) -> Result<(), LoginError> {
+        let credentials = self.credentials(namespace, login);
+        let (client, inbox) = self.broker.login(&credentials).await?;
+        self.attached = Some(Attached { client, inbox });
+        Ok(())
+    }
+
+    /// The login was made in the default namespace; for another one it is made again.
+    async fn enter(&mut self, vhost: &str) -> Result<(), LoginError> {
+        let login = self.login.take().ok_or(LoginError::BadCredentials)?;
+        if vhost == DEFAULT_NAMESPACE && self.attached.is_some() {
+            return Ok(());
+        }
+        self.attached = None;
+        self.log_in(vhost, &login).await
+    }
+
+    fn publish(&mut self, ticket: Ticket, content: &Content) {
+        let Some(Attached { client, .. }) = &self.attached else { return };
+        let principal = client.principal();
+        match normalize::record(content, client.stamp(), &principal.namespace, &principal.name) {
+            Ok(publish) => {
+                let record = ticket.mandatory.then(|| publish.record.clone());
+                self.sent.push(Sent { ticket, record });
+                self.publishes.push(publish);
+            }
+            Err(fault) => self.session.fail_publish(&ticket, &fault, &mut self.effects),
+        }
+    }
+
+    /// Hands the store what has gathered: publishes, then settlements.
+    async fn flush(&mut self) {
+        let Some(Attached { client, .. }) = &self.attached else {
+            self.publishes.clear();
+            self.sent.clear();
+            self.settlements.clear();
+            return;
+        };
+        let mut done = Ok(());
+        if !self.publishes.is_empty() {
+            let sent = std::mem::take(&mut self.sent);
+            match client.publish(std::mem::take(&mut self.publishes)).await {
+                Ok(receipt) => self.waiting.push_back(Waiting { receipt, sent }),
+                Err(refusal) => done = Err(refusal),
+            }
+        }
+        if !self.settlements.is_empty() {
+            let settled = client.settle(std::mem::take(&mut self.settlements)).await;
+            done = done.and(settled);
+        }
+        self.note_refusal(done);
+    }
+
+    /// A refusal of what nobody waits for means that the store has stopped.
+    fn note_refusal(&mut self, done: Result<(), Refusal>) {
+        if let Err(refusal) = done {
+            tracing::debug!(peer = %self.peer, %refusal, "the store refused");
+            self.session.shut_down(&mut self.effects);
+        }
+    }
+
+    /// Waits for the outcome of everything published so far.
+    async fn settle_receipts(&mut self) {
+        self.flush().await;
+        while let Some(first) = self.waiting.front_mut() {
+            let outcome = (&mut first.receipt).await;
+            self.take_outcome(outcome);
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Result<Vec<Published>, Refusal>) {
+        let Some(Waiting { sent, .. }) = self.waiting.pop_front() else { return };
+        let outcomes = match outcome {
+            Ok(outcomes) => outcomes,
+            Err(refusal) => return self.note_refusal(Err(refusal)),
+        };
+        for (Sent { ticket, record }, outcome) in sent.into_iter().zip(outcomes) {
+            if let Some(record) = record
+                && self.session.is_returned(&ticket, &outcome)
+            {
+                let out = &mut self.output.buffer;
+                deliver::put_return(out, &self.session, &self.broker, ticket.channel, &record);
+            }
+            self.session.published(&ticket, &outcome, &mut self.effects);
+        }
+        self.session.flush_confirms(&mut self.effects);
+    }
+
+    /// Takes what is in the inbox, without waiting.
+    async fn take_ready_notices(&mut self) {
+        let Some(Attached { client, inbox }) = &mut self.attached else { return };
+        tokio::select! {
+            biased;
+            () = client.recv(inbox, &mut self.notices) => {}
+            () = std::future::ready(()) => return,
+        }
+        self.take_notices().await;
+    }
+
+    async fn take_notices(&mut self) {
+        let mut notices = std::mem::take(&mut self.notices);
+        for notice in notices.drain(..) {
+            match notice {
+                Notice::Delivery(delivery) => self.deliveries.push(delivery),
+                Notice::Cancelled(consumer) => {
+                    self.deliver().await;
+                    self.session.consumer_gone(consumer, &mut self.effects);
+                }
+                Notice::Blocked => self.session.disk_low(true, &mut self.effects),
+                Notice::Unblocked => self.session.disk_low(false, &mut self.effects),
+                Notice::Closing => self.session.shut_down(&mut self.effects),
+                // Sessions are not opened here.
+                Notice::TakenOver => {}
+            }
+        }
+        self.notices = notices;
+        self.deliver().await;
+    }
+
+    /// Writes the deliveries at hand.
+    async fn deliver(&mut self) {
+        let Some(Attached { client, .. }) = &self.attached else { return };
+        if self.deliveries.iter().any(|delivery| delivery.record.is_none())
+            && let Err(refusal) = client.resolve(&mut self.deliveries).await
+        {
+            self.deliveries.clear();
+            return self.note_refusal(Err(refusal));
+        }
+        for delivery in self.deliveries.drain(..) {
+            let out = &mut self.output.buffer;
+            let unread = deliver::put_delivery(out, &mut self.session, &self.broker, &delivery);
+            self.settlements.extend(unread);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Records on their way to the client's socket.
+
+use bytes::BytesMut;
+use mainstem_broker::{Broker, Delivery};
+use mainstem_schemas::{Record, Settlement, Verdict};
+
+use crate::{
+    codec::Envelope,
+    normalize::{Outgoing, outgoing},
+    session::{Handing, Session},
+};
+
+/// Reply code and text of a mandatory message that nobody wanted.
+const NO_ROUTE: (u16, &[u8]) = (312, b"NO_ROUTE");
+
+/// Writes a delivery to its consumer. What its consumer is not there to take any more comes back
+/// as a settlement.
+pub(super) fn put_delivery(
+    out: &mut BytesMut,
+    session: &mut Session,
+    broker: &Broker,
+    delivery: &Delivery,
+) -> Option<Settlement> {
+    let unread = Settlement { id: delivery.id, verdict: Verdict::Unread };
+    let unread = delivery.needs_settle.then_some(unread);
+    let Some(record) = &delivery.record else { return unread };
+    let frame_max = session.frame_max();
+    match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle) {
+        Handing::Unread => unread,
+        Handing::Write { channel, consumer_tag, delivery_tag, stream_offset } => {
+            let content = outgoing(record, stream_offset, broker.now(), |r| broker.view(r));
+            let envelope = Envelope::Deliver {
+                consumer_tag,
+                delivery_tag,
+                redelivered: delivery.redelivered,
+                exchange: &content.exchange,
+                routing_key: &content.routing_key,
+            };
+            put(out, &envelope, channel, frame_max, &content);
+            None
+        }
+    }
+}
+
+/// Writes the answer to a get.
+pub(super) fn put_got(
+    out: &mut BytesMut,
+    session: &Session,
+    broker: &Broker,
+    (channel, delivery_tag, message_count): (u16, u64, u32),
+    delivery: &Delivery,
+) {
+    let Some(record) = &delivery.record else { return };
+    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let envelope = Envelope::GetOk {
+        delivery_tag,
+        redelivered: delivery.redelivered,
+        exchange: &content.exchange,
+        routing_key: &content.routing_key,
+        message_count,
+    };
+    put(out, &envelope, channel, session.frame_max(), &content);
+}
+
+/// Writes a mandatory message back to its publisher.
+pub(super) fn put_return(
+    out: &mut BytesMut,
+    session: &Session,
+    broker: &Broker,
+    channel: u16,
+    record: &Record,
+) {
+    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let (code, text) = NO_ROUTE;
+    let envelope = Envelope::Return {
+        code,
+        text,
+        exchange: &content.exchange,
+        routing_key: &content.routing_key,
+    };
+    put(out, &envelope, channel, session.frame_max(), &content);
+}
+
+fn put(
+    out: &mut BytesMut,
+    envelope: &Envelope<'_>,
+    channel: u16,
+    frame_max: usize,
+    content: &Outgoing,
+) {
+    let properties = |out: &mut BytesMut| out.extend_from_slice(&content.properties);
+    envelope.put(out, channel, frame_max, properties, &content.body);
+}

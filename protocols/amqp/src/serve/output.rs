@@ -1,0 +1,63 @@
+//! What waits to be written to the socket, in one contiguous buffer.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::tcp::OwnedWriteHalf;
+
+/// Memory kept for an idle connection; a larger buffer is given back once it is empty.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// The writing end of a connection.
+pub(super) struct Output {
+    writer: OwnedWriteHalf,
+    pub(super) buffer: BytesMut,
+    /// Whether something went out since the last heartbeat was due.
+    pub(super) is_active: bool,
+}
+
+impl Output {
+    pub(super) fn new(writer: OwnedWriteHalf) -> Self {
+        Self { writer, buffer: BytesMut::new(), is_active: false }
+    }
+
+    /// Writes what the socket takes now.
+    pub(super) fn write_ready(&mut self) -> io::Result<()> {
+        while !self.buffer.is_empty() {
+            match self.writer.try_write(&self.buffer) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.buffer.advance(written);
+                    self.is_active = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Writes everything, waiting for the socket.
+    pub(super) async fn write_all(&mut self) -> io::Result<()> {
+        loop {
+            self.write_ready()?;
+            if self.buffer.is_empty() {
+                return Ok(());
+            }
+            self.writer.writable().await?;
+        }
+    }
+
+    /// Waits until the socket takes more. Cancel-safe.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.writer.writable().await
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        tokio::io::AsyncWriteExt::shutdown(&mut self.writer).await
+    }
+}

@@ -1,0 +1,241 @@
+//! What a session wants done: the closed list of everything that leaves it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstem_broker::{
+    Bind, Consume, Declared, Delivery, ExchangeDef, QueueDef, QueueStats, Refusal,
+};
+use mainstem_schemas::{ConsumerId, Settlement};
+
+use crate::codec::Reply;
+
+/// One thing to do. They are done in order; nothing more is handed to the session before all are.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write this method.
+    Write {
+        channel: u16,
+        reply: Reply,
+    },
+    /// Verify who the peer is, then [`super::Session::logged_in`].
+    Login(Login),
+    /// Verify the peer's new password, then [`super::Session::secret_updated`].
+    VerifySecret(Login),
+    /// Enter this namespace, then [`super::Session::entered`].
+    Enter {
+        vhost: String,
+    },
+    /// Publish; what becomes of it comes back through [`super::Session::published`].
+    Publish {
+        ticket: Ticket,
+        content: Content,
+    },
+    Settle(Settlement),
+    SetPool {
+        pool: u16,
+        limit: u32,
+    },
+    /// End a consumer; nobody waits for the answer.
+    Drop(ConsumerId),
+    /// Ask the store, then [`super::Session::answered`]. Everything published and settled before
+    /// takes effect first.
+    Ask(Ask),
+    /// Write a get-ok with this record.
+    WriteGot {
+        channel: u16,
+        delivery_tag: u64,
+        delivery: Box<Delivery>,
+        message_count: u32,
+    },
+    /// Give back everything that the store holds for the connection, once what was published has
+    /// its outcome.
+    Leave,
+    /// Close the socket when everything written has been sent and this long has passed.
+    Hangup {
+        after_ms: u64,
+    },
+}
+
+/// A name and its proof.
+#[derive(Clone)]
+pub struct Login {
+    pub user: String,
+    pub password: Vec<u8>,
+}
+
+/// Written by hand so that no log line can show a password.
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({})", self.user)
+    }
+}
+
+/// What ties the outcome of a publish to its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub channel: u16,
+    /// Which opening of the channel's number it was.
+    pub life: u32,
+    /// The confirm's sequence number, on a channel that asked for confirms.
+    pub confirm: Option<u64>,
+    /// Return it if nobody wants it.
+    pub mandatory: bool,
+}
+
+/// A message as published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub exchange: Bytes,
+    pub routing_key: Bytes,
+    /// Property flags and fields, verbatim.
+    pub properties: Bytes,
+    pub body: Bytes,
+    /// The queue that "reply to me directly" stands for on its channel.
+    pub reply_queue: Option<Bytes>,
+}
+
+/// A question to the store, and what its answer is for.
+#[derive(Debug)]
+pub struct Ask {
+    pub channel: u16,
+    pub request: Request,
+    pub then: Then,
+}
+
+/// The question: one variant per call that a method can need.
+#[derive(Debug)]
+pub enum Request {
+    DeclareExchange(ExchangeDef),
+    FindExchange(String),
+    DeleteExchange {
+        name: String,
+        if_unused: bool,
+    },
+    DeclareQueue(QueueDef),
+    FindQueue(String),
+    DeleteQueue {
+        name: String,
+        if_unused: bool,
+        if_empty: bool,
+    },
+    PurgeQueue(String),
+    Bind(Bind),
+    Unbind(Bind),
+    Consume(Consume),
+    Cancel(ConsumerId),
+    Get {
+        queue: String,
+        settle_at_once: bool,
+    },
+    /// Nothing but the outcome of everything before.
+    Barrier,
+}
+
+/// The store's answer.
+#[derive(Debug)]
+pub enum Answer {
+    Exchange(Declared<ExchangeDef>),
+    ExchangeFound(Option<Arc<ExchangeDef>>),
+    Queue(Declared<QueueDef>),
+    Count(u64),
+    Got(Option<(Delivery, QueueStats)>),
+    Done,
+}
+
+/// What came of a question.
+pub type Answered = Result<Answer, Refusal>;
+
+/// What to make of an answer.
+#[derive(Debug)]
+pub enum Then {
+    /// `wanted` is `None` for a passive declare. A `reserved` name must exist already.
+    ExchangeDeclared {
+        name: String,
+        wanted: Option<ExchangeDef>,
+        reserved: bool,
+        no_wait: bool,
+    },
+    ExchangeDeleted {
+        no_wait: bool,
+    },
+    ExchangeBound {
+        no_wait: bool,
+    },
+    ExchangeUnbound {
+        no_wait: bool,
+    },
+    /// As for exchanges.
+    QueueDeclared {
+        name: String,
+        wanted: Option<QueueDef>,
+        reserved: bool,
+        no_wait: bool,
+    },
+    QueueDeleted {
+        no_wait: bool,
+    },
+    QueueBound {
+        no_wait: bool,
+    },
+    QueueUnbound,
+    /// The queue is known now; purge it if it is no stream.
+    Purge {
+        no_wait: bool,
+    },
+    Purged {
+        no_wait: bool,
+    },
+    /// The queue is known now; consume from it.
+    Consume(Wish),
+    Consuming {
+        wish: Wish,
+        consumer: ConsumerId,
+        is_stream: bool,
+    },
+    Cancelled {
+        consumer_tag: Bytes,
+        no_wait: bool,
+    },
+    /// The queue is known now; get from it if it is no stream.
+    Get {
+        queue: String,
+        no_ack: bool,
+    },
+    Got,
+    Committed,
+}
+
+/// What basic.consume asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub queue: String,
+    pub consumer_tag: Bytes,
+    pub no_ack: bool,
+    pub exclusive: bool,
+    pub no_wait: bool,
+    pub priority: i32,
+    pub start: mainstem_broker::Start,
+}
+
+impl Then {
+    /// The class and method that a fault in the answer is blamed on.
+    #[must_use]
+    pub fn method(&self) -> (u16, u16) {
+        match self {
+            Self::ExchangeDeclared { .. } => (40, 10),
+            Self::ExchangeDeleted { .. } => (40, 20),
+            Self::ExchangeBound { .. } => (40, 30),
+            Self::ExchangeUnbound { .. } => (40, 40),
+            Self::QueueDeclared { .. } => (50, 10),
+            Self::QueueBound { .. } => (50, 20),
+            Self::Purge { .. } | Self::Purged { .. } => (50, 30),
+            Self::QueueDeleted { .. } => (50, 40),
+            Self::QueueUnbound => (50, 50),
+            Self::Consume(_) | Self::Consuming { .. } => (60, 20),
+            Self::Cancelled { .. } => (60, 30),
+            Self::Get { .. } | Self::Got => (60, 70),
+            Self::Committed => (90, 20),
+        }
+    }
+}

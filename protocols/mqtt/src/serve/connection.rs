@@ -1,0 +1,303 @@
+//! One client's connection: the state, and the loop that everything wakes.
+
+use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use mainstem_broker::{Client, Inbox, Notice, Published, Receipt, Refusal};
+use mainstem_schemas::{Settlement, Verdict};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    Server,
+    delivering::Retained,
+    greeting::{self, Opened},
+    peers::Holder,
+    publishing::Owed,
+    subscribing::Queues,
+};
+use crate::{
+    codec::{self, Fault, Reason, Reply, Will, frame, reply::Ears},
+    session::{DeliveryIds, Effect, Session},
+};
+
+/// Who the client is.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) namespace: Arc<str>,
+    pub(super) client_id: String,
+    pub(super) publisher: u64,
+    pub(super) peer: SocketAddr,
+}
+
+/// A client's connection.
+pub(super) struct Connection<R, W> {
+    pub(super) server: Arc<Server>,
+    pub(super) client: Client,
+    pub(super) inbox: Inbox,
+    pub(super) holder: Holder,
+    pub(super) identity: Identity,
+    pub(super) session: Session,
+    pub(super) session_expiry_s: u32,
+    pub(super) ears: Ears,
+    pub(super) will: Option<Will>,
+    pub(super) reader: R,
+    pub(super) writer: W,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    /// Publishes on their way to the disk, and the acknowledgements owed for them.
+    pub(super) receipts: VecDeque<(Receipt, Vec<Owed>)>,
+    pub(super) settlements: Vec<Settlement>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) retained: Retained,
+    pub(super) queues: Queues,
+    /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
+    pub(super) subscriptions: usize,
+    pub(super) effects: Vec<Effect>,
+    /// Bytes to have room for before the next read.
+    read_bytes: usize,
+    started: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Why the talk ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client sent DISCONNECT.
+    Left { publishes_will: bool, session_expiry_s: Option<u32> },
+    /// The network was lost.
+    Lost,
+    /// The client broke the rules, or the server's limits.
+    Fault(Fault),
+    /// Another connection has the client id now, with a new session or with this one.
+    TakenOver { clean: bool },
+    /// The server shuts down.
+    Closing,
+}
+
+/// Everything that can wake the task.
+enum Event {
+    Read(io::Result<usize>),
+    Written(io::Result<usize>),
+    Inbox,
+    Receipt(Result<Vec<Published>, Refusal>),
+    /// There is room for retained messages.
+    Retained,
+    Timer,
+    Wanted,
+    Shutdown,
+}
+
+/// How long the timer sleeps when there is nothing to wake for.
+const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// The smallest read; it grows while reads come back full.
+const READ_BYTES_MIN: usize = 2048;
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    /// The connection for an opened session, its CONNACK waiting to be written.
+    pub(super) fn begin(
+        server: Arc<Server>,
+        opened: Opened,
+        reader: R,
+        writer: W,
+        input: BytesMut,
+    ) -> Self {
+        let mut output = BytesMut::new();
+        opened.connack.encode(opened.ears.version, &mut output);
+        let marks = greeting::queue_marks(&opened.found);
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        Self {
+            server,
+            client: opened.client,
+            inbox: opened.inbox,
+            holder: opened.holder,
+            identity: opened.identity,
+            session: opened.session,
+            session_expiry_s: opened.session_expiry_s,
+            ears: opened.ears,
+            will: opened.connect.will,
+            reader,
+            writer,
+            input,
+            output,
+            receipts: VecDeque::new(),
+            settlements: Vec::new(),
+            notices: Vec::new(),
+            retained: Retained::default(),
+            subscriptions: opened.found.subscriptions.len(),
+            queues: Queues::resume(marks),
+            effects: Vec::new(),
+            read_bytes: READ_BYTES_MIN,
+            started: Instant::now(),
+            timer,
+        }
+    }
+
+    /// Talks with the client until something ends it.
+    pub(super) async fn talk(&mut self) -> End {
+        self.resume_queues().await;
+        self.send_waiting();
+        // What came in one segment with the CONNECT.
+        if let Err(end) = self.take_packets().await {
+            return end;
+        }
+        loop {
+            let event = self.next_event().await;
+            let turn = match event {
+                Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
+                Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
+                Event::Written(Ok(_)) => Ok(()),
+                Event::Inbox => self.on_inbox().await,
+                Event::Receipt(outcome) => self.on_receipt(outcome),
+                Event::Retained => self.send_retained().await,
+                Event::Timer => self.on_timer(),
+                Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
+                Event::Shutdown => Err(End::Closing),
+            };
+            if let Err(end) = turn {
+                return end;
+            }
+            self.send_waiting();
+            if let Err(end) = self.flush_settlements().await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for the next event. Every branch is cancel-safe: `read_buf` and `write_buf` do
+    /// nothing until they are done, a receipt and the inbox keep what they have.
+    async fn next_event(&mut self) -> Event {
+        let write_bytes_max = self.server.limits.write_bytes_max;
+        let has_room = self.output.len() < write_bytes_max;
+        let may_read = has_room && !self.session.is_full();
+        let has_retained = has_room && self.retained_ready();
+        if may_read {
+            self.input.reserve(self.read_bytes);
+        }
+        let receipts = &mut self.receipts;
+        let receipt = async move {
+            match receipts.front_mut() {
+                Some((receipt, _)) => receipt.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            written = self.writer.write_buf(&mut self.output), if !self.output.is_empty() => {
+                Event::Written(written)
+            }
+            read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
+            outcome = receipt => Event::Receipt(outcome),
+            () = self.client.recv(&mut self.inbox, &mut self.notices), if has_room => Event::Inbox,
+            () = std::future::ready(()), if has_retained => Event::Retained,
+            () = self.timer.as_mut() => Event::Timer,
+            () = self.holder.wanted() => Event::Wanted,
+            () = self.server.shutdown.cancelled() => Event::Shutdown,
+        }
+    }
+
+    async fn on_bytes(&mut self, bytes: usize) -> Result<(), End> {
+        self.session.heard(self.started.elapsed());
+        let read_bytes_max = self.server.limits.read_bytes_max.max(READ_BYTES_MIN);
+        if bytes >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(read_bytes_max);
+        } else if bytes < self.read_bytes / 8 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+        self.take_packets().await?;
+        // An idle connection does not keep the memory of its largest packet.
+        if self.input.is_empty() && self.input.capacity() > 2 * read_bytes_max {
+            self.input = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Acts on every whole packet that was read. All its publishes are one batch.
+    async fn take_packets(&mut self) -> Result<(), End> {
+        let packet_bytes_max = self.server.limits.packet_bytes_max as usize;
+        let mut batch = self.start_batch();
+        let mut talk = Ok(());
+        while talk.is_ok() {
+            talk = match frame::next(&mut self.input, packet_bytes_max) {
+                Ok(None) => break,
+                Ok(Some(frame)) => match codec::decode(&frame, self.ears.version) {
+                    Ok(packet) => {
+                        let mut effects = std::mem::take(&mut self.effects);
+                        let meant = self.session.receive(packet, &mut effects);
+                        let mut done = meant.map_err(End::Fault);
+                        for effect in effects.drain(..) {
+                            if done.is_ok() {
+                                done = self.apply(effect, &mut batch).await;
+                            }
+                        }
+                        self.effects = effects;
+                        done
+                    }
+                    Err(fault) => Err(End::Fault(fault)),
+                },
+                Err(fault) => Err(End::Fault(fault)),
+            };
+        }
+        // What came before the packet that ended the talk counts.
+        self.publish(batch).await?;
+        talk
+    }
+
+    async fn apply(
+        &mut self,
+        effect: Effect,
+        batch: &mut super::publishing::Batch,
+    ) -> Result<(), End> {
+        match effect {
+            Effect::Store(publish) => self.add_to_batch(publish, batch),
+            Effect::Send(reply) => self.send(&reply),
+            Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
+            Effect::Subscribe(subscribe) => {
+                // What was published before must be there for the subscription's retained copies.
+                let before = std::mem::replace(batch, self.start_batch());
+                self.publish(before).await?;
+                self.subscribe(subscribe).await?;
+            }
+            Effect::Unsubscribe(unsubscribe) => {
+                let before = std::mem::replace(batch, self.start_batch());
+                self.publish(before).await?;
+                self.unsubscribe(unsubscribe).await?;
+            }
+            Effect::Leave { publishes_will, session_expiry_s } => {
+                return Err(End::Left { publishes_will, session_expiry_s });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self) -> Result<(), End> {
+        let now = self.started.elapsed();
+        let wake = match self.session.deadline() {
+            Some(deadline) if deadline <= now => {
+                let text = "[MQTT-3.1.2-22] nothing was heard for one and a half keep alives";
+                return Err(End::Fault(Fault::new(Reason::KEEP_ALIVE_TIMEOUT, text)));
+            }
+            Some(deadline) => self.started + deadline,
+            None => self.started + now + NO_DEADLINE,
+        };
+        self.timer.as_mut().reset(wake);
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, reply: &Reply) {
+        reply.encode(&self.ears, &mut self.output);
+    }
+
+    pub(super) fn settle(&mut self, deliveries: DeliveryIds, verdict: Verdict) {
+        self.settlements.extend(deliveries.into_iter().map(|id| Settlement { id, verdict }));
+    }
+
+    pub(super) async fn flush_settlements(&mut self) -> Result<(), End> {
+        if self.settlements.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.settlements);
+        self.client.settle(batch).await.map_err(|_| End::Closing)
+    }
+}

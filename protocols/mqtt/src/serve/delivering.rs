@@ -1,0 +1,304 @@
+//! From the inbox to PUBLISH packets: merge, window, encode, settle.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use mainstem_broker::{Broker, Delivery, Notice};
+use mainstem_schemas::{Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict};
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::connection::{Connection, End};
+use crate::{
+    codec::{
+        Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
+    },
+    normalize::{Foreign, expiry_left_s, native_properties, outgoing::count_dropped},
+    session::{Copy, Options, Stage},
+};
+
+/// Positions remembered while retained messages are sent, to not send one twice.
+const SEEN_MAX: usize = 4096;
+
+/// Retained messages that new subscriptions still wait for.
+#[derive(Debug, Default)]
+pub(super) struct Retained {
+    searches: VecDeque<(Options, VecDeque<(Position, u32)>)>,
+    /// Records that came live since: their retained copies would come twice.
+    seen: FxHashSet<Position>,
+}
+
+impl Retained {
+    pub(super) fn add(&mut self, places: Vec<(Position, u32)>, options: Options) {
+        if !places.is_empty() {
+            self.searches.push_back((options, places.into()));
+        }
+    }
+
+    fn see(&mut self, position: Position) {
+        if !self.searches.is_empty() && position.0 != 0 && self.seen.len() < SEEN_MAX {
+            self.seen.insert(position);
+        }
+    }
+
+    /// The next places to read, all for one subscription: at most `max`, and no more after
+    /// `bytes_max`.
+    fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Options, Vec<(Position, u32)>)> {
+        let (options, places) = self.searches.front_mut()?;
+        let options = *options;
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        while chunk.len() < max && bytes < bytes_max {
+            let Some((position, size)) = places.pop_front() else { break };
+            if !self.seen.contains(&position) {
+                chunk.push((position, size));
+                bytes += size as usize;
+            }
+        }
+        if places.is_empty() {
+            self.searches.pop_front();
+        }
+        if self.searches.is_empty() {
+            self.seen.clear();
+        }
+        Some((options, chunk))
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    /// Acts on everything the inbox had.
+    pub(super) async fn on_inbox(&mut self) -> Result<(), End> {
+        let mut deliveries = Vec::with_capacity(self.notices.len());
+        let mut turn = Ok(());
+        for notice in self.notices.drain(..) {
+            match notice {
+                Notice::Delivery(delivery) => deliveries.push(delivery),
+                Notice::Cancelled(consumer) => self.queues.forget(consumer),
+                // The session's next holder came by another listener.
+                Notice::TakenOver => turn = Err(End::TakenOver { clean: false }),
+                Notice::Closing => turn = Err(End::Closing),
+                // A refused publish says it to those whom it concerns.
+                Notice::Blocked | Notice::Unblocked => {}
+            }
+        }
+        if turn.is_ok() {
+            self.client.resolve(&mut deliveries).await.map_err(|_| End::Closing)?;
+            self.deliver(deliveries);
+        } else {
+            self.give_back(&deliveries);
+        }
+        turn
+    }
+
+    /// Deliveries that the client will not see on this connection.
+    pub(super) fn give_back(&mut self, deliveries: &[Delivery]) {
+        let unread = deliveries.iter().filter(|delivery| delivery.needs_settle);
+        let verdict = Verdict::Unread;
+        self.settlements.extend(unread.map(|delivery| Settlement { id: delivery.id, verdict }));
+    }
+
+    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+        let now = self.server.broker.now();
+        let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
+        // With one subscription no record can come twice.
+        let merges = self.subscriptions > 1;
+        let mut places: FxHashMap<RecordId, usize> = FxHashMap::default();
+        for delivery in deliveries {
+            self.retained.see(delivery.position);
+            let options = Options::unpack(delivery.options);
+            let Some(copy) = self.copy_of(&delivery, options, now) else {
+                if delivery.needs_settle {
+                    let verdict = Verdict::Accept;
+                    self.settlements.push(Settlement { id: delivery.id, verdict });
+                }
+                continue;
+            };
+            if merges && !copy.competing {
+                let place = *places.entry(copy.record.id()).or_insert(copies.len());
+                if let Some(first) = copies.get_mut(place) {
+                    first.merge(copy);
+                    continue;
+                }
+            }
+            copies.push(copy);
+        }
+        for copy in copies {
+            self.dispatch(copy, now);
+        }
+    }
+
+    /// The copy for a delivery; `None` for one that the client shall not get.
+    fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
+        let record = delivery.record.clone()?;
+        let retain = options.retain_as_published && record.is_retain();
+        let mut copy = self.copy_of_record(record, options, retain, now)?;
+        if delivery.needs_settle {
+            copy.deliveries.push(delivery.id);
+        }
+        Some(copy)
+    }
+
+    fn copy_of_record(
+        &self,
+        record: Record,
+        options: Options,
+        retain: bool,
+        now: UnixMillis,
+    ) -> Option<Copy> {
+        let is_own = options.no_local && record.publisher() == self.identity.publisher;
+        // [MQTT-3.3.2-5]: not started yet, so it need not be.
+        if is_own || record.expiry().reached(now) {
+            return None;
+        }
+        let published = Qos::from_bits(record.qos()).unwrap_or(Qos::ExactlyOnce);
+        Some(Copy {
+            qos: published.min(options.granted),
+            retain,
+            subscription_ids: options.subscription_id.into_iter().collect(),
+            deliveries: SmallVec::new(),
+            competing: options.shared || options.queue,
+            record,
+        })
+    }
+
+    fn dispatch(&mut self, copy: Copy, now: UnixMillis) {
+        if copy.qos != Qos::AtMostOnce {
+            self.session.outbound.push(copy);
+            // At once where possible, so that messages of QoS 0 do not overtake without need.
+            return self.send_waiting_at(now);
+        }
+        let stance = Stance { packet_id: 0, dup: false, now };
+        if write(&copy, stance, &self.ears, &self.server.broker, &mut self.output).is_err() {
+            tracing::info!(
+                client = self.identity.client_id,
+                "a message is too large for its client"
+            );
+        }
+        self.settle(copy.deliveries, Verdict::Accept);
+    }
+
+    /// Sends what waits for the client's receive maximum, as far as there is room.
+    pub(super) fn send_waiting(&mut self) {
+        if self.session.outbound.has_waiting() {
+            self.send_waiting_at(self.server.broker.now());
+        }
+    }
+
+    fn send_waiting_at(&mut self, now: UnixMillis) {
+        let write_bytes_max = self.server.limits.write_bytes_max;
+        while self.output.len() < write_bytes_max {
+            let Some((flight, dup)) = self.session.outbound.next_to_send() else { return };
+            let packet_id = flight.packet_id;
+            if flight.stage == Stage::Released {
+                self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
+                continue;
+            }
+            let stance = Stance { packet_id, dup, now };
+            let broker = &self.server.broker;
+            if write(&flight.copy, stance, &self.ears, broker, &mut self.output).is_err() {
+                // [MQTT-3.1.2-25]: as if the client had completed it.
+                let deliveries = self.session.outbound.abandon(packet_id);
+                self.settle(deliveries, Verdict::Accept);
+            }
+        }
+    }
+
+    /// Whether retained messages wait and the client takes some now.
+    pub(super) fn retained_ready(&self) -> bool {
+        let Some((options, _)) = self.retained.searches.front() else { return false };
+        options.granted == Qos::AtMostOnce || self.session.outbound.room() > 0
+    }
+
+    /// Sends the next few retained messages, with RETAIN ([MQTT-3.3.1-8]).
+    pub(super) async fn send_retained(&mut self) -> Result<(), End> {
+        let Some((options, _)) = self.retained.searches.front() else { return Ok(()) };
+        let mut max = self.server.limits.retained_chunk;
+        if options.granted != Qos::AtMostOnce {
+            max = max.min(self.session.outbound.room());
+        }
+        let write_bytes_max = self.server.limits.write_bytes_max;
+        let Some((options, places)) = self.retained.next(max.max(1), write_bytes_max) else {
+            return Ok(());
+        };
+        let records = self.client.read(places).await.map_err(|_| End::Closing)?;
+        let now = self.server.broker.now();
+        for record in records {
+            if let Some(copy) = self.copy_of_record(record, options, true, now) {
+                self.dispatch(copy, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Copy {
+    /// Takes in another subscription's copy of the same record ([MQTT-3.3.4-2], [MQTT-3.3.4-4]).
+    fn merge(&mut self, other: Self) {
+        self.qos = self.qos.max(other.qos);
+        self.retain |= other.retain;
+        self.subscription_ids.extend(other.subscription_ids);
+        self.deliveries.extend(other.deliveries);
+    }
+}
+
+/// What differs between two sendings of one message.
+#[derive(Clone, Copy)]
+struct Stance {
+    packet_id: u16,
+    dup: bool,
+    now: UnixMillis,
+}
+
+/// Appends the PUBLISH for a copy, or nothing when the client cannot take it.
+fn write(
+    copy: &Copy,
+    stance: Stance,
+    ears: &Ears,
+    broker: &Broker,
+    out: &mut BytesMut,
+) -> Result<(), TooLarge> {
+    let record = &copy.record;
+    if record.origin() == Origin::Mqtt {
+        let native = native_properties(&record.native());
+        let topic = record.address().first;
+        return put(copy, stance, ears, (&topic, &native, &record.data()), out);
+    }
+    let view = broker.view(record);
+    let mut foreign = Foreign::new(record, &view, true);
+    if foreign.topic.is_empty() {
+        // An AMQP message to the root exchange without a key has no topic.
+        count_dropped("address", record.origin());
+        return Err(TooLarge);
+    }
+    let first = put(copy, stance, ears, (&foreign.topic, &foreign.native, &foreign.payload), out);
+    if first.is_ok() || ears.version != Version::V5 || view.props.is_empty() {
+        return first;
+    }
+    foreign = Foreign::new(record, &view, false);
+    put(copy, stance, ears, (&foreign.topic, &foreign.native, &foreign.payload), out)
+}
+
+fn put(
+    copy: &Copy,
+    stance: Stance,
+    ears: &Ears,
+    (topic, native, payload): (&[u8], &[u8], &[u8]),
+    out: &mut BytesMut,
+) -> Result<(), TooLarge> {
+    let outgoing = Outgoing {
+        dup: stance.dup,
+        qos: copy.qos,
+        retain: copy.retain,
+        topic,
+        packet_id: stance.packet_id,
+        properties: OutgoingProperties {
+            native,
+            expiry_s: expiry_left_s(&copy.record, stance.now),
+            topic_alias: None,
+            subscription_ids: &copy.subscription_ids,
+        },
+        payload,
+    };
+    outgoing.encode(ears.version, ears.packet_bytes_max, out)
+}

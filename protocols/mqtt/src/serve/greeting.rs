@@ -1,0 +1,280 @@
+//! From a socket's first bytes to a session: CONNECT, login, take-over, CONNACK.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use mainstem_broker::{Client, Inbox, LoginError, OpenSession, SessionOpened};
+use mainstem_schemas::{Credentials, Secret};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Server, connection::Connection, connection::Identity, peers::Holder};
+use crate::{
+    Limits,
+    codec::{ConnAck, Connect, Fault, Reason, Version, connect, frame, reply::Ears},
+    normalize::publisher_hash,
+    session::{Options, Parked, Session, Terms},
+};
+
+/// Why a connection got no further than its greeting.
+enum Refused {
+    /// Nothing can be said to this peer.
+    Silently,
+    With(Version, Reason, &'static str),
+}
+
+impl From<Fault> for Refused {
+    fn from(_: Fault) -> Self {
+        Self::Silently
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    /// Reads the CONNECT and opens the session. `None` when the peer was refused, and told so.
+    pub(super) async fn greet(
+        server: Arc<Server>,
+        mut reader: R,
+        mut writer: W,
+        peer: SocketAddr,
+    ) -> Option<Self> {
+        let mut input = BytesMut::new();
+        let patience = Duration::from_millis(server.limits.connect_timeout_ms);
+        let greeting = read_connect(&mut reader, &mut input, &server.limits);
+        let greeting = match tokio::time::timeout(patience, greeting).await {
+            Ok(greeting) => greeting,
+            Err(_) => Err(Refused::Silently),
+        };
+        let opened = match greeting {
+            Ok(connect) => open(&server, connect, peer).await,
+            Err(refused) => Err(refused),
+        };
+        match opened {
+            Ok(opened) => Some(Self::begin(server, opened, reader, writer, input)),
+            Err(Refused::Silently) => None,
+            Err(Refused::With(version, reason, text)) => {
+                tracing::info!(%peer, ?reason, text, "an mqtt connection was refused");
+                let mut output = BytesMut::new();
+                ConnAck::refused(reason, text).encode(version, &mut output);
+                // A peer that does not take its refusal is gone, which is what we wanted.
+                let goodbye = Duration::from_millis(server.limits.goodbye_ms);
+                let _refused = tokio::time::timeout(goodbye, async {
+                    writer.write_all(&output).await?;
+                    writer.shutdown().await
+                })
+                .await;
+                None
+            }
+        }
+    }
+}
+
+async fn read_connect<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    input: &mut BytesMut,
+    limits: &Limits,
+) -> Result<Connect, Refused> {
+    let bytes_max = limits.connect_bytes_max.min(limits.packet_bytes_max) as usize;
+    let frame = loop {
+        if let Some(frame) = frame::next(input, bytes_max)? {
+            break frame;
+        }
+        if input.first().is_some_and(|first| *first != 0x10) {
+            return Err(Refused::Silently);
+        }
+        match reader.read_buf(input).await {
+            Ok(0) | Err(_) => return Err(Refused::Silently),
+            Ok(_) => {}
+        }
+    };
+    let connect = connect::decode(&frame).map_err(|(version, fault)| match version {
+        // Before MQTT 5 malformed bytes have no return code.
+        Some(version) if version == Version::V5 || fault.reason == Reason::UNSUPPORTED_VERSION => {
+            Refused::With(version, fault.reason, fault.text)
+        }
+        _ => Refused::Silently,
+    })?;
+    check(&connect)?;
+    Ok(connect)
+}
+
+fn check(connect: &Connect) -> Result<(), Refused> {
+    let refused = |reason, text| Err(Refused::With(connect.version, reason, text));
+    if connect.properties.auth_method.is_some() {
+        return refused(Reason::BAD_AUTH_METHOD, "no authentication method is offered");
+    }
+    let needs_id = match connect.version {
+        Version::V31 => true,
+        Version::V311 => !connect.clean,
+        Version::V5 => false,
+    };
+    if needs_id && connect.client_id.is_empty() {
+        // [MQTT-3.1.3-8]
+        return refused(Reason::CLIENT_ID_INVALID, "the client identifier is empty");
+    }
+    Ok(())
+}
+
+/// Everything a CONNECT led to.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    pub(super) inbox: Inbox,
+    pub(super) holder: Holder,
+    pub(super) connect: Connect,
+    pub(super) identity: Identity,
+    pub(super) session: Session,
+    pub(super) session_expiry_s: u32,
+    pub(super) found: SessionOpened,
+    pub(super) connack: ConnAck,
+    pub(super) ears: Ears,
+}
+
+async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Result<Opened, Refused> {
+    let version = connect.version;
+    let refused = |reason, text| Refused::With(version, reason, text);
+    let credentials = credentials(&connect, peer);
+    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| match error {
+        LoginError::BadCredentials => refused(Reason::BAD_CREDENTIALS, "wrong name or password"),
+        LoginError::LoopbackOnly => {
+            refused(Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
+        }
+        LoginError::NoNamespace => refused(Reason::NOT_AUTHORIZED, "no such namespace"),
+        LoginError::Closed => refused(Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    })?;
+    let assigned = connect.client_id.is_empty().then(|| format!("ms-{}", client.stamp().id));
+    let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
+    let namespace = client.principal().namespace.clone();
+    // Twice the time for farewells: the holder may need it for its socket and for its session.
+    let patience = Duration::from_millis(server.limits.goodbye_ms * 2);
+    let key = (namespace.clone(), client_id.clone());
+    let holder = server.peers.take(key, connect.clean, patience).await;
+    let limits = &server.limits;
+    let session_expiry_s = session_expiry_s(&connect, limits);
+    let in_flight_max = in_flight_max(&connect, limits);
+    let open = OpenSession {
+        id: client_id.clone(),
+        clean: connect.clean,
+        expiry_s: session_expiry_s,
+        limit: u32::from(in_flight_max),
+    };
+    let found = client.open_session(open).await;
+    let mut found =
+        found.map_err(|_| refused(Reason::SERVER_UNAVAILABLE, "the session cannot be opened"))?;
+    let keep_alive_s = keep_alive_s(connect.keep_alive_s, limits);
+    let terms = Terms {
+        version,
+        keep_alive_s,
+        session_expiry_s,
+        client_receive_max: in_flight_max,
+        receive_max: limits.receive_max,
+        topic_alias_max: limits.topic_alias_max,
+    };
+    let session = start_session(terms, &mut found);
+    let connack = connack(&connect, terms, assigned, found.present, limits);
+    let packet_bytes_max = connect.properties.packet_bytes_max;
+    let ears = Ears {
+        version,
+        packet_bytes_max: packet_bytes_max.map_or(usize::MAX, |max| max as usize),
+        wants_problem_info: connect.properties.wants_problem_info,
+    };
+    let publisher = publisher_hash(&namespace, &client_id);
+    let identity = Identity { namespace, client_id, publisher, peer };
+    Ok(Opened {
+        client,
+        inbox,
+        holder,
+        connect,
+        identity,
+        session,
+        session_expiry_s,
+        found,
+        connack,
+        ears,
+    })
+}
+
+/// The session, with what its last connection left under way.
+fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
+    let mut session = Session::new(terms, Duration::ZERO);
+    let parcel = found.parcel.take().filter(|_| found.present);
+    if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
+        session.resume(*parked);
+    }
+    session
+}
+
+fn connack(
+    connect: &Connect,
+    terms: Terms,
+    assigned_client_id: Option<String>,
+    session_present: bool,
+    limits: &Limits,
+) -> ConnAck {
+    let expiry_s = terms.session_expiry_s;
+    let keep_alive_s = terms.keep_alive_s;
+    ConnAck {
+        session_present,
+        session_expiry_s: (expiry_s != connect.properties.session_expiry_s).then_some(expiry_s),
+        receive_max: Some(limits.receive_max),
+        packet_bytes_max: Some(limits.packet_bytes_max),
+        assigned_client_id,
+        topic_alias_max: limits.topic_alias_max,
+        server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+        ..ConnAck::default()
+    }
+}
+
+/// A user name may begin with its namespace: `vhost:user`.
+fn credentials(connect: &Connect, peer: SocketAddr) -> Credentials {
+    let default = || "/".to_owned();
+    let password = connect.password.as_ref().map(|bytes| bytes.to_vec());
+    let Some(name) = &connect.username else {
+        let secret = match password {
+            None => Secret::Anonymous,
+            // MQTT 5 allows a password alone.
+            Some(password) => Secret::Password { user: String::new(), password },
+        };
+        return Credentials { namespace: default(), secret, peer };
+    };
+    let (namespace, user) = match name.as_str().split_once(':') {
+        Some((namespace, user)) if !namespace.is_empty() => (namespace.to_owned(), user),
+        Some((_, user)) => (default(), user),
+        None => (default(), name.as_str()),
+    };
+    let secret = Secret::Password { user: user.to_owned(), password: password.unwrap_or_default() };
+    Credentials { namespace, secret, peer }
+}
+
+fn session_expiry_s(connect: &Connect, limits: &Limits) -> u32 {
+    let wanted = match connect.version {
+        Version::V5 => connect.properties.session_expiry_s,
+        Version::V31 | Version::V311 if connect.clean => 0,
+        Version::V31 | Version::V311 => limits.v3_session_expiry_s,
+    };
+    wanted.min(limits.session_expiry_max_s)
+}
+
+fn in_flight_max(connect: &Connect, limits: &Limits) -> u16 {
+    match connect.version {
+        Version::V5 => connect.properties.receive_max.min(limits.in_flight_max),
+        Version::V31 | Version::V311 => limits.v3_in_flight_max,
+    }
+    .max(1)
+}
+
+fn keep_alive_s(wanted: u16, limits: &Limits) -> u16 {
+    match limits.keep_alive_max_s {
+        0 => wanted,
+        max if wanted == 0 => max,
+        max => wanted.min(max),
+    }
+}
+
+/// Which named queues a session consumes: kept with it as subscriptions to a filter that no
+/// publish reaches, because a queue's consumer lasts only as long as its connection.
+pub(super) fn queue_marks(found: &SessionOpened) -> Vec<(String, Options)> {
+    let marks = found.subscriptions.iter().filter_map(|subscription| {
+        let options = Options::unpack(subscription.subscribe.options);
+        let name = super::subscribing::marked_queue(&subscription.subscribe.filter)?;
+        options.queue.then_some((name, options))
+    });
+    marks.collect()
+}

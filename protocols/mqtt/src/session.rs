@@ -1,0 +1,200 @@
+//! What each packet means, given what was said before. Pure: packets and deliveries go in, a
+//! closed set of [`Effect`]s comes out; time is an argument.
+
+pub mod inbound;
+pub mod options;
+pub mod outbound;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use inbound::Inbound;
+pub use options::Options;
+pub use outbound::{Copy, DeliveryIds, InFlight, Outbound, Stage, SubscriptionIds};
+
+use crate::codec::{Ack, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
+use crate::codec::{Unsubscribe, Version};
+use inbound::Admission;
+use outbound::Progress;
+
+/// What a packet asks the connection to do, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hand it to the store, then call [`Session::stored`] with the answer.
+    Store(Publish),
+    Send(Reply),
+    /// Tell the broker that these deliveries are done.
+    Settle(DeliveryIds),
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    /// The client leaves in good order.
+    Leave {
+        publishes_will: bool,
+        session_expiry_s: Option<u32>,
+    },
+}
+
+/// What a session is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub version: Version,
+    /// The client's keep alive in seconds; 0 for none.
+    pub keep_alive_s: u16,
+    /// What the session's expiry was at CONNECT.
+    pub session_expiry_s: u32,
+    /// Messages above QoS 0 the client takes at a time.
+    pub client_receive_max: u16,
+    /// Messages above QoS 0 we take at a time.
+    pub receive_max: u16,
+    pub topic_alias_max: u16,
+}
+
+/// What a session leaves behind for its next connection.
+#[derive(Debug)]
+pub struct Parked {
+    pub flights: Vec<InFlight>,
+    /// Packet identifiers of QoS 2 messages that were stored and not released.
+    pub received: Vec<u16>,
+}
+
+/// The state of one connection's session.
+#[derive(Debug)]
+pub struct Session {
+    terms: Terms,
+    inbound: Inbound,
+    pub outbound: Outbound,
+    heard: Duration,
+}
+
+impl Session {
+    /// A session that starts at `now`, a time since any fixed moment.
+    #[must_use]
+    pub fn new(terms: Terms, now: Duration) -> Self {
+        let enforces = terms.version == Version::V5;
+        Self {
+            inbound: Inbound::new(terms.topic_alias_max, terms.receive_max, enforces),
+            outbound: Outbound::new(terms.client_receive_max),
+            terms,
+            heard: now,
+        }
+    }
+
+    /// Goes on where the session's last connection ended.
+    pub fn resume(&mut self, parked: Parked) {
+        self.inbound.resume(parked.received);
+        self.outbound.resume(parked.flights);
+    }
+
+    /// Ends the connection's part: what stays, and what was never sent.
+    #[must_use]
+    pub fn park(self) -> (Parked, Vec<Copy>) {
+        let received = self.inbound.park();
+        let (flights, unsent) = self.outbound.park();
+        (Parked { flights, received }, unsent)
+    }
+
+    /// Bytes came from the client. Any will do, so that a slow large packet does not count as
+    /// silence.
+    pub fn heard(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// When the client counts as lost: after one and a half times its keep alive
+    /// ([MQTT-3.1.2-22]). `None` when it asked for no such thing.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let keep_alive_ms = u64::from(self.terms.keep_alive_s) * 1500;
+        (keep_alive_ms > 0).then(|| self.heard + Duration::from_millis(keep_alive_ms))
+    }
+
+    /// Whether no more should be read until the store has answered.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.terms.version != Version::V5 && self.inbound.is_full()
+    }
+
+    /// What a packet means.
+    pub fn receive(&mut self, packet: Packet, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+        match packet {
+            Packet::Publish(publish) => self.publish(publish, effects)?,
+            Packet::PubAck(ack) => progress(self.outbound.puback(ack.packet_id), ack, effects),
+            Packet::PubRec(ack) => self.pubrec(ack, effects),
+            Packet::PubRel(ack) => {
+                let found = self.inbound.release(ack.packet_id);
+                let reason = if found { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
+                let packet_id = ack.packet_id;
+                effects.push(Effect::Send(Reply::PubComp { packet_id, reason }));
+            }
+            Packet::PubComp(ack) => progress(self.outbound.pubcomp(ack.packet_id), ack, effects),
+            Packet::Subscribe(subscribe) => effects.push(Effect::Subscribe(subscribe)),
+            Packet::Unsubscribe(unsubscribe) => effects.push(Effect::Unsubscribe(unsubscribe)),
+            Packet::PingReq => effects.push(Effect::Send(Reply::PingResp)),
+            Packet::Disconnect(farewell) => effects.push(self.disconnect(farewell)?),
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, mut publish: Publish, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+        self.inbound.expand_alias(&mut publish)?;
+        match self.inbound.admit(&publish)? {
+            Admission::New => effects.push(Effect::Store(publish)),
+            Admission::Repeated => {
+                let (packet_id, reason) = (publish.packet_id, Reason::SUCCESS);
+                effects.push(Effect::Send(Reply::PubRec { packet_id, reason, text: None }));
+            }
+            Admission::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn pubrec(&mut self, ack: Ack, effects: &mut Vec<Effect>) {
+        let step = self.outbound.pubrec(ack.packet_id, ack.reason);
+        if step == Progress::Unknown && !ack.reason.is_failure() {
+            let (packet_id, reason) = (ack.packet_id, Reason::PACKET_ID_NOT_FOUND);
+            effects.push(Effect::Send(Reply::PubRel { packet_id, reason }));
+        } else {
+            progress(step, ack, effects);
+        }
+    }
+
+    fn disconnect(&self, farewell: Disconnect) -> Result<Effect, Fault> {
+        if self.terms.session_expiry_s == 0 && farewell.session_expiry_s.is_some_and(|s| s > 0) {
+            return Err(Fault::protocol("a session that ends with its connection cannot be kept"));
+        }
+        // [MQTT-3.14.4-3]: only a DISCONNECT with success discards the will.
+        Ok(Effect::Leave {
+            publishes_will: farewell.reason != Reason::SUCCESS,
+            session_expiry_s: farewell.session_expiry_s,
+        })
+    }
+
+    /// The store answered for a message: the acknowledgement to send, if its QoS has one.
+    pub fn stored(
+        &mut self,
+        qos: Qos,
+        packet_id: u16,
+        reason: Reason,
+        text: Option<String>,
+    ) -> Option<Reply> {
+        self.inbound.stored(qos, packet_id, reason);
+        match qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce => Some(Reply::PubAck { packet_id, reason, text }),
+            Qos::ExactlyOnce => Some(Reply::PubRec { packet_id, reason, text }),
+        }
+    }
+}
+
+fn progress(step: Progress, ack: Ack, effects: &mut Vec<Effect>) {
+    match step {
+        Progress::Done(deliveries) if deliveries.is_empty() => {}
+        Progress::Done(deliveries) => effects.push(Effect::Settle(deliveries)),
+        Progress::Release => {
+            let (packet_id, reason) = (ack.packet_id, Reason::SUCCESS);
+            effects.push(Effect::Send(Reply::PubRel { packet_id, reason }));
+        }
+        Progress::Unknown => {}
+    }
+}

@@ -1,0 +1,212 @@
+//! The clients that are known: one session of the store for each client id, for as long as the
+//! client sends something.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use mainstem_broker::{Client, Inbox};
+use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Verdict};
+use tokio_util::sync::CancellationToken;
+
+use super::{Front, incoming::Peer};
+use crate::{
+    codec::{header::Caller, proto::Code, status::Fault},
+    session::settings::Settled,
+};
+
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Who a member is: the same client id with another key or in another namespace is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct MemberKey {
+    client_id: String,
+    namespace: String,
+    access_key: String,
+}
+
+/// All members.
+#[derive(Default)]
+pub(super) struct Members {
+    known: Mutex<HashMap<MemberKey, Arc<Member>>>,
+}
+
+/// One known client.
+pub(super) struct Member {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    inbox: Mutex<Inbox>,
+    settings: Mutex<Option<Settled>>,
+    /// What was signed last, and its signature, so that only a new one is verified again.
+    proof: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    seen: AtomicU64,
+    /// Deliveries that are kept for as long as the member, and until when.
+    kept: Mutex<HashMap<DeliveryId, UnixMillis>>,
+    /// Fires when the member said goodbye or was forgotten: its parked polls end.
+    pub(super) gone: CancellationToken,
+    pub(super) life: Arc<()>,
+}
+
+impl Member {
+    pub(super) fn settings(&self) -> MutexGuard<'_, Option<Settled>> {
+        self.settings.lock().expect("no holder of this lock panics")
+    }
+
+    /// Deliveries claimed for as long as the member lives, and when that ends nevertheless.
+    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<DeliveryId, UnixMillis>> {
+        self.kept.lock().expect("no holder of this lock panics")
+    }
+
+    fn touch(&self, now: UnixMillis) {
+        self.seen.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Takes what the store told: nothing of it is this protocol's to pass on.
+    fn drain(&self) {
+        let mut notices = Vec::new();
+        let mut inbox = self.inbox.lock().expect("no holder of this lock panics");
+        let mut context = Context::from_waker(Waker::noop());
+        // Ready or not, what was there is in `notices` now.
+        let _polled = pin!(self.client.recv(&mut inbox, &mut notices)).poll(&mut context);
+    }
+
+    fn overdue(&self, now: UnixMillis) -> Vec<DeliveryId> {
+        let mut kept = self.kept();
+        let overdue: Vec<_> =
+            kept.iter().filter(|(_, until)| until.reached(now)).map(|(id, _)| *id).collect();
+        for id in &overdue {
+            kept.remove(id);
+        }
+        overdue
+    }
+}
+
+impl Members {
+    /// Forgets everybody; what they had in hand is released.
+    pub(super) fn clear(&self) {
+        let members = std::mem::take(&mut *self.lock());
+        for member in members.into_values() {
+            member.gone.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MemberKey, Arc<Member>>> {
+        self.known.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Front {
+    /// The member that a request comes from, let in if it is new.
+    pub(super) async fn member(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        peer: Peer,
+    ) -> Result<Arc<Member>, Fault> {
+        let now = self.broker.now();
+        let key = key(caller, namespace);
+        let proof = match &caller.secret {
+            Secret::Signature { signed, mac, .. } => Some((signed.clone(), mac.clone())),
+            Secret::Anonymous | Secret::Password { .. } => None,
+        };
+        let known = self.members.lock().get(&key).cloned();
+        if let Some(member) = known.filter(|member| !member.gone.is_cancelled()) {
+            let same = *member.proof.lock().expect("no holder of this lock panics") == proof;
+            if !same {
+                // The store verifies who logs in; the session that comes with it is not needed.
+                self.broker.login(&self.credentials(caller, namespace, peer)).await?;
+                *member.proof.lock().expect("no holder of this lock panics") = proof;
+            }
+            member.touch(now);
+            return Ok(member);
+        }
+        if self.members.lock().len() >= self.limits.clients_max {
+            return Err(Fault::new(Code::TooManyRequests, "too many clients are connected"));
+        }
+        let login = self.broker.login(&self.credentials(caller, namespace, peer)).await;
+        let (client, inbox) = login?;
+        let member = Arc::new(Member {
+            client,
+            namespace: namespace.to_owned(),
+            inbox: Mutex::new(inbox),
+            settings: Mutex::new(None),
+            proof: Mutex::new(proof),
+            seen: AtomicU64::new(now.0),
+            kept: Mutex::default(),
+            gone: self.shutdown.child_token(),
+            life: Arc::new(()),
+        });
+        // Another request of the same client may have been quicker.
+        Ok(match self.members.lock().entry(key) {
+            Entry::Occupied(mut known) if known.get().gone.is_cancelled() => {
+                known.insert(member.clone());
+                member
+            }
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(free) => free.insert(member).clone(),
+        })
+    }
+
+    /// Forgets a member that says goodbye: its parked polls end, and what it had in hand is
+    /// released when the last of its requests has ended.
+    pub(super) fn leave(&self, caller: &Caller, namespace: &str) {
+        let member = self.members.lock().remove(&key(caller, namespace));
+        if let Some(member) = member {
+            member.gone.cancel();
+        }
+    }
+
+    fn credentials(&self, caller: &Caller, namespace: &str, peer: Peer) -> Credentials {
+        Credentials { namespace: namespace.to_owned(), secret: caller.secret.clone(), peer: peer.0 }
+    }
+}
+
+fn key(caller: &Caller, namespace: &str) -> MemberKey {
+    let access_key = match &caller.secret {
+        Secret::Signature { key, .. } => key.clone(),
+        Secret::Anonymous | Secret::Password { .. } => String::new(),
+    };
+    MemberKey { client_id: caller.client_id.clone(), namespace: namespace.to_owned(), access_key }
+}
+
+/// Forgets clients that have been silent for too long, and takes back what was kept too long.
+pub(super) async fn sweep(front: Front) {
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tick.tick().await;
+        let now = front.broker.now();
+        let members: Vec<_> = {
+            let mut known = front.members.lock();
+            known.retain(|_, member| {
+                let seen = UnixMillis(member.seen.load(Ordering::Relaxed));
+                // A request in progress has the member too, and counts as a sign of life.
+                let alive = now.since(seen) < front.limits.client_expiry_ms
+                    || Arc::strong_count(member) > 1;
+                if !alive {
+                    member.gone.cancel();
+                }
+                alive
+            });
+            known.values().cloned().collect()
+        };
+        for member in members {
+            member.drain();
+            let overdue = member.overdue(now);
+            if overdue.is_empty() {
+                continue;
+            }
+            let released = front.settle(&member, overdue, Verdict::Release).await;
+            if let Err(fault) = released {
+                tracing::warn!(error = fault.message, "cannot take back overdue deliveries");
+            }
+        }
+    }
+}

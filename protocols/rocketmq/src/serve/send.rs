@@ -1,0 +1,212 @@
+//! Sending: messages checked, made records, published in one batch, and answered when durable.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use mainstem_broker::{Publish, Published};
+use tonic::Request;
+
+use super::{
+    Front,
+    calls::{Call, name},
+    members::Member,
+};
+use crate::{
+    codec::{
+        names,
+        proto::{
+            Code, Message, MessageType, SendMessageRequest, SendMessageResponse, SendResultEntry,
+        },
+        status::{self, Fault},
+    },
+    normalize::{self, Arrival},
+};
+
+/// The topics known to exist, so that a send does not ask the store each time. A topic that was
+/// deleted meanwhile shows when it keeps nothing.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    /// By namespace and name; whether it has been sent messages with a message group.
+    known: Mutex<HashMap<(String, String), bool>>,
+}
+
+impl Topics {
+    pub(super) fn is_ordered(&self, namespace: &str, topic: &str) -> bool {
+        let key = (namespace.to_owned(), topic.to_owned());
+        self.lock().get(&key).is_some_and(|ordered| *ordered)
+    }
+
+    fn is_known(&self, namespace: &str, topic: &str) -> bool {
+        self.lock().contains_key(&(namespace.to_owned(), topic.to_owned()))
+    }
+
+    fn learn(&self, namespace: &str, topic: &str, ordered: bool, names_max: usize) {
+        let mut known = self.lock();
+        if known.len() >= names_max {
+            known.retain(|_, ordered| *ordered);
+        }
+        if known.len() < names_max {
+            *known.entry((namespace.to_owned(), topic.to_owned())).or_default() |= ordered;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), bool>> {
+        self.known.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Front {
+    pub(super) async fn on_send_message(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<SendMessageResponse, Fault> {
+        let first = request.get_ref().messages.first();
+        let call = self.call(&request, first.and_then(|message| message.topic.as_ref())).await?;
+        let messages = request.into_inner().messages;
+        let topic = self.check(&messages)?;
+        self.ensure_topic(&call.member, &topic).await?;
+        let ids: Vec<_> = messages.iter().map(message_id).collect();
+        let (batch, ordered) = self.records(&call, &topic, messages)?;
+        if ordered {
+            let namespace = &call.member.namespace;
+            self.topics.learn(namespace, &topic, true, self.limits.names_max);
+        }
+        let published = self.publish(&call.member, &topic, batch).await?;
+        let entries: Vec<_> = ids.into_iter().zip(published).map(entry).collect();
+        let overall = status::overall(entries.iter().map(|entry| entry.status.as_ref()));
+        Ok(SendMessageResponse { status: Some(overall), entries })
+    }
+
+    /// Checks a request whole: one bad message refuses it. Answers the topic of all.
+    fn check(&self, messages: &[Message]) -> Result<String, Fault> {
+        let corrupted = |why| Fault::new(Code::MessageCorrupted, why);
+        let first = messages.first().ok_or_else(|| corrupted("no message to send"))?;
+        let topic = name(first.topic.as_ref());
+        names::check_topic(topic, &self.limits)?;
+        if messages.iter().any(|message| name(message.topic.as_ref()) != topic) {
+            return Err(corrupted("the messages of one request have different topics"));
+        }
+        for message in messages {
+            names::check_message(message, &self.limits)?;
+            self.check_kind(message)?;
+        }
+        Ok(topic.to_owned())
+    }
+
+    /// Refuses what could only be kept by pretending.
+    fn check_kind(&self, message: &Message) -> Result<(), Fault> {
+        let Some(system) = &message.system_properties else { return Ok(()) };
+        let refuse = |code, why: &str| Err(Fault::new(code, why));
+        match names::message_type(system) {
+            MessageType::Transaction => {
+                refuse(Code::NotImplemented, "transactional messages are not available here")
+            }
+            MessageType::Lite => refuse(Code::Unsupported, "lite topics are not available here"),
+            MessageType::Delay => {
+                let at = system.delivery_timestamp.as_ref().and_then(normalize::millis);
+                let delay_ms = at.unwrap_or_default().since(self.broker.now());
+                match delay_ms {
+                    0 => Ok(()),
+                    ms if ms > self.limits.delay_ms_max => {
+                        refuse(Code::IllegalDeliveryTime, "the delivery time is too far ahead")
+                    }
+                    _ => refuse(Code::NotImplemented, "delayed messages are not available here"),
+                }
+            }
+            MessageType::Unspecified
+            | MessageType::Normal
+            | MessageType::Fifo
+            | MessageType::Priority => Ok(()),
+        }
+    }
+
+    /// The records of checked messages, and whether one of them has a message group.
+    fn records(
+        &self,
+        call: &Call,
+        topic: &str,
+        messages: Vec<Message>,
+    ) -> Result<(Vec<Publish>, bool), Fault> {
+        let mut batch = Vec::with_capacity(messages.len());
+        let mut ordered = false;
+        for mut message in messages {
+            if let Some(system) = &mut message.system_properties {
+                system.set_message_type(names::message_type(system));
+            }
+            let stamp = call.member.client.stamp();
+            let arrival = Arrival { namespace: &call.member.namespace, topic, stamp };
+            let record = normalize::record(message, arrival);
+            let record = record
+                .map_err(|error| Fault::new(Code::MessagePropertiesTooLarge, error.to_string()))?;
+            ordered |= record.partition() != 0;
+            batch.push(Publish::new(record));
+        }
+        Ok((batch, ordered))
+    }
+
+    /// Publishes to a topic and waits until that is durable. A topic that was deleted since it was
+    /// last seen is made again, rather than to drop what it would have kept.
+    pub(super) async fn publish(
+        &self,
+        member: &Member,
+        topic: &str,
+        batch: Vec<Publish>,
+    ) -> Result<Vec<Published>, Fault> {
+        let again = batch.clone();
+        let mut published = member.client.publish(batch).await?.await?;
+        let unkept =
+            |published: &Published| matches!(published, Published::Taken { offset: None, .. });
+        if published.iter().any(unkept) {
+            self.open_topic(member, topic).await?;
+            let lost = published.iter().zip(again).filter(|(published, _)| unkept(published));
+            let lost: Vec<_> = lost.map(|(_, publish)| publish).collect();
+            let mut second = member.client.publish(lost).await?.await?.into_iter();
+            for slot in published.iter_mut().filter(|published| unkept(published)) {
+                if let Some(published) = second.next() {
+                    *slot = published;
+                }
+            }
+        }
+        Ok(published)
+    }
+
+    /// Makes sure that a topic exists, or refuses when topics are not to be made on the way.
+    pub(super) async fn ensure_topic(&self, member: &Member, topic: &str) -> Result<(), Fault> {
+        if self.topics.is_known(&member.namespace, topic) {
+            return Ok(());
+        }
+        self.open_topic(member, topic).await
+    }
+
+    /// Asks the store for a topic.
+    pub(super) async fn open_topic(&self, member: &Member, topic: &str) -> Result<(), Fault> {
+        let create = self.limits.auto_create_topics;
+        member.client.open_topic(topic.to_owned(), create).await?;
+        self.topics.learn(&member.namespace, topic, false, self.limits.names_max);
+        Ok(())
+    }
+}
+
+fn message_id(message: &Message) -> String {
+    message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default()
+}
+
+fn entry((message_id, published): (String, Published)) -> SendResultEntry {
+    match published {
+        Published::Taken { offset, .. } => SendResultEntry {
+            status: Some(status::ok()),
+            // Clients compare the two, of every message.
+            transaction_id: message_id.clone(),
+            message_id,
+            offset: offset.and_then(|offset| i64::try_from(offset.0).ok()).unwrap_or_default(),
+            recall_handle: String::new(),
+        },
+        Published::Refused(refusal) => SendResultEntry {
+            status: Some(Fault::from(refusal).status()),
+            message_id,
+            ..SendResultEntry::default()
+        },
+    }
+}
