@@ -31,7 +31,8 @@ use serde_json::json;
 use tokio::{task, time};
 use tokio_stream::StreamExt;
 
-const CYCLES: u32 = 20;
+/// `CRASH_CYCLES` may ask for another number.
+const CYCLES: u64 = 20;
 /// Messages a publisher may have unconfirmed.
 const WINDOW: usize = 50;
 /// A publisher sends this many, then pauses this long: the crash is what is tested, not the rate.
@@ -70,8 +71,9 @@ impl Progress {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_confirmed_is_lost_over_twenty_kills() {
-    let seed = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = setting("CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let cycles = setting("CRASH_CYCLES").unwrap_or(CYCLES);
     println!("crash test: seed {seed} (repeat with CRASH_SEED={seed})");
     let mut random = fastrand::Rng::with_seed(seed);
     let clock = Deadline::seconds(600);
@@ -80,9 +82,10 @@ async fn nothing_confirmed_is_lost_over_twenty_kills() {
     let progress = Progress::default();
     let mut rocketmq = start_rocketmq(ports, &progress);
     declare_readers(ports).await;
+    rocketmq.send(&json!("go"));
     let amqp = task::spawn(publish_amqp(ports.amqp, progress.clone()));
     let mqtt = task::spawn(publish_mqtt(ports.mqtt, progress.clone()));
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let before = progress.all();
         if random.u32(..EARLY_KILLS) > 0 || cycle == 0 {
             await_progress(&mut rocketmq, &progress, &before).await;
@@ -98,7 +101,7 @@ async fn nothing_confirmed_is_lost_over_twenty_kills() {
     mqtt.await.unwrap();
     stop_rocketmq(&mut rocketmq, &progress);
     read_back(ports, &progress).await;
-    println!("crash test: {CYCLES} kills, {:.1?}", clock.elapsed());
+    println!("crash test: {cycles} kills, {:.1?}", clock.elapsed());
 }
 
 /// Reads what the publishers have confirmed until each of them is further than `before`.
@@ -401,7 +404,8 @@ impl Seen {
             let missing = self.missing(publisher);
             lost += missing.len();
             if !missing.is_empty() {
-                findings.push(format!("{reader}: of {publisher}, lost {missing:?}"));
+                let (count, first) = (missing.len(), missing[0]);
+                findings.push(format!("{reader}: of {publisher}, lost {count}, first {first}"));
             }
         }
         for (publisher, order) in &self.first_order {
