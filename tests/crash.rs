@@ -36,7 +36,7 @@ const CYCLES: u64 = 20;
 /// Messages a publisher may have unconfirmed.
 const WINDOW: usize = 50;
 /// A publisher sends this many, then pauses this long: the crash is what is tested, not the rate.
-const BURST: usize = 4;
+const BURST: usize = 8;
 const PACE: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(20);
 /// Long enough for gRPC's own back-off after a lost connection.
