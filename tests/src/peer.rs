@@ -42,7 +42,7 @@ impl Language {
                 let python = setting("MAINSTEM_PYTHON", "python/bin/python");
                 assert!(
                     python.is_file(),
-                    "no Python with the client packages at {}: `make test-clients` installs them, \
+                    "no Python with the client packages at {}: `make tools` installs them, \
                      or point MAINSTEM_PYTHON at one with pika, paho-mqtt and \
                      rocketmq-python-client",
                     python.display()
@@ -55,7 +55,7 @@ impl Language {
                 let modules = setting("MAINSTEM_NODE_MODULES", "npm/node_modules");
                 assert!(
                     modules.join("rocketmq-client-nodejs").is_dir(),
-                    "no Node client packages in {}: `make test-clients` installs them, or point \
+                    "no Node client packages in {}: `make tools` installs them, or point \
                      MAINSTEM_NODE_MODULES at a node_modules with amqplib, mqtt and \
                      rocketmq-client-nodejs",
                     modules.display()
