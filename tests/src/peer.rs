@@ -52,7 +52,7 @@ impl Language {
                 command
             }
             Self::Node => {
-                let modules = setting("MAINSTEM_NODE_MODULES", "npm/node_modules");
+                let modules = setting("MAINSTEM_NODE_MODULES", "node/node_modules");
                 assert!(
                     modules.join("rocketmq-client-nodejs").is_dir(),
                     "no Node client packages in {}: `make tools` installs them, or point \
