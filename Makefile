@@ -48,8 +48,8 @@ golden: setup ## rewrite the inline snapshots; then read the diff
 fuzz: setup ## each fuzz target for SECONDS_EACH
 	. $(MAINSTEM_TOOLS)/build.env && tests/fuzz/run.sh $(SECONDS_EACH)
 
-bench: setup ## measure Mainstem and its peers side by side
-	$(CARGO) run --release --locked -p mainstem-benches
+bench: build ## measure Mainstem and its peers side by side
+	$(CARGO) run --release --locked -p mainstem-benches -- compare --out benches/RESULTS.md
 
 doc: setup ## the API pages, warnings denied
 	RUSTDOCFLAGS="-D warnings"; export RUSTDOCFLAGS; $(CARGO) doc $(TESTED) --no-deps

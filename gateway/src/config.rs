@@ -178,7 +178,9 @@ impl Config {
     }
 
     /// Refuses values whose type is right and whose meaning is not.
-    fn checked(self) -> Result<Self, ConfigError> {
+    fn checked(mut self) -> Result<Self, ConfigError> {
+        // TOML cannot say "none"; the file says it with an empty text.
+        self.rocketmq.advertised_address.take_if(|address| address.is_empty());
         let wrong = |key: &str, reason: &str| {
             Err(ConfigError::Meaning { key: key.to_owned(), reason: reason.to_owned() })
         };

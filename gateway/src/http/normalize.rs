@@ -80,7 +80,7 @@ pub fn view(record: &Record) -> View {
         }
     }
     let given = |required: &&str| view.event.iter().any(|(n, v)| n == *required && !v.is_empty());
-    if !EVENT_REQUIRED.iter().all(|required| given(required)) {
+    if !EVENT_REQUIRED.iter().all(given) {
         view.event.clear();
     }
     for (name, value) in &view.event {

@@ -21,6 +21,7 @@ mod publish;
 mod topology;
 mod unsettled;
 
+pub(crate) use basic::DIRECT_REPLY;
 pub use basic::Handing;
 pub use effect::{Answer, Answered, Ask, Content, Effect, Login, Request, Then, Ticket};
 pub use fault::{Code, Fault};

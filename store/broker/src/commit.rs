@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::{
     command::{ClientId, Command, Published, Reply},
-    config::{Config, Durability},
+    config::Config,
     entry::Entry,
     inbox::Notice,
     member::{Consumer, Member},
@@ -40,12 +40,12 @@ mod members;
 mod publish;
 mod sessions;
 mod settle;
+mod ship;
+mod timers;
 mod topics;
 
 /// Commands taken in one turn; more wait for the next one.
 const COMMANDS_PER_TURN: usize = 1024;
-/// How long what nobody was promised (settlements above all) may stay unsynced.
-const LAZY_SYNC_MS: u64 = 1000;
 /// How often expiries, retention and space are looked at.
 const TICK_MS: u64 = 1000;
 
@@ -67,6 +67,8 @@ pub(crate) enum Timer {
     },
     /// What was written without a sync is synced now, if nothing did it since.
     Sync,
+    /// What was held back is written now.
+    Ship,
     Tick,
 }
 
@@ -132,6 +134,8 @@ pub(crate) struct Commit {
     /// Something was written and not synced, and [`Timer::Sync`] is set.
     is_unsynced: bool,
     sync_due: bool,
+    /// Since when the open batch waits with nothing but settlements in it.
+    held_since: Option<UnixMillis>,
     stopping: Option<Reply<()>>,
     counts: Counts,
     scratch: Vec<u8>,
@@ -192,6 +196,7 @@ impl Commit {
             flushed: written,
             is_unsynced: false,
             sync_due: false,
+            held_since: None,
             stopping: None,
             counts: Counts::default(),
             scratch: Vec::new(),
@@ -438,204 +443,12 @@ impl Commit {
         self.planner.end() == self.written
     }
 
-    /// Hands the open batch to the disk, if it is free and there is one.
-    fn ship(&mut self) -> Result<(), Fatal> {
-        if self.writing.is_some() {
-            return Ok(());
-        }
-        self.begin_checkpoint();
-        if self.planner_is_empty() && !self.sync_due {
-            // Nothing was planned, so what was promised holds already.
-            let waiting = mem::take(&mut self.open);
-            self.keep_promises(waiting);
-            return Ok(());
-        }
-        let batch = self.planner.finish();
-        let waiting = mem::take(&mut self.open);
-        let (promised, delay_ms) = match self.config.durability {
-            Durability::Fsync => (waiting.needs_sync, Some(LAZY_SYNC_MS)),
-            Durability::Interval { ms } => (false, Some(ms)),
-            Durability::None => (false, None),
-        };
-        let sync = promised || self.sync_due || self.checkpoint.is_some();
-        self.sync_due = false;
-        if sync {
-            self.is_unsynced = false;
-        } else if let (false, Some(ms)) = (self.is_unsynced, delay_ms) {
-            self.is_unsynced = true;
-            self.set_timer(self.now.plus(ms), Timer::Sync);
-        }
-        self.writing = Some(waiting);
-        self.jobs.send(Job::Write { batch, sync }).map_err(|_| Fatal::WriterGone)
-    }
-
-    fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
-        match done {
-            Done::Failed(error) => return Err(error.into()),
-            Done::Space { is_full } => self.set_full(is_full),
-            Done::Closed => {}
-            Done::Written { end, synced } => {
-                self.written = end;
-                if synced {
-                    self.planner.begin(end);
-                    self.end_checkpoint(end)?;
-                }
-                if let Some(waiting) = self.writing.take() {
-                    self.keep_promises(waiting);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn keep_promises(&mut self, waiting: Waiting) {
-        for (reply, published) in waiting.published {
-            send(reply, published);
-        }
-        for reply in waiting.replies {
-            reply();
-        }
-        for queue in waiting.touched {
-            self.touch(queue);
-        }
-    }
-
-    fn set_full(&mut self, is_full: bool) {
-        if is_full == self.is_full {
-            return;
-        }
-        self.is_full = is_full;
-        let word = if is_full { "refused" } else { "taken again" };
-        tracing::warn!(event = "disk_space", is_full, "the disk is low; publishes are {word}");
-        let clients: Vec<ClientId> = self.members.keys().copied().collect();
-        for client in clients {
-            self.notify(client, if is_full { Notice::Blocked } else { Notice::Unblocked });
-        }
-    }
-
-    /// Prepares a checkpoint when enough was logged or somebody asked. It is committed to the
-    /// index when the log is synced up to it, so that the index never knows more than the log.
-    fn begin_checkpoint(&mut self) {
-        let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
-        let is_due = grown >= self.config.checkpoint_bytes || !self.checkpoint_wanted.is_empty();
-        if self.checkpoint.is_some() || !is_due {
-            return;
-        }
-        if self.planner_is_empty() {
-            // Nothing new: what is down is what the checkpoint says. An empty settlement makes
-            // the batch that carries the sync.
-            self.log_lazily(Entry::Settle(Vec::new()));
-        }
-        let applied = self.planner.end();
-        self.checkpointed = applied;
-        let prepared = self.state.prepare_checkpoint(applied);
-        self.checkpoint = Some((prepared, mem::take(&mut self.checkpoint_wanted)));
-    }
-
-    fn end_checkpoint(&mut self, synced: Position) -> Result<(), Fatal> {
-        let ready = self.checkpoint.as_ref().is_some_and(|(at, _)| at.applied <= synced);
-        if !ready {
-            return Ok(());
-        }
-        let Some((checkpoint, replies)) = self.checkpoint.take() else { return Ok(()) };
-        let applied = checkpoint.applied;
-        self.state.commit_checkpoint(checkpoint)?;
-        for reply in replies {
-            send(reply, self.state.index.state_hash()?);
-        }
-        if applied.0.saturating_sub(self.flushed.0) >= self.config.checkpoint_bytes * 4 {
-            self.flushed = applied;
-            let index = self.state.index.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = index.flush() {
-                    tracing::error!(event = "index_flush_failed", "{error}");
-                }
-            });
-        }
-        Ok(())
-    }
-
-    fn next_timer(&self) -> UnixMillis {
-        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
-    }
-
-    fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
-        self.timers.push(Reverse((at, timer)));
-    }
-
-    fn fire_timers(&mut self) -> Result<(), Fatal> {
-        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
-            if at > self.now {
-                break;
-            }
-            self.timers.pop();
-            match timer {
-                Timer::Lease { queue, cursor, offset, epoch } => {
-                    self.end_lease(queue, cursor, offset, epoch);
-                }
-                Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
-                Timer::Sync => self.sync_due = self.is_unsynced,
-                Timer::Tick => self.tick()?,
-            }
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self) -> Result<(), Fatal> {
-        self.set_timer(self.now.plus(TICK_MS), Timer::Tick);
-        self.end_sessions();
-        self.trim_topics()?;
-        self.export_counts();
-        if self.is_full && self.writing.is_none() {
-            self.jobs.send(Job::CheckSpace).map_err(|_| Fatal::WriterGone)?;
-        }
-        Ok(())
-    }
-
-    fn export_counts(&mut self) {
-        let counts = mem::take(&mut self.counts);
-        metrics::counter!("mainstem_published_total").increment(counts.published);
-        metrics::counter!("mainstem_delivered_total").increment(counts.delivered);
-        metrics::counter!("mainstem_settled_total").increment(counts.settled);
-        metrics::counter!("mainstem_expired_total").increment(counts.expired);
-        metrics::counter!("mainstem_unroutable_total").increment(counts.unroutable);
-        metrics::counter!("mainstem_dropped_total", "reason" => "slow_reader")
-            .increment(counts.dropped);
-        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        let gauge = |value: u64| value as f64;
-        metrics::gauge!("mainstem_log_end_bytes").set(gauge(self.planner.end().0));
-        metrics::gauge!("mainstem_connections").set(gauge(self.members.len() as u64));
-        metrics::gauge!("mainstem_queues").set(gauge(self.state.queues.len() as u64));
-    }
-
     fn begin_stop(&mut self, reply: Reply<()>) {
         let clients: Vec<ClientId> = self.members.keys().copied().collect();
         for client in clients {
             self.notify(client, Notice::Closing);
         }
         self.stopping = Some(reply);
-    }
-
-    /// Everything is down: write the index, say the log's last word.
-    async fn close(
-        mut self,
-        done: &mut mpsc::Receiver<Done>,
-    ) -> Result<Option<Reply<()>>, Fatal> {
-        while self.writing.is_some() || !self.planner_is_empty() {
-            self.ship()?;
-            self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
-        }
-        let applied = self.planner.end();
-        let checkpoint = self.state.prepare_checkpoint(applied);
-        let planner = Box::new(self.planner);
-        self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
-        match done.recv().await.ok_or(Fatal::WriterGone)? {
-            Done::Failed(error) => return Err(error.into()),
-            Done::Written { .. } | Done::Space { .. } | Done::Closed => {}
-        }
-        self.state.commit_checkpoint(checkpoint)?;
-        self.state.index.flush()?;
-        Ok(self.stopping)
     }
 
     /// Appends a notice for a client, to be sent at the end of the turn.

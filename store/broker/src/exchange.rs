@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     command::{ExchangeDef, ExchangeKind},
     error::Refusal,
-    trie::{Trie, key_pattern},
+    trie::{Trie, key_pattern, key_words},
 };
 
 /// Queues found for one publish. One may stand there more than once; the caller sorts that out once
@@ -184,7 +184,7 @@ impl Exchange {
         match &self.rule {
             Rule::Direct(keys) => keys.get(key).into_iter().flatten().for_each(found),
             Rule::Fanout(all) => all.iter().for_each(found),
-            Rule::Topic(trie) => trie.find(key.split(|byte| *byte == b'.'), false, found),
+            Rule::Topic(trie) => trie.find(key_words(key), false, found),
             Rule::Headers(rules) if rules.is_empty() => {}
             Rule::Headers(rules) => {
                 let headers = headers();

@@ -1,5 +1,7 @@
 //! The store through its one door: what is confirmed is kept, routed and delivered by the rules.
 
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -224,42 +226,30 @@ async fn an_index_built_from_the_log_equals_the_one_that_ran() {
     retained.flags = flags::DURABLE | flags::RETAIN;
     publish(&client, retained.encode().unwrap()).await;
     consume(&client, "a", 200).await;
-    let deliveries = take(&client, &mut inbox, 220).await;
+    let deliveries = take(&client, &mut inbox, 210).await;
     let some: Vec<Delivery> = deliveries.into_iter().step_by(3).collect();
     settle(&client, &some, Verdict::Accept).await;
     let claim = Claim::Lease { ms: 60_000 };
     let fetched = client.fetch(Fetch { group, max: 7, claim, wait_ms: 1000 }).await.unwrap();
     settle(&client, &fetched, Verdict::Accept).await;
     client.delete_queue("gone".to_owned(), false, false).await.unwrap();
-    let hash = broker.checkpoint().await.unwrap();
     broker.stop().await;
     drop((client, inbox, broker));
 
-    let stopped = hash_after_opening(&dir).await;
-    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
-    let rebuilt = hash_after_opening(&dir).await;
-    assert_ne!(hash, 0);
-    assert_eq!(stopped, rebuilt);
+    // A copy without an index has only the log to go by.
+    let copy = TempDir::new().unwrap();
+    std::fs::create_dir(copy.path().join("log")).unwrap();
+    for file in std::fs::read_dir(dir.path().join("log")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join("log").join(file.file_name())).unwrap();
+    }
+    assert_eq!(hash(&dir).await, hash(&copy).await);
 }
 
-/// Opens and stops the store; the checkpoint in between brings index and log to one position.
-async fn hash_after_opening(dir: &TempDir) -> u64 {
+/// The hash of a store's index, brought to the end of its log.
+async fn hash(dir: &TempDir) -> u64 {
     let broker = open(dir);
-    // The hash covers the position, which grows with every opening, so it is taken from the
-    // queues as they are read back.
-    let (client, mut inbox) = login(&broker).await;
-    let mut seen = Vec::new();
-    for queue in ["a", "b"] {
-        let stats = declare(&client, queue, true).await;
-        seen.push((stats.ready, stats.unsettled));
-    }
-    consume(&client, "a", 0).await;
-    let expected = usize::try_from(seen[0].0).unwrap();
-    let bodies = bodies(&take(&client, &mut inbox, expected).await);
-    let mut hash = 0_u64;
-    for byte in format!("{seen:?}{bodies:?}").bytes() {
-        hash = hash.wrapping_mul(31).wrapping_add(u64::from(byte));
-    }
+    let hash = broker.checkpoint().await.unwrap();
     broker.stop().await;
     hash
 }

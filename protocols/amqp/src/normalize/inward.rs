@@ -10,7 +10,7 @@ use rustc_hash::FxHasher;
 use super::header;
 use crate::{
     codec::{Properties, table},
-    session::{Code, Content, Fault},
+    session::{Code, Content, DIRECT_REPLY, Fault},
 };
 
 /// RabbitMQ's longest time to live, in milliseconds.
@@ -49,8 +49,16 @@ pub fn record(
     };
     let address = Address::amqp(content.exchange.clone(), content.routing_key.clone());
     let durable = properties.delivery_mode == Some(2);
-    let without_bcc = routing.has_bcc.then(|| strip_bcc(&properties));
-    let native = without_bcc.as_deref().unwrap_or(raw);
+    let is_direct = properties.reply_to == Some(DIRECT_REPLY.as_bytes());
+    if is_direct && content.reply_queue.is_none() {
+        let text = "fast reply consumer does not exist";
+        return Err(Fault::new(Code::PreconditionFailed, text));
+    }
+    let changed = (routing.has_bcc || is_direct).then(|| {
+        let reply_to = if is_direct { content.reply_queue.as_deref() } else { properties.reply_to };
+        rewrite(&Properties { reply_to, ..properties })
+    });
+    let native = changed.as_deref().unwrap_or(raw);
     let mut draft = RecordDraft::new(&address, namespace, native, &content.body);
     draft.flags = if durable { flags::DURABLE } else { 0 };
     draft.qos = u8::from(durable);
@@ -104,7 +112,7 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
 }
 
 /// The properties without the header that only its sender may know.
-fn strip_bcc(properties: &Properties<'_>) -> BytesMut {
+fn rewrite(properties: &Properties<'_>) -> BytesMut {
     let headers = properties.headers.unwrap_or_default();
     let mut out = BytesMut::with_capacity(headers.len() + 64);
     properties.put_with(&mut out, |out| {

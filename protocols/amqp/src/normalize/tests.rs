@@ -37,6 +37,7 @@ fn publish(
         routing_key: "eu.new".into(),
         properties: encoded(properties, headers),
         body: "body".into(),
+        reply_queue: None,
     };
     record(&content, Stamp { now: NOW, id: RecordId([7; 16]) }, "/", "guest")
 }
@@ -133,6 +134,25 @@ fn a_foreign_user_id_is_a_406_trap_9() {
 }
 
 #[test]
+fn a_direct_reply_carries_the_consumers_own_name() {
+    let properties =
+        Properties { reply_to: Some(b"amq.rabbitmq.reply-to"), ..Properties::default() };
+    let expected = "PRECONDITION_FAILED - fast reply consumer does not exist";
+    assert_eq!(refused(&properties, &[]), expected);
+    let content = Content {
+        exchange: Bytes::new(),
+        routing_key: "rpc".into(),
+        properties: encoded(&properties, &[]),
+        body: Bytes::new(),
+        reply_queue: Some("amq.rabbitmq.reply-to.x".into()),
+    };
+    let stamp = Stamp { now: NOW, id: RecordId::default() };
+    let kept = record(&content, stamp, "/", "guest").unwrap().record;
+    let properties = Properties { reply_to: Some(b"amq.rabbitmq.reply-to.x"), ..properties };
+    assert_eq!(kept.native(), encoded(&properties, &[]));
+}
+
+#[test]
 fn headers_drive_delay_and_partition() {
     let headers = [("x-delay", Value::Int(1500)), ("x-partition-key", text("k"))];
     let record = kept(&Properties::default(), &headers);
@@ -148,6 +168,7 @@ fn a_malformed_table_is_a_syntax_error() {
         routing_key: Bytes::new(),
         properties: Bytes::from_static(b"\x20\x00\x00\x00\x00\x03\x01kQ"),
         body: Bytes::new(),
+        reply_queue: None,
     };
     let stamp = Stamp { now: NOW, id: RecordId::default() };
     let fault = record(&content, stamp, "/", "guest").unwrap_err();

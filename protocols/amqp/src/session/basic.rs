@@ -1,17 +1,23 @@
 //! Consuming: consumers, single gets, credit, deliveries.
 
 use bytes::Bytes;
-use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Source, Start};
+use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Retention, Source, Start};
 use mainstem_schemas::{
-    ConsumerId, DeliveryId, Offset, Settlement, Table, UnixMillis, Value, Verdict,
+    ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
 };
 
 use super::{
     Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
+    channel::DirectReply,
     effect::Wish,
     topology::{count, is_stream, name_of},
 };
 use crate::codec::{Reply, method::BasicConsume, table};
+
+/// What a client names to get replies without declaring a queue, and what our names for such
+/// queues begin with.
+pub(crate) const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+pub(super) const DIRECT_REPLY_PREFIX: &str = "amq.rabbitmq.reply-to.";
 
 /// Where a delivery goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,9 @@ impl Session {
             let text = format!("attempt to reuse consumer tag '{tag}'");
             return Err(Fault::new(Code::NotAllowed, text));
         }
+        if queue == DIRECT_REPLY {
+            return self.consume_replies(channel, consumer_tag, method.no_ack, method.no_wait);
+        }
         let arguments = table::parse(&method.arguments)
             .map_err(|_| Fault::malformed("the table of consumer arguments"))?;
         let wish = Wish {
@@ -78,6 +87,50 @@ impl Session {
             start: stream_start(&arguments, self.now)?,
         };
         Ok(Ask { channel, request: Request::FindQueue(queue), then: Then::Consume(wish) })
+    }
+
+    /// Direct replies: a queue of the consumer's own, whose name stands in its requests in place
+    /// of [`DIRECT_REPLY`].
+    fn consume_replies(
+        &mut self,
+        channel: u16,
+        consumer_tag: Bytes,
+        no_ack: bool,
+        no_wait: bool,
+    ) -> Result<Ask, Fault> {
+        let refuse = |text: &str| Err(Fault::new(Code::PreconditionFailed, text));
+        if !no_ack {
+            return refuse("reply consumer cannot acknowledge");
+        }
+        let queue = self.random_name(DIRECT_REPLY_PREFIX);
+        let Some(open) = self.channels.get_mut(&channel) else {
+            return refuse("the channel is closed");
+        };
+        if open.direct_reply.is_some() {
+            return refuse("reply consumer already set");
+        }
+        let direct_reply =
+            DirectReply { queue: queue.clone().into(), consumer_tag: consumer_tag.clone() };
+        open.direct_reply = Some(direct_reply);
+        let def = QueueDef {
+            id: QueueId::default(),
+            name: queue.clone(),
+            durable: false,
+            exclusive: true,
+            auto_delete: true,
+            retention: Retention::Unsettled,
+            arguments: Table::new(),
+        };
+        let wish = Wish {
+            queue,
+            consumer_tag,
+            no_ack,
+            exclusive: false,
+            no_wait,
+            priority: 0,
+            start: Start::Next,
+        };
+        Ok(Ask { channel, request: Request::DeclareQueue(def), then: Then::Consume(wish) })
     }
 
     /// The queue is there: how to read it depends on what it keeps.
@@ -171,6 +224,9 @@ impl Session {
         let Some(open) = self.channels.get_mut(&channel) else { return };
         if let Some(consumer) = open.consumers.remove(&consumer_tag) {
             self.readers.remove(&consumer);
+        }
+        if open.direct_reply.as_ref().is_some_and(|direct| direct.consumer_tag == consumer_tag) {
+            open.direct_reply = None;
         }
         if !no_wait {
             effects.push_back(Effect::Write { channel, reply: Reply::CancelOk { consumer_tag } });

@@ -39,6 +39,14 @@ pub(crate) struct Channel {
     pub(crate) last_queue: Option<String>,
     /// The queue last got from, known to be no stream.
     pub(crate) got_from: Option<String>,
+    pub(crate) direct_reply: Option<DirectReply>,
+}
+
+/// A consumer of direct replies: its own queue, under a name that only its requests carry.
+#[derive(Debug)]
+pub(crate) struct DirectReply {
+    pub(crate) queue: Bytes,
+    pub(crate) consumer_tag: Bytes,
 }
 
 /// What a publish on the channel promises.
@@ -89,6 +97,7 @@ impl Channel {
             consumers: FxHashMap::default(),
             last_queue: None,
             got_from: None,
+            direct_reply: None,
         }
     }
 
@@ -114,7 +123,7 @@ impl Channel {
         }
         let properties = header.properties;
         if size == 0 {
-            return Ok(Some(finish(publish, properties, Bytes::new())));
+            return Ok(Some(self.finish(publish, properties, Bytes::new())));
         }
         let body = Body::Whole(Bytes::new());
         self.incoming = Incoming::Body { publish, properties, missing: size, body };
@@ -158,7 +167,23 @@ impl Channel {
             Body::Whole(whole) => whole,
             Body::Parts(parts) => parts.freeze(),
         };
-        Ok(Some(finish(publish, properties, body)))
+        Ok(Some(self.finish(publish, properties, body)))
+    }
+
+    fn finish(
+        &self,
+        publish: BasicPublish,
+        properties: Bytes,
+        body: Bytes,
+    ) -> (BasicPublish, Content) {
+        let content = Content {
+            exchange: publish.exchange.clone(),
+            routing_key: publish.routing_key.clone(),
+            properties,
+            body,
+            reply_queue: self.direct_reply.as_ref().map(|direct| direct.queue.clone()),
+        };
+        (publish, content)
     }
 
     /// A method came: none may come inside a content.
@@ -175,16 +200,6 @@ impl Channel {
         self.last_tag += 1;
         self.last_tag
     }
-}
-
-fn finish(publish: BasicPublish, properties: Bytes, body: Bytes) -> (BasicPublish, Content) {
-    let content = Content {
-        exchange: publish.exchange.clone(),
-        routing_key: publish.routing_key.clone(),
-        properties,
-        body,
-    };
-    (publish, content)
 }
 
 fn unexpected(expected: &str, other_than: &str) -> Fault {

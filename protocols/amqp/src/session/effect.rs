@@ -91,6 +91,8 @@ pub struct Content {
     /// Property flags and fields, verbatim.
     pub properties: Bytes,
     pub body: Bytes,
+    /// The queue that "reply to me directly" stands for on its channel.
+    pub reply_queue: Option<Bytes>,
 }
 
 /// A question to the store, and what its answer is for.

@@ -5,10 +5,6 @@ use mainstem_schemas::{Table, Value};
 
 use super::{Code, Fault, topology::text};
 
-/// The delayed-message plugin's exchange type, and the argument with its routing rule.
-pub(super) const DELAYED_KIND: &str = "x-delayed-message";
-pub(super) const DELAYED_RULE: &str = "x-delayed-type";
-
 const QUEUE_TYPE: &str = "x-queue-type";
 
 /// The arguments that count; others may differ.
@@ -94,7 +90,7 @@ pub(super) fn exchange(
     vhost: &str,
 ) -> Result<(), Fault> {
     let resource = format!("exchange '{}' in vhost '{vhost}'", wanted.name);
-    same("type", &resource, kind_name(wanted), kind_name(found))?;
+    same("type", &resource, kind_name(wanted.kind), kind_name(found.kind))?;
     same_flag("durable", &resource, wanted.durable, found.durable)?;
     same_flag("auto_delete", &resource, wanted.auto_delete, found.auto_delete)?;
     same_flag("internal", &resource, wanted.internal, found.internal)?;
@@ -118,11 +114,8 @@ pub(super) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<
     Ok(())
 }
 
-fn kind_name(def: &ExchangeDef) -> &'static str {
-    if text(&def.arguments, DELAYED_RULE).is_some() {
-        return DELAYED_KIND;
-    }
-    match def.kind {
+fn kind_name(kind: ExchangeKind) -> &'static str {
+    match kind {
         ExchangeKind::Direct => "direct",
         ExchangeKind::Fanout => "fanout",
         ExchangeKind::Topic => "topic",

@@ -14,7 +14,7 @@ use crate::{
 const FRAME_MIN: u32 = 4096;
 
 /// What RabbitMQ can do and we can too, by its own names.
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
     "basic.nack",
@@ -23,6 +23,7 @@ const CAPABILITIES: [&str; 8] = [
     "consumer_priorities",
     "authentication_failure_close",
     "per_consumer_qos",
+    "direct_reply_to",
 ];
 
 /// connection.start

@@ -7,7 +7,8 @@ use mainstem_broker::{
 use mainstem_schemas::{QueueId, Table, Value};
 
 use super::{
-    Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then, equivalence,
+    Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then,
+    basic::DIRECT_REPLY_PREFIX, equivalence,
 };
 use crate::codec::{
     Method, Reply,
@@ -80,7 +81,7 @@ impl Session {
             return Ok((Request::FindExchange(name), then));
         }
         let arguments = arguments(&declare.arguments)?;
-        let kind = exchange_kind(&declare.kind, &arguments)?;
+        let kind = exchange_kind(&declare.kind)?;
         let def = ExchangeDef {
             name: name.clone(),
             kind,
@@ -188,8 +189,16 @@ impl Session {
         effects: &mut Effects,
     ) -> Result<Option<Ask>, Fault> {
         let reserved = matches!(&then, Then::QueueDeclared { reserved: true, .. });
+        let is_passive = matches!(&then, Then::QueueDeclared { wanted: None, .. });
         let answer = match answer {
             Ok(answer) => answer,
+            // A server may look whether the one who asked is still there.
+            Err(Refusal::Locked(name)) if is_passive && name.starts_with(DIRECT_REPLY_PREFIX) => {
+                let reply =
+                    Reply::QueueDeclareOk { queue: name, message_count: 0, consumer_count: 1 };
+                effects.push_back(Effect::Write { channel, reply });
+                return Ok(None);
+            }
             Err(Refusal::NoQueue(name)) if reserved => {
                 return Err(Fault::reserved("queue", &name));
             }
@@ -347,30 +356,16 @@ fn arguments(table: &Bytes) -> Result<Table, Fault> {
     table::parse(table).map_err(|_| Fault::malformed("the table of arguments"))
 }
 
-/// The routing rule a type names. `x-delayed-message` routes as its argument says: every exchange
-/// honours `x-delay` here.
-fn exchange_kind(given: &[u8], arguments: &Table) -> Result<ExchangeKind, Fault> {
-    let given = String::from_utf8_lossy(given);
-    let rule = if given == equivalence::DELAYED_KIND {
-        let found = arguments.iter().find(|(name, _)| name == equivalence::DELAYED_RULE);
-        found.and_then(|(_, value)| value.as_text()).ok_or_else(|| {
-            let text = format!(
-                "Invalid argument, '{}' must be an existing exchange type",
-                equivalence::DELAYED_RULE
-            );
-            Fault::new(Code::PreconditionFailed, text)
-        })?
-    } else {
-        &given
-    };
-    Ok(match rule {
-        "direct" => ExchangeKind::Direct,
-        "fanout" => ExchangeKind::Fanout,
-        "topic" => ExchangeKind::Topic,
-        "headers" => ExchangeKind::Headers,
+/// The routing rule a type names.
+fn exchange_kind(given: &[u8]) -> Result<ExchangeKind, Fault> {
+    Ok(match given {
+        b"direct" => ExchangeKind::Direct,
+        b"fanout" => ExchangeKind::Fanout,
+        b"topic" => ExchangeKind::Topic,
+        b"headers" => ExchangeKind::Headers,
         _ => {
             // Hard 503 in RabbitMQ 3, soft 406 in 4; the mild one suits clients of both.
-            let text = format!("unknown exchange type '{rule}'");
+            let text = format!("unknown exchange type '{}'", String::from_utf8_lossy(given));
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
     })

@@ -85,9 +85,9 @@ impl Commit {
             while low < high {
                 let middle = low + (high - low) / 2;
                 if is_old(queue.entries.get(middle, index)?) {
-                    low = middle + 1
+                    low = middle + 1;
                 } else {
-                    high = middle
+                    high = middle;
                 }
             }
             trims.push((*id, low));

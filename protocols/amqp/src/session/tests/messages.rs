@@ -208,3 +208,29 @@ fn a_get_counts_what_remains_trap_15() {
     pair.basic(ack(1, false));
     assert_eq!(pair.settlements(), [(4, Verdict::Accept)]);
 }
+
+#[test]
+fn direct_replies_have_one_consumer_without_acks() {
+    let reply_consume = |no_ack| {
+        let basic::AMQPMethod::Consume(consume) = consume("r", no_ack) else { panic!() };
+        basic::AMQPMethod::Consume(basic::Consume {
+            queue: "amq.rabbitmq.reply-to".into(),
+            ..consume
+        })
+    };
+    let mut pair = Pair::with_channel();
+    pair.basic(reply_consume(false));
+    let text = "406 PRECONDITION_FAILED - reply consumer cannot acknowledge";
+    assert_eq!(pair.close(), (1, text.to_owned()));
+    let mut pair = Pair::with_channel();
+    pair.basic(reply_consume(true));
+    let ask = pair.ask();
+    let Request::DeclareQueue(def) = &ask.request else { panic!("{ask:?}") };
+    assert!(def.exclusive && def.auto_delete);
+    let def = def.clone();
+    pair.answer(ask, Ok(Answer::Queue(found(def.clone()))));
+    assert!(matches!(pair.ask().request, Request::Consume(_)));
+    pair.publish(b"m", false);
+    let Some(Effect::Publish { content, .. }) = pair.effects.pop_front() else { panic!() };
+    assert_eq!(content.reply_queue.as_deref(), Some(def.name.as_bytes()));
+}
