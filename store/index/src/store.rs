@@ -230,13 +230,25 @@ mod tests {
     /// What a kill at this moment leaves: the files as they are, without RocksDB's orderly close,
     /// which would flush.
     fn crash(dir: &tempfile::TempDir) -> (tempfile::TempDir, Index) {
-        let copy = tempfile::tempdir().unwrap();
-        for file in fs::read_dir(dir.path()).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
+        // A kill is a moment and a copy is not: RocksDB may delete a file in between, and then
+        // the copy is made anew.
+        let copy = loop {
+            let copy = tempfile::tempdir().unwrap();
+            match copy_files(dir.path(), copy.path()) {
+                Ok(()) => break copy,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            }
+        };
         let index = Index::open(copy.path()).unwrap();
         (copy, index)
+    }
+
+    fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+        for file in fs::read_dir(from)? {
+            let file = file?;
+            fs::copy(file.path(), to.join(file.file_name()))?;
+        }
+        Ok(())
     }
 
     fn state(next: u64) -> QueueStateValue {
