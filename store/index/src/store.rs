@@ -164,16 +164,18 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, the applied position included: equal for equal
-    /// content, however it was written.
+    /// A hash over all keys and values in key order, but for the applied position: equal for equal
+    /// content, however and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut hash = StateHash::new();
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
-            hash.add(&key);
-            hash.add(&value);
+            if !key.starts_with(&KeyKind::Meta.prefix()) {
+                hash.add(&key);
+                hash.add(&value);
+            }
         }
         Ok(hash.finish())
     }
