@@ -12,6 +12,8 @@ use mainstem_benches::{
 };
 
 const USAGE: &str = "\
+mainstem-benches
+    as compare --out benches/RESULTS.md
 mainstem-benches compare [--out FILE] [--seconds N] [--rounds N] [--only WORD] [--mainstem PROGRAM]
     starts every server itself and measures all of them; WORD selects scenarios by their name
 mainstem-benches run SCENARIO PORT PID [SECONDS]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
 fn act(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *words.as_slice() {
+        [] => compare::run(&Plan::parse(&["--out", "benches/RESULTS.md"])?),
         ["compare", ref options @ ..] => compare::run(&Plan::parse(options)?),
         ["run", scenario, port, pid] => compare::one(scenario, port, pid, "5"),
         ["run", scenario, port, pid, seconds] => compare::one(scenario, port, pid, seconds),

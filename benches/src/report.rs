@@ -73,7 +73,10 @@ impl Setting {
                 .collect::<Vec<_>>()
                 .join(" "),
             sync: null::sync_times(data)?,
-            command: env::args().skip(1).collect::<Vec<_>>().join(" "),
+            command: match env::args().skip(1).collect::<Vec<_>>().join(" ") {
+                given if given.is_empty() => "make bench".to_owned(),
+                given => format!("cargo run --release -p mainstem-benches -- {given}"),
+            },
         })
     }
 }
@@ -122,7 +125,7 @@ fn heading(text: &mut String, findings: &Findings, took: Duration) -> std::fmt::
          (p50 / p99)",
         setting.machine, setting.load, setting.sync
     )?;
-    writeln!(text, "- Command: `cargo run --release -p mainstem-benches -- {}`", setting.command)?;
+    writeln!(text, "- Command: `{}`", setting.command)?;
     writeln!(
         text,
         "- Each server: one warm-up, then {rounds} runs of {} s in turns with the others; medians, \
@@ -247,7 +250,7 @@ const NOTES: &str = "
 - Processor time is that of the server's process with all its threads, from `/proc/PID/stat`; peak memory is its highest resident size during a run, from `VmHWM`, reset before each run.
 - Latencies are those of a full window, so they say how long the window is in messages rather than how fast one message is. Where a publisher outruns its consumer, the delivery latency is the backlog; the rate counts until the last delivery.
 - Mainstem confirms after `fdatasync`, in every scenario with a confirm. It keeps every message in its log.
-- RabbitMQ: classic queues write a persistent message and confirm when it is written; they do not wait for `fsync` under load as Mainstem does. Quorum queues (one member here) write ahead and sync in batches.
+- RabbitMQ 3.10 syncs too, in batches, both its classic queues (`fsync`) and its quorum queues, here with one member (`fdatasync`).
 - Mosquitto acknowledges from memory: `persistence true` saves its database every 30 minutes and when it stops, so `kill -9` loses every message it acknowledged since. With saving on every change it does a few hundred publishes a second.
 - rumqttd keeps everything in memory, without a bound at these rates, and nothing on disk.
 - null+sync is not a broker: it answers the protocol, appends the bodies of one turn of its loop to one file, syncs it, and confirms. It is the ceiling of what a durable server could do here.

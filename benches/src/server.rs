@@ -55,7 +55,7 @@ pub struct Server {
     /// The process that serves, which may be a descendant of what was started.
     pub pid: Pid,
     data: PathBuf,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
 }
 
 struct Process(Child);
@@ -87,18 +87,28 @@ impl Kind {
         }
     }
 
+    fn serving(self, processes: &[Process]) -> Result<Pid> {
+        let started = processes.last().ok_or("nothing was started")?;
+        let started = Pid(started.0.id());
+        if self != Self::RabbitMq {
+            return Ok(started);
+        }
+        let found = started.descendant("beam.smp");
+        found.ok_or_else(|| "no beam.smp below the script that was started".into())
+    }
+
     pub fn start(self, places: &Places) -> Result<Server> {
         let ports = Ports { amqp: free()?, mqtt: free()?, grpc: free()?, other: free()? };
         let data = places.data.join(format!("{self:?}-{}", ports.amqp));
         fs::create_dir_all(&data)?;
         let data = data.canonicalize()?;
-        let (processes, serving) = match self {
-            Self::Mainstem => (mainstem::start(&places.mainstem, &data, ports)?, "mainstem"),
-            Self::RabbitMq => (rabbitmq::start(&data, ports)?, "beam.smp"),
-            Self::Mosquitto => (mosquitto::start(&data, ports)?, "mosquitto"),
+        let processes = match self {
+            Self::Mainstem => mainstem::start(&places.mainstem, &data, ports)?,
+            Self::RabbitMq => rabbitmq::start(&data, ports)?,
+            Self::Mosquitto => mosquitto::start(&data, ports)?,
             #[cfg(feature = "rumqttd")]
-            Self::Rumqttd => (own("rumqttd", &data, ports)?, OWN_NAME),
-            Self::NullSync => (own("null", &data, ports)?, OWN_NAME),
+            Self::Rumqttd => own("rumqttd", &data, ports)?,
+            Self::NullSync => own("null", &data, ports)?,
         };
         let port = match self {
             Self::Mainstem | Self::RabbitMq | Self::NullSync => ports.amqp,
@@ -106,17 +116,11 @@ impl Kind {
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd => ports.mqtt,
         };
-        let pid = wait_until_it_accepts(port)
-            .and_then(|()| serving_process(&processes, serving))
-            .map_err(|error| {
-            format!("{self:?}: {error}; its output is in {}", data.display())
-        })?;
-        Ok(Server { kind: self, ports, pid, data, _processes: processes })
+        let found = wait_until_it_accepts(port).and_then(|()| self.serving(&processes));
+        let pid = found.map_err(|error| format!("{self:?}: {error}\n{}", output(&data)))?;
+        Ok(Server { kind: self, ports, pid, data, processes })
     }
 }
-
-/// The first fifteen bytes of this program's name, which is what the kernel keeps.
-const OWN_NAME: &str = "mainstem-benche";
 
 /// This program itself in another role.
 fn own(role: &str, data: &Path, ports: Ports) -> Result<Vec<Process>> {
@@ -147,10 +151,9 @@ fn wait_until_it_accepts(port: u16) -> Result<()> {
     Ok(())
 }
 
-fn serving_process(processes: &[Process], name: &str) -> Result<Pid> {
-    let started = processes.last().ok_or("nothing was started")?;
-    let found = Pid(started.0.id()).descendant(name);
-    found.ok_or_else(|| format!("no process {name} below the one that was started").into())
+/// What a server that did not start had to say.
+fn output(data: &Path) -> String {
+    fs::read_to_string(data.join("output.log")).unwrap_or_default()
 }
 
 /// The program's first line of output that is not empty, or why there is none.
@@ -164,7 +167,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // The serving process may not be a child of ours, so its children do not end with it.
         let _ = Command::new("kill").args(["-KILL", &self.pid.0.to_string()]).status();
-        self._processes.clear();
+        self.processes.clear();
         let _ = fs::remove_dir_all(&self.data);
     }
 }
