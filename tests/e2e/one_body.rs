@@ -11,6 +11,7 @@ const QUEUES: usize = 10;
 const SESSIONS: usize = 100;
 const GROUPS: usize = 5;
 const BODY_BYTES: usize = 1 << 20;
+const METRIC_AGE_MS: u64 = 2500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mebibyte_for_a_hundred_and_fifteen_readers_is_a_mebibyte_on_disk() {
@@ -94,14 +95,16 @@ fn await_event(peer: &mut Peer, kind: &str, deadline: Deadline) -> Value {
     }
 }
 
-/// The end of the log, once nothing is being written any more.
+/// The end of the log, once nothing is being written any more. The metric is a second old at
+/// most, so it has to stay the same for longer.
 fn settled_log_end(port: u16) -> f64 {
     let mut last = 0.0;
-    let mut same = 0;
-    Deadline::seconds(20).until("the log to rest", || {
+    let mut same = Deadline::millis(METRIC_AGE_MS);
+    Deadline::seconds(30).until("the log to rest", || {
         let end = http::metric(port, "mainstem_log_end_bytes").expect("mainstem_log_end_bytes");
-        same = if end.to_bits() == f64::to_bits(last) { same + 1 } else { 0 };
-        last = end;
-        (same >= 20).then_some(end)
+        if end.to_bits() != f64::to_bits(last) {
+            (last, same) = (end, Deadline::millis(METRIC_AGE_MS));
+        }
+        same.passed().then_some(end)
     })
 }

@@ -1,7 +1,8 @@
 """RocketMQ's part of the crash test: publishers that never give up, and a reader of everything.
 
 `publish TOPIC COUNT` sends numbered messages from COUNT threads, each waiting for its receipt and
-sending the same message again until it has one. `read TOPIC GROUP` prints what a group gets.
+sending the same message again until it has one; a line on stdin starts them, another stops them.
+`read TOPIC GROUP` prints what a group gets.
 """
 
 import json
@@ -53,6 +54,7 @@ def publish(topic, count):
             time.sleep(PACE_S)
 
     emit("ready")
+    sys.stdin.readline()
     threads = [threading.Thread(target=run, args=(f"rocketmq-{i}",)) for i in range(count)]
     for thread in threads:
         thread.start()
@@ -71,15 +73,14 @@ def read(topic, group):
     while True:
         messages = consumer.receive(32, 60) or []
         for message in messages:
-            consumer.ack_async(message)
+            consumer.ack(message)
         emit("got", bodies=[message.body.decode() for message in messages])
 
 
-arguments = sys.argv[1:] or json.loads(sys.stdin.readline())
+arguments = json.loads(sys.stdin.readline())
 if arguments[0] == "publish":
     publish(arguments[1], int(arguments[2]))
 else:
-    threading.Thread(target=read, args=arguments[1:], daemon=True).start()
-    sys.stdin.readline()
+    read(arguments[1], arguments[2])
 # Libraries with threads of their own may refuse to end; the test is over.
 os._exit(0)

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::model::{Came, Exchange, Topology, key_words, words};
 
-const CASES: u32 = 100;
+const CASES: u32 = 1000;
 const QUEUES: [&str; 3] = ["q0", "q1", "q2"];
 /// Name, and whether filters do not see it.
 const EXCHANGES: [(&str, bool); 2] = [("a", false), ("b", true)];

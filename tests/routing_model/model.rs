@@ -115,10 +115,10 @@ impl Topology {
         if came.direct().is_some() {
             return false;
         }
-        if let Came::Exchange(name, _) = came {
-            if self.exchanges.get(name).is_some_and(|exchange| exchange.hidden) {
-                return false;
-            }
+        if let Came::Exchange(name, _) = came
+            && self.exchanges.get(name).is_some_and(|exchange| exchange.hidden)
+        {
+            return false;
         }
         let path = came.path();
         let hidden = path.first().is_some_and(|first| first.starts_with('$'));

@@ -211,6 +211,7 @@ impl Commit {
         mut done: mpsc::Receiver<Done>,
         failed: watch::Sender<Option<String>>,
     ) -> Option<Reply<()>> {
+        self.export_counts();
         let ended = match self.turns(&mut commands, &mut done).await {
             Ok(()) => self.close(&mut done).await,
             Err(fatal) => Err(fatal),

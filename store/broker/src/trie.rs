@@ -94,7 +94,7 @@ impl<V: PartialEq + Clone> Trie<V> {
     }
 
     /// Calls `found` with every value that wants the path, once per pair. With `hide_dollar`, a
-    /// leading wildcard does not see a first segment that begins with `$` ([MQTT-4.7.2-1]).
+    /// leading wildcard does not see a first segment that begins with `$`.
     pub(crate) fn find<'a>(
         &self,
         segments: impl Iterator<Item = &'a [u8]>,

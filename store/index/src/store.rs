@@ -164,16 +164,18 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, the applied position included: equal for equal
-    /// content, however it was written.
+    /// A hash over all keys and values in key order, but for the applied position: equal for equal
+    /// content, however and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut hash = StateHash::new();
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
-            hash.add(&key);
-            hash.add(&value);
+            if !key.starts_with(&KeyKind::Meta.prefix()) {
+                hash.add(&key);
+                hash.add(&value);
+            }
         }
         Ok(hash.finish())
     }
@@ -230,13 +232,25 @@ mod tests {
     /// What a kill at this moment leaves: the files as they are, without RocksDB's orderly close,
     /// which would flush.
     fn crash(dir: &tempfile::TempDir) -> (tempfile::TempDir, Index) {
-        let copy = tempfile::tempdir().unwrap();
-        for file in fs::read_dir(dir.path()).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
+        // A kill is a moment and a copy is not: RocksDB may delete a file in between, and then
+        // the copy is made anew.
+        let copy = loop {
+            let copy = tempfile::tempdir().unwrap();
+            match copy_files(dir.path(), copy.path()) {
+                Ok(()) => break copy,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            }
+        };
         let index = Index::open(copy.path()).unwrap();
         (copy, index)
+    }
+
+    fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+        for file in fs::read_dir(from)? {
+            let file = file?;
+            fs::copy(file.path(), to.join(file.file_name()))?;
+        }
+        Ok(())
     }
 
     fn state(next: u64) -> QueueStateValue {
