@@ -81,7 +81,7 @@ fn measure_all(plan: &Plan) -> Result<Findings> {
                 println!("not measured: {remedy}");
                 findings.missing.push(remedy);
             }
-            None => findings.versions.push(kind.version(&plan.places)),
+            None => findings.versions.push(kind.version()),
         }
     }
     for scenario in selected {

@@ -76,14 +76,14 @@ impl Kind {
         }
     }
 
-    pub fn version(self, places: &Places) -> String {
+    pub fn version(self) -> String {
         match self {
             Self::Mainstem => "Mainstem".into(),
             Self::RabbitMq => rabbitmq::version(),
             Self::Mosquitto => mosquitto::version(),
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd => "rumqttd 0.20".into(),
-            Self::NullSync => format!("null+sync ({})", places.data.display()),
+            Self::NullSync => "null+sync".into(),
         }
     }
 
