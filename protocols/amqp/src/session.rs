@@ -15,7 +15,7 @@ pub mod fault;
 
 mod basic;
 mod channel;
-mod equivalence;
+pub(crate) mod equivalence;
 mod handshake;
 mod publish;
 mod topology;

@@ -100,6 +100,7 @@ pub struct QueueDef {
     /// It goes when its last consumer goes, once it has had one.
     pub auto_delete: bool,
     pub retention: Retention,
+    /// As declared. The store acts on `x-message-ttl` (milliseconds).
     pub arguments: Table,
 }
 

@@ -122,6 +122,8 @@ pub(crate) struct Commit {
     touched: Vec<QueueId>,
     /// Cursors to deliver from in this turn.
     touched_cursors: Vec<(QueueId, CursorId)>,
+    /// Gets that found a record which is not down yet; they are tried again when it is.
+    deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
     timers: BinaryHeap<Reverse<(UnixMillis, Timer)>>,
@@ -187,6 +189,7 @@ impl Commit {
             noticed: Vec::new(),
             touched: Vec::new(),
             touched_cursors: Vec::new(),
+            deferred: Vec::new(),
             settled: FxHashMap::default(),
             timers: BinaryHeap::from([Reverse((now.plus(TICK_MS), Timer::Tick))]),
             ids: 0,
@@ -295,7 +298,12 @@ impl Commit {
             }
             Command::Get { client, queue, settle_at_once, reply } => {
                 let got = self.get(client, &queue, settle_at_once)?;
-                send(reply, got);
+                if matches!(got, Ok(None)) && self.has_unwritten(client, &queue) {
+                    // The caller may have put it there just now, and expects to find it.
+                    self.deferred.push(Command::Get { client, queue, settle_at_once, reply });
+                } else {
+                    send(reply, got);
+                }
             }
             Command::Fetch { client, fetch, reply } => self.fetch(client, fetch, reply),
             Command::Renew { client, id, claim, reply } => {

@@ -46,6 +46,8 @@ pub(crate) struct Queue {
     /// The definition as clients see it; for a queue without a name of its own, a made-up one.
     pub(crate) def: Arc<QueueDef>,
     pub(crate) entries: Entries,
+    /// How long a record stays worth delivering here, in milliseconds (argument `x-message-ttl`).
+    ttl_ms: Option<u64>,
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
     pub(crate) wanted: Vec<CursorId>,
@@ -164,6 +166,7 @@ impl Queue {
             namespace,
             name,
             entries: Entries::new(def.id),
+            ttl_ms: ttl_ms(&def.arguments),
             def: Arc::new(def),
             cursors,
             wanted: Vec::new(),
@@ -177,7 +180,11 @@ impl Queue {
     }
 
     /// Appends a record's place and returns its offset.
-    pub(crate) fn push(&mut self, entry: Entry) -> u64 {
+    pub(crate) fn push(&mut self, mut entry: Entry) -> u64 {
+        if let Some(ttl_ms) = self.ttl_ms {
+            let expiry = entry.appended.plus(ttl_ms);
+            entry.expiry = if entry.expiry.is_set() { entry.expiry.min(expiry) } else { expiry };
+        }
         let offset = self.entries.push(entry);
         if self.cursors.is_empty() {
             self.trim_settled();
@@ -221,4 +228,9 @@ impl Queue {
         let seats = |id: &CursorId| self.cursors.get(id).map_or(0, |cursor| cursor.seats.len());
         self.wanted.iter().map(seats).sum()
     }
+}
+
+fn ttl_ms(arguments: &mainstem_schemas::Table) -> Option<u64> {
+    let (_, value) = arguments.iter().find(|(name, _)| name == "x-message-ttl")?;
+    u64::try_from(value.as_int()?).ok()
 }

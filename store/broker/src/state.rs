@@ -36,6 +36,10 @@ pub(crate) struct State {
     dirty: Vec<QueueId>,
 }
 
+/// Flag of a queue's entry: nobody may see the record before it is as durable as it gets.
+/// Persisted: never renumber.
+pub(crate) const DURABLE: u8 = 1;
+
 /// What changed up to a position of the log, ready to be written down.
 pub(crate) struct Checkpoint {
     batch: Batch,
@@ -117,13 +121,9 @@ impl State {
         targets: &[(QueueId, u64)],
         record: &Record,
     ) {
-        let place = Place {
-            position,
-            size,
-            expiry: record.expiry(),
-            appended: record.appended(),
-            flags: 0,
-        };
+        let flags = if record.is_durable() { DURABLE } else { 0 };
+        let (expiry, appended) = (record.expiry(), record.appended());
+        let place = Place { position, size, expiry, appended, flags };
         for (id, offset) in targets {
             let Some(queue) = self.queues.get_mut(id) else { continue };
             let got = queue.push(place);

@@ -12,7 +12,7 @@ use mainstem_broker::{
 };
 use mainstem_schemas::{
     Address, ConsumerId, Credentials, Filter, Principal, QueueId, Record, RecordDraft, Secret,
-    Settlement, Table, Verdict, Views, flags,
+    Settlement, Table, UnixMillis, Value, Verdict, Views, flags,
 };
 use tempfile::TempDir;
 
@@ -336,6 +336,51 @@ async fn a_lease_that_runs_out_gives_the_record_to_the_next_fetch() {
     let done = Settlement { id: renewed, verdict: Verdict::Accept };
     assert_eq!(client.settle_durably(vec![done]).await.unwrap(), [true]);
     assert!(client.fetch(Fetch { wait_ms: 10, ..fetch }).await.unwrap().is_empty());
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_get_finds_what_its_caller_has_just_published() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let (client, _inbox) = login(&broker).await;
+    declare(&client, "q", true).await;
+    for flags in [0, flags::DURABLE] {
+        let address = Address::amqp(Bytes::new(), "q".into());
+        let mut draft = RecordDraft::new(&address, "/", b"", b"here");
+        draft.flags = flags;
+        drop(client.publish(vec![Publish::new(draft.encode().unwrap())]).await.unwrap());
+        assert!(client.get("q".to_owned(), true).await.unwrap().is_some());
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_queues_time_to_live_ends_its_records() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let (client, _inbox) = login(&broker).await;
+    let def = QueueDef {
+        id: QueueId::default(),
+        name: "short".to_owned(),
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        retention: Retention::Unsettled,
+        arguments: vec![("x-message-ttl".to_owned(), Value::Int(60_000))],
+    };
+    client.declare_queue(DeclareQueue { def }).await.unwrap();
+    let now = broker.now();
+    for (body, age_ms) in [("old", 61_000), ("young", 59_000)] {
+        let address = Address::amqp(Bytes::new(), "short".into());
+        let mut draft = RecordDraft::new(&address, "/", b"", body.as_bytes());
+        draft.now = UnixMillis(now.0 - age_ms);
+        publish(&client, draft.encode().unwrap()).await;
+    }
+    let (mut got, _) = client.get("short".to_owned(), true).await.unwrap().unwrap();
+    client.resolve(std::slice::from_mut(&mut got)).await.unwrap();
+    assert_eq!(bodies(&[got]), ["young"]);
+    assert!(client.get("short".to_owned(), true).await.unwrap().is_none());
     broker.stop().await;
 }
 

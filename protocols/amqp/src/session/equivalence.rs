@@ -26,6 +26,19 @@ const COMPARED: [&str; 15] = [
     "x-initial-cluster-size",
 ];
 
+/// Arguments that are kept and compared, but that nothing acts on. Whoever declares with one is
+/// told in the server's log.
+pub(crate) const WITHOUT_EFFECT: [&str; 8] = [
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-max-age",
+];
+
 /// What a queue with these arguments keeps.
 pub(super) fn retention(arguments: &Table) -> Retention {
     if text(arguments, QUEUE_TYPE) == Some("stream") {
@@ -45,7 +58,10 @@ pub(super) fn check_queue_arguments(arguments: &Table, resource: &str) -> Result
                 Value::Int(256..) => Some("{max_value_exceeded,255}".to_owned()),
                 value => not_at_least(value, 0),
             },
-            "x-dead-letter-exchange" => not_text(value),
+            // Accepting it would promise that what is rejected goes there, and lose it.
+            "x-dead-letter-exchange" => {
+                not_text(value).or_else(|| Some("dead-lettering is not available".to_owned()))
+            }
             "x-dead-letter-routing-key" => not_text(value).or_else(|| {
                 let lacks = text(arguments, "x-dead-letter-exchange").is_none();
                 lacks.then(|| "routing_key_but_no_dlx_defined".to_owned())

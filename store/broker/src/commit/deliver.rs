@@ -13,6 +13,7 @@ use crate::{
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
     queue::Entries,
+    state::DURABLE,
 };
 
 /// A record that may be handed out.
@@ -248,7 +249,7 @@ fn next_ready(
             cursor.advance(offset);
             continue;
         };
-        if place.position >= gate {
+        if place.position >= gate && place.flags & DURABLE != 0 {
             return Ok(None);
         }
         cursor.advance(offset);

@@ -213,6 +213,12 @@ impl Commit {
         Ok(Ok(taken.map(|delivery| (delivery, self.stats(id)))))
     }
 
+    /// Whether a queue has a record ready that waits for the disk.
+    pub(super) fn has_unwritten(&self, client: ClientId, name: &str) -> bool {
+        let Ok(id) = self.usable_queue(client, name) else { return false };
+        !self.planner_is_empty() && self.stats(id).ready > 0
+    }
+
     pub(super) fn fetch(&mut self, client: ClientId, fetch: Fetch, reply: Reply<Vec<Delivery>>) {
         let Fetch { group, max, claim, wait_ms } = fetch;
         let id = self.next_id();

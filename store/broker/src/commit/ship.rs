@@ -97,6 +97,9 @@ impl Commit {
                 if let Some(waiting) = self.writing.take() {
                     self.keep_promises(waiting);
                 }
+                for command in mem::take(&mut self.deferred) {
+                    self.handle(command)?;
+                }
             }
         }
         Ok(())
