@@ -9,6 +9,10 @@ pub enum OpenError {
     Locked(PathBuf),
     #[error("cannot use the data directory {path}: {error}", path = .0.display(), error = .1)]
     Io(PathBuf, std::io::Error),
+    #[error(
+        "a message of {message_bytes_max} bytes (message_bytes_max) may not be over a quarter of a segment of {segment_bytes} bytes (segment_bytes)"
+    )]
+    Bounds { message_bytes_max: usize, segment_bytes: u64 },
     #[error("the log is damaged: {0}")]
     Log(String),
     #[error("the index is damaged: {0} (the index can be deleted: it is rebuilt from the log)")]

@@ -37,6 +37,12 @@ impl Broker {
         authenticator: Box<dyn Authenticator>,
         views: Views,
     ) -> Result<Self, OpenError> {
+        if config.message_bytes_max as u64 > config.segment_bytes / 4 {
+            return Err(OpenError::Bounds {
+                message_bytes_max: config.message_bytes_max,
+                segment_bytes: config.segment_bytes,
+            });
+        }
         let lock = lock(&config.data_dir)?;
         let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
         let mut state = State::new(index);
@@ -79,6 +85,7 @@ impl Broker {
             .map_err(io_error)?;
         let failed_read = failed.clone();
         let commit = move || {
+            let _alarm = Alarm { failed: failed.clone() };
             let stopped = runtime.block_on(Commit::new(start).run(commands_in, done_in, failed));
             drop(lock);
             if let Some(reply) = stopped {
@@ -98,6 +105,20 @@ impl Broker {
             config,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// Tells the process when the commit thread ends by a panic, so that it does not live on without
+/// a store.
+struct Alarm {
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.failed.send_replace(Some("the commit thread found itself in error".to_owned()));
+        }
     }
 }
 

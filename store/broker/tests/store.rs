@@ -27,6 +27,7 @@ impl Authenticator for Everybody {
 fn open(dir: &TempDir) -> Broker {
     let mut config = Config::new(dir.path().to_owned());
     config.segment_bytes = 4 << 20;
+    config.message_bytes_max = 1 << 20;
     Broker::open(config, Box::new(Everybody), Views::default()).unwrap()
 }
 

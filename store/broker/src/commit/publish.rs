@@ -56,7 +56,9 @@ impl Commit {
     fn publish_one(&mut self, namespace: &Arc<str>, publish: &Publish) -> Published {
         let record = &publish.record;
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
-        if size > max {
+        // Properties have no bound of their own here; twice the payload's keeps every entry within
+        // a segment.
+        if size > max || record.bytes().len() > max.saturating_mul(2).saturating_add(1 << 20) {
             return Published::Refused(Refusal::TooLarge { size, max });
         }
         if self.is_full {
