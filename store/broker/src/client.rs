@@ -9,6 +9,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use mainstem_schemas::{
@@ -48,6 +50,27 @@ pub(crate) struct Shared {
     pub(crate) now: fn() -> UnixMillis,
     /// Why the store had to stop, once it had to.
     pub(crate) failure: watch::Receiver<Option<String>>,
+    /// Last, so that the way to the commit thread is closed before it is waited for.
+    pub(crate) _threads: Threads,
+}
+
+/// The store's threads. The last handle waits for them, since a process that ended under them
+/// would take the index's memory away in the middle of a write.
+pub(crate) struct Threads(pub(crate) Vec<JoinHandle<()>>);
+
+/// How long the last handle waits, and between two looks. A bound, because a task that still has
+/// something to say to the store may need the very thread that waits here.
+const THREADS_WAIT: Duration = Duration::from_secs(5);
+const THREADS_LOOK: Duration = Duration::from_millis(2);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let mut waited = Duration::ZERO;
+        while waited < THREADS_WAIT && !self.0.iter().all(JoinHandle::is_finished) {
+            thread::sleep(THREADS_LOOK);
+            waited += THREADS_LOOK;
+        }
+    }
 }
 
 /// The store of one process. Cheap to clone.

@@ -15,7 +15,7 @@ use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
-    client::{Authenticator, Broker, Shared},
+    client::{Authenticator, Broker, Shared, Threads},
     commit::{Commit, Start},
     config::Config,
     entry::{Entry, EntryError, KIND_PUBLISH, decode_publish, decode_record},
@@ -78,7 +78,8 @@ impl Broker {
             Start { state, config: config.clone(), views, clock: now, planner, sequence, jobs };
         let io_error = |error| OpenError::Io(config.data_dir.clone(), error);
         let write = move || pipeline::run(writer, &jobs_in, &done);
-        thread::Builder::new().name("log".to_owned()).spawn(write).map_err(io_error)?;
+        let log_thread =
+            thread::Builder::new().name("log".to_owned()).spawn(write).map_err(io_error)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -92,7 +93,8 @@ impl Broker {
                 crate::commit::send(reply, ());
             }
         };
-        thread::Builder::new().name("commit".to_owned()).spawn(commit).map_err(io_error)?;
+        let commit_thread =
+            thread::Builder::new().name("commit".to_owned()).spawn(commit).map_err(io_error)?;
         let shared = Shared {
             commands,
             uncommitted: Arc::new(Semaphore::new(config.uncommitted_bytes_max)),
@@ -103,6 +105,7 @@ impl Broker {
             now,
             failure,
             config,
+            _threads: Threads(vec![commit_thread, log_thread]),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -38,6 +38,8 @@ async fn start_with(limits: Limits) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path().to_owned());
     config.durability = mainstem_broker::config::Durability::None;
+    config.segment_bytes = 8 << 20;
+    config.message_bytes_max = 2 << 20;
     let views = Views::default().with(Origin::Mqtt, crate::view);
     let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
