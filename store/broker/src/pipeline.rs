@@ -54,7 +54,12 @@ pub(crate) fn run(mut writer: Writer, jobs: &Receiver<Job>, done: &Sender<Done>)
             }
         };
         let told = outcome.and_then(|written| {
-            let is_full = matches!(writer.spare()?, Spare::DiskFull(_));
+            let is_full = match writer.spare()? {
+                Spare::DiskFull(_) => true,
+                Spare::Ready => false,
+                // Another try is under way: what was true stays true until it is over.
+                Spare::Preparing => was_full,
+            };
             let space = (is_full != was_full).then_some(Done::Space { is_full });
             was_full = is_full;
             Ok([space, written])

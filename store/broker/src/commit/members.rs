@@ -223,9 +223,15 @@ impl Commit {
         let Fetch { group, max, claim, wait_ms } = fetch;
         let id = self.next_id();
         let deadline = self.now.plus(wait_ms);
-        let Some(queue) = self.state.queues.get_mut(&group.queue) else { return };
-        let Some(cursor) = queue.cursors.get_mut(&group.cursor) else { return };
-        cursor.fetchers.push_back(Fetcher { id, client, max: max.max(1), claim, reply });
+        let queue = self.state.queues.get_mut(&group.queue);
+        let Some(queue) = queue.filter(|queue| queue.cursors.contains_key(&group.cursor)) else {
+            // The topic or the group went away; whoever asks finds that out when it opens it.
+            super::send(reply, Vec::new());
+            return;
+        };
+        if let Some(cursor) = queue.cursors.get_mut(&group.cursor) {
+            cursor.fetchers.push_back(Fetcher { id, client, max: max.max(1), claim, reply });
+        }
         queue.note_wanted(group.cursor);
         let (queue, cursor) = (group.queue, group.cursor);
         self.set_timer(deadline, Timer::Fetch { queue, cursor, id });
