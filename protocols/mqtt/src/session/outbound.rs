@@ -113,7 +113,7 @@ impl Outbound {
         (flights, self.waiting.into())
     }
 
-    /// Takes a message above QoS 0; it comes out of [`Outbound::next`] when it may be sent.
+    /// Takes a message above QoS 0; it comes out of [`Outbound::next_to_send`] when it may be sent.
     pub fn push(&mut self, copy: Copy) {
         debug_assert!(copy.qos != Qos::AtMostOnce);
         self.waiting.push_back(copy);
