@@ -87,8 +87,8 @@ fn split_publish(head: u8, content: &[u8]) -> io::Result<Packet<'_>> {
 
 pub fn connect(client_id: &str, session: Session) -> Vec<u8> {
     let flags = if session == Session::Clean { 0b10 } else { 0 };
-    // Keep-alive 0: runs are short.
-    packet(CONNECT, &[&text("MQTT")[..], &[4, flags, 0, 0], &text(client_id)].concat())
+    // Keep-alive 600 s: longer than any run; rumqttd refuses none at all.
+    packet(CONNECT, &[&text("MQTT")[..], &[4, flags, 2, 88], &text(client_id)].concat())
 }
 
 pub fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
