@@ -215,6 +215,7 @@ impl Commit {
         failed: watch::Sender<Option<String>>,
     ) -> Option<Reply<()>> {
         self.export_counts();
+        self.close_orphans();
         let ended = match self.turns(&mut commands, &mut done).await {
             Ok(()) => self.close(&mut done).await,
             Err(fatal) => Err(fatal),
@@ -310,7 +311,13 @@ impl Commit {
                 send(reply, self.renew(client, id, claim));
             }
             Command::Retained { client, filter, reply } => {
-                send(reply, self.find_retained(client, &filter));
+                let found = self.find_retained(client, &filter);
+                // What is not down yet cannot be read from the log yet.
+                if found.iter().any(|(position, _)| *position >= self.written) {
+                    self.open.replies.push(Box::new(move || send(reply, found)));
+                } else {
+                    send(reply, found);
+                }
             }
             Command::Checkpoint { reply } => self.checkpoint_wanted.push(reply),
             Command::Stop { reply } => self.begin_stop(reply),

@@ -104,8 +104,11 @@ impl Cursor {
             self.floor = self.settled.raise(self.floor);
         }
         self.next = self.next.max(self.floor);
-        if !self.released.is_empty() {
-            self.released.retain(|offset, _| *offset < from || *offset >= to);
+        while from < to
+            && let Some((offset, _)) = self.released.range(from..to).next()
+        {
+            let offset = *offset;
+            self.released.remove(&offset);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
 };
 
@@ -102,7 +102,9 @@ impl Inbox {
         loop {
             let notified = self.shared.wake.notified();
             if self.take_ready(out) {
-                return self.shared.stalled.swap(false, Ordering::AcqRel);
+                // Pairs with the fence in `has_room`: one of the two sees the other.
+                fence(Ordering::SeqCst);
+                return self.shared.stalled.swap(false, Ordering::SeqCst);
             }
             notified.await;
         }
@@ -131,7 +133,8 @@ impl Outbox {
         if fits() {
             return true;
         }
-        self.shared.stalled.store(true, Ordering::Release);
+        self.shared.stalled.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         // The client may have taken everything between the two looks; then nobody would wake us.
         fits()
     }

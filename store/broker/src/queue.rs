@@ -37,6 +37,9 @@ struct Block {
     entries: Vec<Entry>,
     /// Has entries that no checkpoint wrote.
     dirty: bool,
+    /// It was read from the index and has not changed, so it can be read again. A block that a
+    /// checkpoint has just gathered is neither dirty nor in the index yet.
+    is_read_back: bool,
 }
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Entries {
         self.next = next.0;
         self.deleted_below = first.0 / BLOCK_ENTRIES;
         if let Some(tail) = tail {
-            let block = Block { entries: tail.entries, dirty: false };
+            let block = Block { entries: tail.entries, dirty: false, is_read_back: true };
             self.blocks.insert(tail.first.0 / BLOCK_ENTRIES, block);
         }
     }
@@ -86,12 +89,13 @@ impl Entries {
     pub(crate) fn push(&mut self, entry: Entry) -> u64 {
         let offset = self.next;
         let number = offset / BLOCK_ENTRIES;
-        let empty = || Block { entries: Vec::new(), dirty: true };
+        let empty = || Block { entries: Vec::new(), dirty: true, is_read_back: false };
         let block = match self.blocks.last_entry() {
             Some(last) if *last.key() == number => last.into_mut(),
             _ => self.blocks.entry(number).or_insert_with(empty),
         };
         block.dirty = true;
+        block.is_read_back = false;
         block.entries.push(entry);
         self.next = offset.saturating_add(1);
         offset
@@ -106,7 +110,12 @@ impl Entries {
         let within = usize::try_from(offset % BLOCK_ENTRIES).unwrap_or(usize::MAX);
         if !self.blocks.contains_key(&number) && !self.queue.is_transient() {
             let Some(value) = index.block(self.queue, number)? else { return Ok(None) };
-            self.blocks.insert(number, Block { entries: value.entries, dirty: false });
+            if self.blocks.len() >= 2 * RESIDENT_BLOCKS_MAX {
+                let tail = self.next / BLOCK_ENTRIES;
+                self.blocks.retain(|at, block| !block.is_read_back || *at == tail);
+            }
+            let block = Block { entries: value.entries, dirty: false, is_read_back: true };
+            self.blocks.insert(number, block);
         }
         Ok(self.blocks.get(&number).and_then(|block| block.entries.get(within)).copied())
     }

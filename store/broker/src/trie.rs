@@ -109,13 +109,14 @@ impl<V: PartialEq + Clone> Trie<V> {
         live.push(ROOT);
         if !hidden {
             self.add_rest(ROOT, &mut live);
+            sort_out(&mut live);
         }
         for segment in segments {
             next.clear();
             for at in &live {
                 let Some(node) = self.node(*at) else { continue };
                 if node.repeats {
-                    push_once(&mut next, *at);
+                    next.push(*at);
                 }
                 if let Some(child) = node.exact.get(segment) {
                     self.enter(*child, &mut next);
@@ -124,6 +125,7 @@ impl<V: PartialEq + Clone> Trie<V> {
                     self.enter(child, &mut next);
                 }
             }
+            sort_out(&mut next);
             std::mem::swap(&mut live, &mut next);
             if live.is_empty() {
                 return;
@@ -138,7 +140,7 @@ impl<V: PartialEq + Clone> Trie<V> {
     }
 
     fn enter(&self, at: NodeId, live: &mut SmallVec<[NodeId; 16]>) {
-        push_once(live, at);
+        live.push(at);
         self.add_rest(at, live);
     }
 
@@ -146,7 +148,7 @@ impl<V: PartialEq + Clone> Trie<V> {
     fn add_rest(&self, at: NodeId, live: &mut SmallVec<[NodeId; 16]>) {
         let mut at = at;
         while let Some(rest) = self.node(at).and_then(|node| node.rest) {
-            push_once(live, rest);
+            live.push(rest);
             at = rest;
         }
     }
@@ -207,9 +209,11 @@ impl<V: PartialEq + Clone> Trie<V> {
     }
 }
 
-fn push_once(live: &mut SmallVec<[NodeId; 16]>, at: NodeId) {
-    if !live.contains(&at) {
-        live.push(at);
+/// A node may be met on several ways; it is alive once.
+fn sort_out(live: &mut SmallVec<[NodeId; 16]>) {
+    if live.len() > 1 {
+        live.sort_unstable();
+        live.dedup();
     }
 }
 

@@ -436,3 +436,75 @@ async fn a_second_process_is_refused_the_data_directory() {
     assert!(matches!(second, Err(OpenError::Locked(_))));
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn unsubscribing_gives_back_the_room_of_what_was_in_hand() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let (client, mut inbox) = login(&broker).await;
+    let session = OpenSession { id: "s".to_owned(), clean: true, expiry_s: 0, limit: 2 };
+    client.open_session(session).await.unwrap();
+    let subscribe = |filter: &str| {
+        let filter = Filter::parse(filter).unwrap();
+        client.subscribe(Subscribe { filter, share: None, options: 0, live: false })
+    };
+    subscribe("a").await.unwrap();
+    for number in 0..2 {
+        publish(&client, topic("a", &number.to_string())).await;
+    }
+    take(&client, &mut inbox, 2).await;
+    assert!(client.unsubscribe(Filter::parse("a").unwrap(), None).await.unwrap());
+    subscribe("b").await.unwrap();
+    publish(&client, topic("b", "room")).await;
+    assert_eq!(bodies(&take(&client, &mut inbox, 1).await), ["room"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_kept_session_may_join_a_share_that_a_passing_one_began() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let join = |client: Client, id: &str, expiry_s: u32| {
+        let session = OpenSession { id: id.to_owned(), clean: false, expiry_s, limit: 10 };
+        async move {
+            client.open_session(session).await.unwrap();
+            let filter = Filter::parse("t").unwrap();
+            let share = Some("g".to_owned());
+            client.subscribe(Subscribe { filter, share, options: 0, live: false }).await.unwrap();
+            client
+        }
+    };
+    let (passing, _passing_inbox) = login(&broker).await;
+    let passing = join(passing, "passing", 0).await;
+    let (kept, _kept_inbox) = login(&broker).await;
+    join(kept, "kept", 3600).await.close().await;
+    passing.close().await;
+    let (publisher, _inbox) = login(&broker).await;
+    assert_eq!(readers(&publish(&publisher, topic("t", "kept")).await), 1);
+    broker.stop().await;
+
+    let broker = open(&dir);
+    let (kept, mut inbox) = login(&broker).await;
+    let session = OpenSession { id: "kept".to_owned(), clean: false, expiry_s: 3600, limit: 10 };
+    assert!(kept.open_session(session).await.unwrap().present);
+    assert_eq!(bodies(&take(&kept, &mut inbox, 1).await), ["kept"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_retained_record_can_be_read_as_soon_as_it_is_found() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let (client, _inbox) = login(&broker).await;
+    for number in 0..50 {
+        let address = Address::mqtt("r/x".into());
+        let body = number.to_string();
+        let mut draft = RecordDraft::new(&address, "/", b"", body.as_bytes());
+        draft.flags = flags::RETAIN;
+        drop(client.publish(vec![Publish::new(draft.encode().unwrap())]).await.unwrap());
+        let places = client.retained(Filter::parse("r/+").unwrap()).await.unwrap();
+        let found = client.read(places).await.expect("what was found is on the disk");
+        assert_eq!(found[0].data(), body.as_bytes());
+    }
+    broker.stop().await;
+}

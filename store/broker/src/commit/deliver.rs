@@ -3,10 +3,12 @@
 use std::mem;
 
 use mainstem_index::{Entry as Place, Index, IndexError};
-use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, UnixMillis};
+use mainstem_schemas::{
+    CursorId, DeliveryId, Offset, Position, QueueId, Settlement, UnixMillis, Verdict,
+};
 use rustc_hash::FxHashMap;
 
-use super::{Commit, Timer, send};
+use super::{Commit, Timer};
 use crate::{
     command::{Claim, ClientId},
     cursor::{Cursor, InHand, Seat},
@@ -110,7 +112,9 @@ impl Commit {
             let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(()) };
             let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(()) };
             let Some(fetcher) = cursor.fetchers.front() else {
-                queue.note_wanted(cursor_id);
+                if cursor.seats.is_empty() {
+                    queue.note_wanted(cursor_id);
+                }
                 return Ok(());
             };
             let (client, max, claim) = (fetcher.client, fetcher.max, fetcher.claim);
@@ -130,8 +134,13 @@ impl Commit {
             }
             let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(()) };
             let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(()) };
-            if let Some(fetcher) = cursor.fetchers.pop_front() {
-                send(fetcher.reply, deliveries);
+            if let Some(fetcher) = cursor.fetchers.pop_front()
+                && let Err(unread) = fetcher.reply.send(deliveries)
+            {
+                let verdict = Verdict::Unread;
+                for delivery in unread {
+                    self.settle_one(client, Settlement { id: delivery.id, verdict });
+                }
             }
         }
     }

@@ -152,6 +152,12 @@ impl Commit {
     /// A cursor of its own goes with its consumer; an auto-delete queue with its last one.
     fn after_unseat(&mut self, consumer: &Consumer) {
         if consumer.owns_cursor {
+            let queue = self.state.queues.get_mut(&consumer.queue);
+            let cursor = queue.and_then(|queue| queue.cursors.get_mut(&consumer.cursor));
+            let hands = cursor.map(|at| std::mem::take(&mut at.in_hand)).unwrap_or_default();
+            for hand in hands.values() {
+                self.give_room(hand);
+            }
             self.settled.remove(&(consumer.queue, consumer.cursor));
             self.state.close_cursor(consumer.queue, consumer.cursor);
         }
@@ -194,6 +200,7 @@ impl Commit {
             !is_its
         });
         for (offset, hand) in released {
+            self.give_room(&hand);
             self.put_back(queue, cursor, offset, &hand, true);
         }
     }

@@ -56,9 +56,8 @@ impl Commit {
     fn publish_one(&mut self, namespace: &Arc<str>, publish: &Publish) -> Published {
         let record = &publish.record;
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
-        // Properties have no bound of their own here; twice the payload's keeps every entry within
-        // a segment.
-        if size > max || record.bytes().len() > max.saturating_mul(2).saturating_add(1 << 20) {
+        // Properties have no bound of their own here; an entry must fit into a segment.
+        if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
             return Published::Refused(Refusal::TooLarge { size, max });
         }
         if self.is_full {

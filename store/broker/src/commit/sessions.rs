@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mainstem_index::{CursorName, QueueName};
 use mainstem_schemas::{CursorId, Filter, Offset, QueueId, Table, UnixMillis};
+use rustc_hash::FxHashSet;
 
 use super::Commit;
 use crate::{
@@ -285,6 +286,7 @@ impl Commit {
             self.state.subscribe(subscribed);
         }
         if let Some(held) = existing.filter(|held| !held.live && live) {
+            self.release_all(client, held.queue, held.cursor);
             self.end_cursor(&namespace, &key, &held);
         }
         let session = self.session(&namespace, &id).ok_or(Refusal::Closed)?;
@@ -301,6 +303,8 @@ impl Commit {
         key: &SubscriptionKey,
         is_durable: bool,
     ) -> (QueueId, CursorId) {
+        // Members of any kind may join a shared one later, so it is always durable.
+        let is_durable = is_durable || key.share.is_some();
         let space = self.state.namespace(namespace);
         if let Some(share) = space.shares.get(key) {
             return (share.queue, share.cursor);
@@ -359,6 +363,35 @@ impl Commit {
         }
         self.end_cursor(&namespace, &key, &held);
         Ok(true)
+    }
+
+    /// Closes cursors of filters' queues that no subscription holds: those of sessions that ended
+    /// with a crash.
+    pub(super) fn close_orphans(&mut self) {
+        let sessions = self.state.namespaces.values().flat_map(|space| space.sessions.values());
+        let held: FxHashSet<(QueueId, CursorId)> = sessions
+            .flat_map(|session| session.subscriptions.values())
+            .map(|held| (held.queue, held.cursor))
+            .collect();
+        let (mut orphans, mut unread) = (Vec::new(), Vec::new());
+        for (id, queue) in &self.state.queues {
+            if !matches!(queue.name, QueueName::Filter(_)) {
+                continue;
+            }
+            let is_orphan = |cursor: &&CursorId| !held.contains(&(*id, **cursor));
+            let gone: Vec<CursorId> = queue.cursors.keys().filter(is_orphan).copied().collect();
+            if gone.len() == queue.cursors.len() {
+                unread.push(*id);
+            } else {
+                orphans.extend(gone.into_iter().map(|cursor| (*id, cursor)));
+            }
+        }
+        for (queue, cursor) in orphans {
+            self.log_lazily(Entry::CloseCursor { queue, cursor });
+        }
+        for queue in unread {
+            self.remove_queue(queue);
+        }
     }
 
     /// Ends sessions whose holder has been away for too long.

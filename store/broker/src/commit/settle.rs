@@ -12,6 +12,9 @@ use crate::{
     error::Refusal,
 };
 
+/// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
+const RANGES_MAX: usize = 4096;
+
 impl Commit {
     pub(super) fn settle(
         &mut self,
@@ -31,7 +34,7 @@ impl Commit {
         }
     }
 
-    fn settle_one(&mut self, client: ClientId, settlement: Settlement) -> bool {
+    pub(super) fn settle_one(&mut self, client: ClientId, settlement: Settlement) -> bool {
         let Settlement { id, verdict } = settlement;
         let Some(hand) = self.take_hand(client, id) else { return false };
         let offset = id.offset.0;
@@ -103,6 +106,7 @@ impl Commit {
             return;
         }
         let mut durable = Vec::new();
+        let mut count = 0;
         for ((queue, cursor), mut ranges) in mem::take(&mut self.settled) {
             if ranges.is_empty() {
                 continue;
@@ -120,7 +124,14 @@ impl Commit {
                     self.state.settle(queue, cursor, from, to);
                 }
             } else {
-                durable.push(Settled { queue, cursor, ranges });
+                for part in ranges.chunks(RANGES_MAX) {
+                    count += part.len();
+                    durable.push(Settled { queue, cursor, ranges: part.to_vec() });
+                    if count >= RANGES_MAX {
+                        self.log_lazily(Entry::Settle(mem::take(&mut durable)));
+                        count = 0;
+                    }
+                }
             }
         }
         if !durable.is_empty() {

@@ -178,6 +178,7 @@ impl Commit {
         done: &mut mpsc::Receiver<Done>,
     ) -> Result<Option<Reply<()>>, Fatal> {
         while self.writing.is_some() || !self.planner_is_empty() {
+            self.sync_due = true;
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
         }
