@@ -1,14 +1,17 @@
 //! One atomic change of the index.
 
-use mainstem_schemas::QueueId;
+use mainstem_schemas::{Offset, Position, QueueId, UnixMillis};
 use rocksdb::WriteBatch;
 
-use crate::keys::{self, BlockKey, Entity, KeyKind, PREFIX_BYTES, QueueKey, QueueStateKey};
+use crate::keys::{
+    self, BLOCK_ENTRIES, BlockKey, Entity, Entry, KeyKind, QueueKey, QueueStateKey, ReaderKey,
+    ser_block,
+};
 
 /// From this many blocks on, one range delete is cheaper than a delete per block. Range deletes
 /// are looked through by every read until they are compacted away, so short ones, which every
 /// checkpoint makes for every queue that is being read, are written one by one: blocks are read by
-/// exact key, and a read never walks over such a tombstone.
+/// exact key or from the first that is kept, and a read never walks over such a tombstone.
 const RANGE_DELETE_BLOCKS_MIN: u64 = 64;
 
 /// Puts and deletes that become visible together with the log position they come from, or not at
@@ -30,6 +33,16 @@ impl Batch {
         self.writes.put(&self.key, &self.value);
     }
 
+    /// Writes the whole beginning of a block: `entries` are those of its offsets from the first on,
+    /// holes included. As [`Batch::put`] of a [`crate::BlockValue`], without making one.
+    pub fn put_block(&mut self, queue: QueueId, number: u64, entries: &[Entry]) {
+        assert!(number <= u64::MAX / BLOCK_ENTRIES, "a block number is an offset divided");
+        keys::write_key(&BlockKey { queue, number }, &mut self.key);
+        self.value.clear();
+        ser_block(Offset(number * BLOCK_ENTRIES), entries, &mut self.value);
+        self.writes.put(&self.key, &self.value);
+    }
+
     /// Deletes a key; one that is not there is no mistake.
     pub fn delete<K: Entity>(&mut self, key: &K) {
         keys::write_key(key, &mut self.key);
@@ -39,9 +52,8 @@ impl Batch {
     /// Deletes a queue's blocks from number `from` up to, not including, `to`.
     pub fn delete_blocks(&mut self, queue: QueueId, from: u64, to: u64) {
         if to.saturating_sub(from) >= RANGE_DELETE_BLOCKS_MIN {
-            keys::write_key(&BlockKey { queue, number: from }, &mut self.key);
-            keys::write_key(&BlockKey { queue, number: to }, &mut self.value);
-            self.writes.delete_range(&self.key, &self.value);
+            let key = |number: u64| [queue.0, number];
+            self.delete_range(KeyKind::Block, &key(from), &key(to));
             return;
         }
         for number in from..to {
@@ -49,12 +61,42 @@ impl Batch {
         }
     }
 
-    /// Deletes all keys of a queue: definition, state, blocks and cursors.
+    /// Deletes the pointers to bodies from `from` up to, not including, `to`: those of one segment
+    /// of the log that is gone.
+    pub fn delete_pointers(&mut self, from: Position, to: Position) {
+        self.delete_range(KeyKind::Pointer, &[from.0], &[to.0]);
+    }
+
+    /// Deletes a queue's lookups in buckets below this one.
+    pub fn delete_lookups(&mut self, queue: QueueId, below_bucket: u64) {
+        self.delete_range(KeyKind::Lookup, &[queue.0], &[queue.0, below_bucket]);
+    }
+
+    /// Deletes all held bodies that are due before `due`, whether or not they were looked at. Spares
+    /// later scans from zero the walk over single deletes.
+    pub fn delete_held_before(&mut self, due: UnixMillis) {
+        self.delete_range(KeyKind::Held, &[], &[due.0]);
+    }
+
+    /// Deletes all keys that begin with a queue's id: definition, state, blocks, cursors, lookups
+    /// and whether it is a reader. Its [`crate::NameKey`] and [`crate::WakeKey`] are the caller's to
+    /// delete: a name may lead to another queue by now.
     pub fn delete_queue(&mut self, queue: QueueId) {
         self.delete(&QueueKey { queue });
         self.delete(&QueueStateKey { queue });
-        for kind in [KeyKind::Block, KeyKind::Cursor] {
-            let (from, to) = queue_range(kind, queue);
+        self.delete(&ReaderKey { queue });
+        for kind in [KeyKind::Block, KeyKind::Cursor, KeyKind::Lookup] {
+            let from = keys::start(kind, &[queue.0]);
+            let to = keys::after(from.clone());
+            self.writes.delete_range(&from, &to);
+        }
+    }
+
+    /// Half open, by the leading numbers of keys. RocksDB fails the whole batch for a range that
+    /// ends before it starts, so one that holds nothing is left out.
+    fn delete_range(&mut self, kind: KeyKind, from: &[u64], to: &[u64]) {
+        let (from, to) = (keys::start(kind, from), keys::start(kind, to));
+        if from < to {
             self.writes.delete_range(&from, &to);
         }
     }
@@ -70,15 +112,4 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
-}
-
-/// Where the keys of one kind and one queue begin, and the first bytes after them.
-pub(crate) fn queue_range(kind: KeyKind, queue: QueueId) -> (Vec<u8>, Vec<u8>) {
-    let from = [kind.prefix().as_slice(), &queue.0.to_be_bytes()].concat();
-    let to = match queue.0.checked_add(1) {
-        Some(next) => [kind.prefix().as_slice(), &next.to_be_bytes()].concat(),
-        None => kind.prefix_end().to_vec(),
-    };
-    debug_assert!(from.len() == PREFIX_BYTES + 8 && from < to);
-    (from, to)
 }

@@ -12,24 +12,45 @@ mod block;
 mod cursor;
 mod exchange;
 mod field;
+mod held;
+mod lane;
+mod lookup;
 mod meta;
+mod name;
+mod pointer;
+mod progress;
 mod queue;
 mod queue_state;
+mod reader;
 mod retained;
+mod segment;
 mod session;
 mod subscription;
+mod wake;
+mod writer;
 
-pub use binding::BindingKey;
+pub use binding::{BindingKey, BindingValue};
+pub(crate) use block::ser_block;
 pub use block::{BLOCK_ENTRIES, BlockKey, BlockValue, Entry};
 pub use cursor::{CursorKey, CursorName, CursorValue};
 pub use exchange::{ExchangeKey, ExchangeValue};
 pub use field::KeyReader;
+pub use held::{HeldKey, HeldValue};
+pub use lane::LANE_SHIFT;
+pub use lookup::LookupKey;
 pub use meta::{MetaKey, MetaValue};
+pub use name::NameKey;
+pub use pointer::PointerKey;
+pub use progress::{HeldBack, Progress};
 pub use queue::{QueueKey, QueueName, QueueValue};
-pub use queue_state::{QueueStateKey, QueueStateValue};
+pub use queue_state::{LaneState, QueueStateKey, QueueStateValue, SegmentUse};
+pub use reader::ReaderKey;
 pub use retained::{RetainedKey, RetainedValue};
+pub use segment::{SegmentKey, SegmentValue};
 pub use session::{SessionKey, SessionValue};
 pub use subscription::{SubscriptionKey, SubscriptionValue};
+pub use wake::WakeKey;
+pub use writer::{WriterKey, WriterValue};
 
 /// The shard of every key: one machine runs one shard today.
 pub(crate) const SHARD: u16 = 0;
@@ -50,24 +71,25 @@ pub enum KeyKind {
     /// A durable exchange as declared.
     /// Scope: namespace. Written once, deleted.
     /// Key: `namespace: text | name: text (last)`.
-    /// Value: `kind: u8 | flags: u8 (1 auto-delete, 2 internal) | arguments: table`.
+    /// Value: `kind: u8 | flags: u8 (1 auto-delete, 2 internal) | home: varint |
+    /// arguments: table`.
     Exchange = 1,
-    /// A durable binding; its key is all there is to it.
+    /// A durable binding. Its key says what it does, its value where it came from and leads.
     /// Scope: namespace. Written once, deleted.
     /// Key: `namespace: text | source: text | to exchange: u8 | destination: text | key: blob |
-    /// arguments: table (last)`. Value: empty.
+    /// arguments: table (last)`. Value: `home | queue`, varints.
     Binding = 2,
     /// A durable queue as declared.
     /// Scope: queue. Written once, deleted.
     /// Key: `queue: u64`.
     /// Value: `namespace: text | name: tag u8, then text or filter | auto-delete: u8 |
-    /// retention: u8 | arguments: table`.
+    /// retention: u8 | home: varint | policy: blob | arguments: table`.
     Queue = 3,
-    /// Where a queue begins and ends.
+    /// Where a queue's lanes begin and end, and what it holds.
     /// Scope: queue. Rewritten at checkpoints.
-    /// Key: `queue: u64`. Value: `first | next | cursors next`, varints.
+    /// Key: `queue: u64`. Value: drawn in `keys/queue_state.rs`.
     QueueState = 4,
-    /// Up to 128 entries of a queue: where its records are, not what they say.
+    /// Up to 128 entries of one lane of a queue: where its records are, not what they say.
     /// Scope: queue. The last block is rewritten at checkpoints until it is full; whole blocks are
     /// deleted when the queue is trimmed.
     /// Key: `queue: u64 | number: u64`. Value: drawn in `keys/block.rs`.
@@ -75,21 +97,55 @@ pub enum KeyKind {
     /// The progress of one consuming party through one queue.
     /// Scope: queue. Rewritten at checkpoints, deleted.
     /// Key: `queue: u64 | cursor: u64`.
-    /// Value: `name: tag u8, then text | floor | count | count x (gap before, length)`, varints.
+    /// Value: `name: tag u8, then text | policy: blob | progress`, the last drawn in
+    /// `keys/progress.rs`.
     Cursor = 6,
     /// A kept session.
     /// Scope: namespace. Rewritten when it is attached or detached, deleted.
-    /// Key: `namespace: text | id: text (last)`. Value: `expiry: u32 | detached: u64`.
+    /// Key: `namespace: text | id: text (last)`. Value: `expiry: u32 | detached: u64 |
+    /// home: varint`.
     Session = 7,
     /// A kept session's subscription.
     /// Scope: session. Rewritten when its options change, deleted.
     /// Key: `namespace: text | session: text | share: u8, then text if 1 | filter (last)`.
-    /// Value: `options: u64 | live: u8 | queue: u64 | cursor: u64`.
+    /// Value: `options: u64 | live: u8 | queue: u64 | cursor: u64 | home: varint`.
     Subscription = 8,
     /// The record retained for an address.
     /// Scope: namespace. Rewritten, deleted.
     /// Key: `namespace: text | path (last)`. Value: `position | size | expiry`, varints.
     Retained = 9,
+    /// The durable queue of a declared name.
+    /// Scope: namespace. Written once, deleted.
+    /// Key: `namespace: text | name: text (last)`. Value: `queue: varint`.
+    Name = 10,
+    /// A queue that is found by a filter or a topic; all of them are loaded at start.
+    /// Scope: queue. Written once, deleted.
+    /// Key: `queue: u64`. Value: empty.
+    Reader = 11,
+    /// A body that waits for a time or a decision.
+    /// Scope: the shard. Written once, deleted.
+    /// Key: `due: u64 | position: u64`. Value: `kind: u8 | size: varint`.
+    Held = 12,
+    /// A frame that points to an older body, found from the body.
+    /// Scope: the shard. Written once; whole ranges are deleted with the log's segments.
+    /// Key: `body: u64 | frame: u64`. Value: `size of the frame: varint`.
+    Pointer = 13,
+    /// When to look at a queue though nobody touches it.
+    /// Scope: the shard. Written, deleted.
+    /// Key: `at: u64 | queue: u64`. Value: empty.
+    Wake = 14,
+    /// How far a writer that numbers its records has come.
+    /// Scope: namespace. Rewritten, deleted.
+    /// Key: `namespace: text | writer: text (last)`. Value: `sequence | seen | home`, varints.
+    Writer = 15,
+    /// An entry of a queue, found by the hash of a key or an id.
+    /// Scope: queue. Written once; whole buckets are deleted as they age.
+    /// Key: `queue: u64 | bucket: u64 | hash: u64 | offset: u64`. Value: empty.
+    Lookup = 16,
+    /// What is still wanted of a segment of the log.
+    /// Scope: the shard. Rewritten at checkpoints, deleted.
+    /// Key: `number: u64`. Value: `refs | bytes`, varints.
+    Segment = 17,
 }
 
 impl KeyKind {
@@ -107,6 +163,14 @@ impl KeyKind {
             Self::Session => "session",
             Self::Subscription => "subscription",
             Self::Retained => "retained record",
+            Self::Name => "queue name",
+            Self::Reader => "reader",
+            Self::Held => "held body",
+            Self::Pointer => "pointer",
+            Self::Wake => "wake",
+            Self::Writer => "writer",
+            Self::Lookup => "lookup",
+            Self::Segment => "segment",
         }
     }
 
@@ -114,12 +178,6 @@ impl KeyKind {
     pub(crate) fn prefix(self) -> [u8; PREFIX_BYTES] {
         let [high, low] = SHARD.to_be_bytes();
         [high, low, self as u8]
-    }
-
-    /// The first bytes after all keys of this kind.
-    pub(crate) fn prefix_end(self) -> [u8; PREFIX_BYTES] {
-        let [high, low] = SHARD.to_be_bytes();
-        [high, low, self as u8 + 1]
     }
 }
 
@@ -154,6 +212,27 @@ pub(crate) fn write_key<K: Entity>(key: &K, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&K::KIND.prefix());
     key.ser_key(out);
+}
+
+/// Where the keys of one kind whose fields start with these numbers begin.
+pub(crate) fn start(kind: KeyKind, numbers: &[u64]) -> Vec<u8> {
+    let mut start = kind.prefix().to_vec();
+    for number in numbers {
+        start.extend_from_slice(&number.to_be_bytes());
+    }
+    start
+}
+
+/// The first bytes after all keys that begin with `prefix`, which is at least a kind's.
+pub(crate) fn after(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.pop() {
+        if let Some(next) = last.checked_add(1) {
+            prefix.push(next);
+            break;
+        }
+    }
+    debug_assert!(!prefix.is_empty(), "the shard's own bytes are not the last there can be");
+    prefix
 }
 
 /// Reads a whole stored key.

@@ -13,9 +13,11 @@ mod store;
 pub use batch::Batch;
 pub use error::{IndexError, Part};
 pub use keys::{
-    BLOCK_ENTRIES, BindingKey, BlockKey, BlockValue, CursorKey, CursorName, CursorValue, Entity,
-    Entry, ExchangeKey, ExchangeValue, KeyKind, MetaKey, MetaValue, QueueKey, QueueName,
-    QueueStateKey, QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey,
-    SessionValue, SubscriptionKey, SubscriptionValue,
+    BLOCK_ENTRIES, BindingKey, BindingValue, BlockKey, BlockValue, CursorKey, CursorName,
+    CursorValue, Entity, Entry, ExchangeKey, ExchangeValue, HeldBack, HeldKey, HeldValue, KeyKind,
+    LANE_SHIFT, LaneState, LookupKey, MetaKey, MetaValue, NameKey, PointerKey, Progress, QueueKey,
+    QueueName, QueueStateKey, QueueStateValue, QueueValue, ReaderKey, RetainedKey, RetainedValue,
+    SegmentKey, SegmentUse, SegmentValue, SessionKey, SessionValue, SubscriptionKey,
+    SubscriptionValue, WakeKey, WriterKey, WriterValue,
 };
-pub use store::{Index, VERSION};
+pub use store::{Index, Tuning, VERSION};

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mainstem_schemas::{Position, QueueId};
+use mainstem_schemas::{Position, QueueId, UnixMillis};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, LogLevel, Options, ReadOptions,
     WriteOptions,
@@ -21,20 +21,18 @@ use rocksdb::{
 
 use crate::{
     Batch, IndexError, Part,
-    batch::queue_range,
     error::damaged,
     hash::StateHash,
-    keys::{self, BlockKey, BlockValue, CursorKey, Entity, KeyKind, MetaKey, MetaValue},
+    keys::{
+        self, BlockKey, BlockValue, CursorKey, Entity, HeldKey, KeyKind, LookupKey, MetaKey,
+        MetaValue, PointerKey, WakeKey,
+    },
 };
 
 /// The version of the layout of all keys and values. An index of another version is refused;
 /// deleting it makes it anew from the log.
 pub const VERSION: u16 = 1;
 
-const MEMTABLE_BYTES: usize = 64 << 20;
-/// One that is filled, one being flushed, one in reserve before writes have to wait.
-const MEMTABLES_MAX: i32 = 3;
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const OPEN_FILES_MAX: i32 = 512;
 const BACKGROUND_JOBS_MAX: i32 = 2;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -43,7 +41,25 @@ const DELETES_WINDOW: usize = 1024;
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
 const INFO_LOGS_MAX: usize = 2;
 
-/// An open index. Clones share it; any thread may read and flush. One thread commits.
+/// What an open index may take of the machine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Changes that are gathered in memory before RocksDB writes them to a file by itself.
+    pub memtable_bytes: usize,
+    /// One that is filled, one being flushed, one in reserve before writes have to wait.
+    pub memtables_max: u16,
+    /// Holds the parts of files that were read, with their filters and indexes.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { memtable_bytes: 32 << 20, memtables_max: 3, block_cache_bytes: 64 << 20 }
+    }
+}
+
+/// An open index. Clones share it; any thread may read and flush. One thread at a time commits,
+/// whichever it is.
 #[derive(Clone)]
 pub struct Index {
     shared: Arc<Shared>,
@@ -59,7 +75,12 @@ impl Index {
     /// Opens the index at `path`, or makes an empty one there. RocksDB locks it against a second
     /// opening.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let db = DB::open(&options(), path)
+        Self::open_with(path, Tuning::default())
+    }
+
+    /// As [`Index::open`], with other bounds on its memory.
+    pub fn open_with(path: &Path, tuning: Tuning) -> Result<Self, IndexError> {
+        let db = DB::open(&options(tuning), path)
             .map_err(|source| IndexError::Open { path: path.to_owned(), source })?;
         let index = Self { shared: Arc::new(Shared { db, applied: AtomicU64::new(0) }) };
         if let Some(meta) = index.get(&MetaKey)? {
@@ -123,17 +144,29 @@ impl Index {
     pub fn block(&self, queue: QueueId, number: u64) -> Result<Option<BlockValue>, IndexError> {
         let key = BlockKey { queue, number };
         let Some(block) = self.get(&key)? else { return Ok(None) };
-        if !block.fits(number) {
-            let mut stored = Vec::new();
-            keys::write_key(&key, &mut stored);
-            return Err(damaged::<BlockKey>(Part::Value, &stored));
-        }
+        check_block(key, &block)?;
         Ok(Some(block))
+    }
+
+    /// The blocks of a queue from one number up to, not including, another, ascending; numbers that
+    /// have no block are passed over. Their entries are checked as by [`Index::block`].
+    pub fn blocks(
+        &self,
+        queue: QueueId,
+        from_number: u64,
+        to_number: u64,
+    ) -> impl Iterator<Item = Result<(BlockKey, BlockValue), IndexError>> {
+        let blocks = self.between::<BlockKey>(&[queue.0, from_number], &[queue.0, to_number]);
+        blocks.map(|item| {
+            let (key, block) = item?;
+            check_block(key, &block)?;
+            Ok((key, block))
+        })
     }
 
     /// All keys of one kind with their values, in key order, as they were at the call.
     pub fn scan<K: Entity>(&self) -> impl Iterator<Item = Result<(K, K::Value), IndexError>> {
-        self.range::<K>(K::KIND.prefix().to_vec(), K::KIND.prefix_end().to_vec())
+        self.beginning::<K>(&[])
     }
 
     /// The cursors of one queue.
@@ -141,11 +174,66 @@ impl Index {
         &self,
         queue: QueueId,
     ) -> impl Iterator<Item = Result<(CursorKey, <CursorKey as Entity>::Value), IndexError>> {
-        let (from, to) = queue_range(KeyKind::Cursor, queue);
-        self.range::<CursorKey>(from, to)
+        self.beginning::<CursorKey>(&[queue.0])
     }
 
-    /// Half open.
+    /// The bodies that are due from one time up to, not including, another, by time.
+    pub fn held(
+        &self,
+        from: UnixMillis,
+        to: UnixMillis,
+    ) -> impl Iterator<Item = Result<(HeldKey, <HeldKey as Entity>::Value), IndexError>> {
+        self.between::<HeldKey>(&[from.0], &[to.0])
+    }
+
+    /// The queues to look at from one time up to, not including, another, by time.
+    pub fn wakes(
+        &self,
+        from: UnixMillis,
+        to: UnixMillis,
+    ) -> impl Iterator<Item = Result<(WakeKey, ()), IndexError>> {
+        self.between::<WakeKey>(&[from.0], &[to.0])
+    }
+
+    /// The pointers to bodies from one position up to, not including, another, by body.
+    pub fn pointers(
+        &self,
+        from: Position,
+        to: Position,
+    ) -> impl Iterator<Item = Result<(PointerKey, u32), IndexError>> {
+        self.between::<PointerKey>(&[from.0], &[to.0])
+    }
+
+    /// The entries of a queue whose key or id has this hash, in one bucket, by offset.
+    pub fn lookups(
+        &self,
+        queue: QueueId,
+        bucket: u64,
+        hash: u64,
+    ) -> impl Iterator<Item = Result<(LookupKey, ()), IndexError>> {
+        self.beginning::<LookupKey>(&[queue.0, bucket, hash])
+    }
+
+    /// All keys whose fields start with these numbers.
+    fn beginning<K: Entity>(
+        &self,
+        numbers: &[u64],
+    ) -> impl Iterator<Item = Result<(K, K::Value), IndexError>> + use<'_, K> {
+        let from = keys::start(K::KIND, numbers);
+        let to = keys::after(from.clone());
+        self.range::<K>(from, to)
+    }
+
+    /// All keys between two that start with these numbers, half open.
+    fn between<K: Entity>(
+        &self,
+        from: &[u64],
+        to: &[u64],
+    ) -> impl Iterator<Item = Result<(K, K::Value), IndexError>> + use<'_, K> {
+        self.range::<K>(keys::start(K::KIND, from), keys::start(K::KIND, to))
+    }
+
+    /// Half open. Reads as it goes; sees the index as it is at the call.
     fn range<K: Entity>(
         &self,
         from: Vec<u8>,
@@ -181,9 +269,19 @@ impl Index {
     }
 }
 
-fn options() -> Options {
+/// A block's entries belong in it.
+fn check_block(key: BlockKey, block: &BlockValue) -> Result<(), IndexError> {
+    if block.fits(key.number) {
+        return Ok(());
+    }
+    let mut stored = Vec::new();
+    keys::write_key(&key, &mut stored);
+    Err(damaged::<BlockKey>(Part::Value, &stored))
+}
+
+fn options(tuning: Tuning) -> Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    table.set_block_cache(&Cache::new_lru_cache(tuning.block_cache_bytes));
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     // Index and filter blocks count against the bounded cache.
     table.set_cache_index_and_filter_blocks(true);
@@ -193,8 +291,8 @@ fn options() -> Options {
     options.create_if_missing(true);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(MEMTABLE_BYTES);
-    options.set_max_write_buffer_number(MEMTABLES_MAX);
+    options.set_write_buffer_size(tuning.memtable_bytes);
+    options.set_max_write_buffer_number(i32::from(tuning.memtables_max));
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_background_jobs(BACKGROUND_JOBS_MAX);

@@ -1,11 +1,14 @@
 //! A durable binding from an exchange to a queue or to another exchange.
 
 use bytes::{BufMut, Bytes};
-use mainstem_schemas::wire::Short;
+use mainstem_schemas::{
+    Position, QueueId,
+    wire::{self, Reader, Short},
+};
 
 use super::{Entity, KeyKind, KeyReader, field};
 
-/// A binding is what its key says; two bindings that differ in arguments alone are two.
+/// What a binding does; two bindings that differ in arguments alone are two.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BindingKey {
     pub namespace: String,
@@ -18,9 +21,17 @@ pub struct BindingKey {
     pub arguments: Bytes,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BindingValue {
+    /// The log entry that declared it.
+    pub home: Position,
+    /// The queue it leads to; 0 when it leads to an exchange.
+    pub queue: QueueId,
+}
+
 impl Entity for BindingKey {
     const KIND: KeyKind = KeyKind::Binding;
-    type Value = ();
+    type Value = BindingValue;
 
     fn ser_key(&self, out: &mut Vec<u8>) {
         field::put_blob(out, self.namespace.as_bytes());
@@ -42,10 +53,15 @@ impl Entity for BindingKey {
         })
     }
 
-    fn ser_value((): &(), _out: &mut Vec<u8>) {}
+    fn ser_value(value: &BindingValue, out: &mut Vec<u8>) {
+        wire::put_varint(out, value.home.0);
+        wire::put_varint(out, value.queue.0);
+    }
 
-    fn deser_value(bytes: Bytes) -> Result<(), Short> {
-        if bytes.is_empty() { Ok(()) } else { Err(Short) }
+    fn deser_value(bytes: Bytes) -> Result<BindingValue, Short> {
+        let mut reader = Reader::new(bytes);
+        let (home, queue) = (Position(reader.varint()?), QueueId(reader.varint()?));
+        if reader.is_empty() { Ok(BindingValue { home, queue }) } else { Err(Short) }
     }
 }
 
@@ -61,13 +77,13 @@ mod tests {
         #[test]
         fn reads_back(
             namespace in text(), source in text(), to_exchange: bool, destination in text(),
-            key in noise(), table in table(),
+            key in noise(), table in table(), home: u64, queue: u64,
         ) {
             let mut arguments = Vec::new();
             encode_table(&table, &mut arguments);
             let (key, arguments) = (key.into(), arguments.into());
             let key = BindingKey { namespace, source, to_exchange, destination, key, arguments };
-            check(&key, &());
+            check(&key, &BindingValue { home: Position(home), queue: QueueId(queue) });
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Up to 128 entries of a queue, packed: where its records are, not what they say.
+//! Up to 128 entries of one lane of a queue, packed: where its records are, not what they say.
 //!
 //! ```text
 //! block: first: varint | count: u8 | count x entry
@@ -7,10 +7,12 @@
 //!        | APPENDED: zigzag varint from the entry before, else as it
 //!        | EXPIRY: zigzag varint from appended, else not set
 //!        | FLAGS: u8                   else 0
+//!        | GROUP: varint               else 0
+//! hole:  HOLE: u8
 //! ```
 //!
 //! "The entry before" of the first entry is all zeros. Records that came in one batch with bodies
-//! of one size so take two or three bytes each.
+//! of one size so take two or three bytes each. A hole is not "the entry before" of what follows.
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
@@ -18,9 +20,13 @@ use mainstem_schemas::{
     wire::{self, Short},
 };
 
-use super::{Entity, KeyKind, KeyReader};
+use super::{
+    Entity, KeyKind, KeyReader,
+    field::{unzigzag, zigzag},
+};
 
-/// Offsets per block: block number is offset / 128. Persisted: never change.
+/// Offsets per block: block number is offset / 128, so a block is of one lane. Persisted: never
+/// change.
 pub const BLOCK_ENTRIES: u64 = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,12 +46,12 @@ impl BlockKey {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockValue {
-    /// The offset of the first entry; the others follow without holes.
+    /// The offset of the first entry; the others follow one by one.
     pub first: Offset,
     pub entries: Vec<Entry>,
 }
 
-/// One record of a queue.
+/// One record of a queue, or the place of one that is gone: a hole is all zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     pub position: Position,
@@ -55,10 +61,12 @@ pub struct Entry {
     pub appended: UnixMillis,
     /// The broker's own.
     pub flags: u8,
+    /// The broker's number for the ordered group it belongs to; 0 for none.
+    pub group: u32,
 }
 
 impl BlockValue {
-    /// The entry at `offset`, if it is in this block.
+    /// The entry at `offset`, if it is in this block; it may be a hole.
     #[must_use]
     pub fn get(&self, offset: Offset) -> Option<&Entry> {
         let index = offset.0.checked_sub(self.first.0)?;
@@ -67,9 +75,7 @@ impl BlockValue {
 
     /// Whether all its entries belong in the block with this number.
     pub(crate) fn fits(&self, number: u64) -> bool {
-        let count = self.entries.len() as u64;
-        self.first.0 / BLOCK_ENTRIES == number
-            && self.first.0 % BLOCK_ENTRIES + count <= BLOCK_ENTRIES
+        self.first.0 / BLOCK_ENTRIES == number && fit(self.first, self.entries.len())
     }
 }
 
@@ -79,9 +85,27 @@ const SIZE: u8 = 2;
 const APPENDED: u8 = 4;
 const EXPIRY: u8 = 8;
 const FLAGS: u8 = 16;
-const KNOWN: u8 = BACK | SIZE | APPENDED | EXPIRY | FLAGS;
+const GROUP: u8 = 32;
+/// Alone in its entry, and the only way a hole is written.
+const HOLE: u8 = 64;
+const KNOWN: u8 = BACK | SIZE | APPENDED | EXPIRY | FLAGS | GROUP;
 
 impl Entry {
+    /// The entry of an offset whose record is gone.
+    pub const HOLE: Self = Self {
+        position: Position(0),
+        size: 0,
+        expiry: UnixMillis::NONE,
+        appended: UnixMillis::NONE,
+        flags: 0,
+        group: 0,
+    };
+
+    #[must_use]
+    pub fn is_hole(&self) -> bool {
+        *self == Self::HOLE
+    }
+
     fn encode(&self, before: &Self, out: &mut Vec<u8>) {
         let mut marks = 0;
         if self.position < before.position {
@@ -99,6 +123,9 @@ impl Entry {
         if self.flags != 0 {
             marks |= FLAGS;
         }
+        if self.group != 0 {
+            marks |= GROUP;
+        }
         out.put_u8(marks);
         wire::put_varint(out, self.position.0.abs_diff(before.position.0));
         if marks & SIZE != 0 {
@@ -113,11 +140,13 @@ impl Entry {
         if marks & FLAGS != 0 {
             out.put_u8(self.flags);
         }
+        if marks & GROUP != 0 {
+            wire::put_varint(out, u64::from(self.group));
+        }
     }
 
     #[inline]
-    fn decode(before: &Self, rest: &mut &[u8]) -> Result<Self, Short> {
-        let marks = byte(rest)?;
+    fn decode(marks: u8, before: &Self, rest: &mut &[u8]) -> Result<Self, Short> {
         if marks & !KNOWN != 0 {
             return Err(Short);
         }
@@ -131,6 +160,7 @@ impl Entry {
             position: Position(position.ok_or(Short)?),
             expiry: UnixMillis::NONE,
             flags: 0,
+            group: 0,
             ..*before
         };
         if marks & SIZE != 0 {
@@ -145,18 +175,11 @@ impl Entry {
         if marks & FLAGS != 0 {
             entry.flags = byte(rest)?;
         }
-        Ok(entry)
+        if marks & GROUP != 0 {
+            entry.group = u32::try_from(varint(rest)?).map_err(|_| Short)?;
+        }
+        if entry.is_hole() { Err(Short) } else { Ok(entry) }
     }
-}
-
-/// The signed way from one number to another, small in either direction.
-fn zigzag(from: u64, to: u64) -> u64 {
-    let way = to.wrapping_sub(from).cast_signed();
-    ((way << 1) ^ (way >> 63)).cast_unsigned()
-}
-
-fn unzigzag(from: u64, way: u64) -> u64 {
-    from.wrapping_add((way >> 1) ^ (way & 1).wrapping_neg())
 }
 
 #[inline]
@@ -189,6 +212,28 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Short> {
     Err(Short)
 }
 
+/// Whether this many entries from `first` on stay in one block.
+fn fit(first: Offset, count: usize) -> bool {
+    first.0 % BLOCK_ENTRIES + count as u64 <= BLOCK_ENTRIES
+}
+
+/// The stored form of a block that begins with `first`.
+pub(crate) fn ser_block(first: Offset, entries: &[Entry], out: &mut Vec<u8>) {
+    assert!(fit(first, entries.len()), "entries of one block stay in its range of offsets");
+    let count = u8::try_from(entries.len()).expect("a block has at most 128 entries");
+    wire::put_varint(out, first.0);
+    out.put_u8(count);
+    let mut before = &Entry::HOLE;
+    for entry in entries {
+        if entry.is_hole() {
+            out.put_u8(HOLE);
+        } else {
+            entry.encode(before, out);
+            before = entry;
+        }
+    }
+}
+
 impl Entity for BlockKey {
     const KIND: KeyKind = KeyKind::Block;
     type Value = BlockValue;
@@ -203,16 +248,7 @@ impl Entity for BlockKey {
     }
 
     fn ser_value(value: &BlockValue, out: &mut Vec<u8>) {
-        let number = value.first.0 / BLOCK_ENTRIES;
-        assert!(value.fits(number), "entries of one block stay in its range of offsets");
-        let count = u8::try_from(value.entries.len()).expect("a block has at most 128 entries");
-        wire::put_varint(out, value.first.0);
-        out.put_u8(count);
-        let mut before = &Entry::default();
-        for entry in &value.entries {
-            entry.encode(before, out);
-            before = entry;
-        }
+        ser_block(value.first, &value.entries, out);
     }
 
     fn deser_value(bytes: Bytes) -> Result<BlockValue, Short> {
@@ -223,10 +259,15 @@ impl Entity for BlockKey {
             return Err(Short);
         }
         let mut entries = Vec::with_capacity(usize::from(count));
-        let mut before = Entry::default();
+        let mut before = Entry::HOLE;
         for _ in 0..count {
-            before = Entry::decode(&before, &mut rest)?;
-            entries.push(before);
+            match byte(&mut rest)? {
+                HOLE => entries.push(Entry::HOLE),
+                marks => {
+                    before = Entry::decode(marks, &before, &mut rest)?;
+                    entries.push(before);
+                }
+            }
         }
         if rest.is_empty() { Ok(BlockValue { first: Offset(first), entries }) } else { Err(Short) }
     }
@@ -247,21 +288,24 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let size = prop_oneof![4 => Just(100), 1 => any::<u32>()];
         let flags = prop_oneof![4 => Just(0), 1 => any::<u8>()];
-        (number(), size, number(), number(), flags).prop_map(
-            |(position, size, expiry, appended, flags)| Entry {
+        let group = prop_oneof![4 => Just(0), 1 => any::<u32>()];
+        let entry = (number(), size, number(), number(), flags, group).prop_map(
+            |(position, size, expiry, appended, flags, group)| Entry {
                 position: Position(position),
                 size,
                 expiry: UnixMillis(expiry),
                 appended: UnixMillis(appended),
                 flags,
+                group,
             },
-        )
+        );
+        prop_oneof![3 => entry, 1 => Just(Entry::HOLE)]
     }
 
     proptest! {
         #[test]
         fn reads_back(
-            queue: u64, number in 0..u64::MAX / BLOCK_ENTRIES, skipped in 0..BLOCK_ENTRIES,
+            queue: u64, number in 0..=u64::MAX / BLOCK_ENTRIES, skipped in 0..BLOCK_ENTRIES,
             mut entries in prop::collection::vec(entry(), 0..=128),
         ) {
             entries.truncate(usize::try_from(BLOCK_ENTRIES - skipped).unwrap());
@@ -273,11 +317,6 @@ mod tests {
         #[test]
         fn noise_never_panics(noise in noise()) {
             check_noise::<BlockKey>(&noise);
-        }
-
-        #[test]
-        fn zigzag_reads_back(from: u64, to: u64) {
-            prop_assert_eq!(unzigzag(from, zigzag(from, to)), to);
         }
     }
 
@@ -292,7 +331,9 @@ mod tests {
     fn wrong_marks_counts_and_distances_are_damage() {
         let read = |bytes: &[u8]| BlockKey::deser_value(Bytes::copy_from_slice(bytes));
         assert!(read(&[0, 1, SIZE, 9, 100]).is_ok());
-        assert_eq!(read(&[0, 1, 32, 9]), Err(Short), "unknown mark");
+        assert_eq!(read(&[0, 1, 128, 9]), Err(Short), "unknown mark");
+        assert_eq!(read(&[0, 1, HOLE | SIZE, 9, 100]), Err(Short), "a hole that says something");
+        assert_eq!(read(&[0, 1, 0, 0]), Err(Short), "a hole without its mark");
         assert_eq!(read(&[0, 1, BACK, 9]), Err(Short), "before the start of the log");
         assert_eq!(read(&[127, 2, 0, 9, 0, 9]), Err(Short), "two entries from the last offset on");
         assert_eq!(read(&[0, 129]), Err(Short), "more than a block");
@@ -340,6 +381,7 @@ mod tests {
                 appended: UnixMillis(1_700_000_000_000 + n / 10),
                 expiry: UnixMillis(if n % 3 == 0 { 1_700_000_060_000 } else { 0 }),
                 flags: 0,
+                group: 0,
             });
             BlockValue { first: Offset(first), entries: entries.collect() }
         };

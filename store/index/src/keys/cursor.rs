@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    CursorId, Offset, QueueId,
+    CursorId, QueueId,
     wire::{self, Reader, Short},
 };
 
-use super::{Entity, KeyKind, KeyReader};
+use super::{Entity, KeyKind, KeyReader, Progress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CursorKey {
@@ -14,19 +14,19 @@ pub struct CursorKey {
     pub cursor: CursorId,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CursorValue {
     pub name: CursorName,
-    /// Everything below it is settled.
-    pub floor: Offset,
-    /// What is settled above the floor: half-open ranges, ascending, disjoint, none empty.
-    pub settled: Vec<(Offset, Offset)>,
+    /// The rules it keeps to; their meaning is the broker's.
+    pub policy: Bytes,
+    pub progress: Progress,
 }
 
 /// Whose progress a cursor is. Persisted: never renumber the tags below.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CursorName {
     /// The queue's own.
+    #[default]
     Main,
     /// A session's, by its id.
     Session(String),
@@ -79,36 +79,16 @@ impl Entity for CursorKey {
 
     fn ser_value(value: &CursorValue, out: &mut Vec<u8>) {
         value.name.encode(out);
-        wire::put_varint(out, value.floor.0);
-        wire::put_varint(out, value.settled.len() as u64);
-        let mut end = value.floor;
-        for (from, to) in &value.settled {
-            assert!(end <= *from && from < to, "settled ranges ascend and none is empty");
-            wire::put_varint(out, from.0 - end.0);
-            wire::put_varint(out, to.0 - from.0);
-            end = *to;
-        }
+        wire::put_blob(out, &value.policy);
+        value.progress.encode(out);
     }
 
     fn deser_value(bytes: Bytes) -> Result<CursorValue, Short> {
         let mut reader = Reader::new(bytes);
         let name = CursorName::decode(&mut reader)?;
-        let floor = Offset(reader.varint()?);
-        let count = reader.varint()?;
-        let mut settled = Vec::new();
-        let mut end = floor.0;
-        for _ in 0..count {
-            let from = end.checked_add(reader.varint()?).ok_or(Short)?;
-            end = from.checked_add(reader.varint()?).ok_or(Short)?;
-            if from == end {
-                return Err(Short);
-            }
-            settled.push((Offset(from), Offset(end)));
-        }
-        if !reader.is_empty() {
-            return Err(Short);
-        }
-        Ok(CursorValue { name, floor, settled })
+        let policy = reader.blob()?;
+        let progress = Progress::decode(&mut reader)?;
+        if reader.is_empty() { Ok(CursorValue { name, policy, progress }) } else { Err(Short) }
     }
 }
 
@@ -117,7 +97,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keys::tests::{check, check_noise, check_order, noise, text};
+    use crate::keys::{
+        progress::tests::progress,
+        tests::{check, check_noise, check_order, noise, text},
+    };
 
     fn name() -> impl Strategy<Value = CursorName> {
         prop_oneof![
@@ -131,34 +114,16 @@ mod tests {
     proptest! {
         #[test]
         fn reads_back(
-            queue: u64, cursor: u64, name in name(), floor in 0..u64::MAX / 2,
-            steps in prop::collection::vec((0..1_u64 << 40, 1..1_u64 << 40), 0..50),
+            queue: u64, cursor: u64, name in name(), policy in noise(), progress in progress(),
         ) {
-            let mut end = floor;
-            let mut settled = Vec::new();
-            for (gap, len) in steps {
-                settled.push((Offset(end + gap), Offset(end + gap + len)));
-                end += gap + len;
-            }
             let key = CursorKey { queue: QueueId(queue), cursor: CursorId(cursor) };
-            check(&key, &CursorValue { name, floor: Offset(floor), settled });
+            check(&key, &CursorValue { name, policy: policy.into(), progress });
         }
 
         #[test]
         fn noise_never_panics(noise in noise()) {
             check_noise::<CursorKey>(&noise);
         }
-    }
-
-    #[test]
-    fn an_empty_or_overflowing_range_is_damage() {
-        let read = |bytes: &[u8]| CursorKey::deser_value(Bytes::copy_from_slice(bytes));
-        assert!(read(&[MAIN, 5, 1, 2, 3]).is_ok());
-        assert_eq!(read(&[MAIN, 5, 1, 2, 0]), Err(Short));
-        let mut past_the_end = vec![MAIN, 5, 1];
-        wire::put_varint(&mut past_the_end, u64::MAX);
-        past_the_end.push(1);
-        assert_eq!(read(&past_the_end), Err(Short));
     }
 
     #[test]

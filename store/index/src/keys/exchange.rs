@@ -2,9 +2,9 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    Table,
+    Position, Table,
     value::{decode_table, encode_table},
-    wire::{Reader, Short},
+    wire::{self, Reader, Short},
 };
 
 use super::{Entity, KeyKind, KeyReader, field};
@@ -15,12 +15,14 @@ pub struct ExchangeKey {
     pub name: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExchangeValue {
     /// The routing rule's number; its meaning is the broker's.
     pub kind: u8,
     pub auto_delete: bool,
     pub internal: bool,
+    /// The log entry that declared it.
+    pub home: Position,
     pub arguments: Table,
 }
 
@@ -50,6 +52,7 @@ impl Entity for ExchangeKey {
         }
         out.put_u8(value.kind);
         out.put_u8(flags);
+        wire::put_varint(out, value.home.0);
         encode_table(&value.arguments, out);
     }
 
@@ -64,6 +67,7 @@ impl Entity for ExchangeKey {
             kind,
             auto_delete: flags & AUTO_DELETE != 0,
             internal: flags & INTERNAL != 0,
+            home: Position(reader.varint()?),
             arguments: decode_table(reader.rest())?,
         })
     }
@@ -80,9 +84,11 @@ mod tests {
         #[test]
         fn reads_back(
             namespace in text(), name in text(),
-            kind: u8, auto_delete: bool, internal: bool, arguments in table(),
+            kind: u8, auto_delete: bool, internal: bool, home: u64,
+            arguments in table(),
         ) {
-            let value = ExchangeValue { kind, auto_delete, internal, arguments };
+            let home = Position(home);
+            let value = ExchangeValue { kind, auto_delete, internal, home, arguments };
             check(&ExchangeKey { namespace, name }, &value);
         }
 

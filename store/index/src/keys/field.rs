@@ -1,4 +1,5 @@
-//! The fields that keys are made of: big-endian numbers, and blobs behind their length.
+//! The fields that keys are made of, big-endian numbers and blobs behind their length, and the
+//! signed steps between the numbers of values.
 
 use bytes::{Buf, BufMut, Bytes};
 use mainstem_schemas::wire::{Reader, Short};
@@ -76,5 +77,29 @@ pub(crate) fn read_bool(reader: &mut Reader) -> Result<bool, Short> {
         0 => Ok(false),
         1 => Ok(true),
         _ => Err(Short),
+    }
+}
+
+/// The signed way from one number to another, small in either direction.
+pub(crate) fn zigzag(from: u64, to: u64) -> u64 {
+    let way = to.wrapping_sub(from).cast_signed();
+    ((way << 1) ^ (way >> 63)).cast_unsigned()
+}
+
+pub(crate) fn unzigzag(from: u64, way: u64) -> u64 {
+    from.wrapping_add((way >> 1) ^ (way & 1).wrapping_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn zigzag_reads_back(from: u64, to: u64) {
+            prop_assert_eq!(unzigzag(from, zigzag(from, to)), to);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    Filter, QueueId, Table,
+    Filter, Position, QueueId, Table,
     value::{decode_table, encode_table},
     wire::{self, Reader, Short},
 };
@@ -21,6 +21,10 @@ pub struct QueueValue {
     pub auto_delete: bool,
     /// The retention rule's number; its meaning is the broker's.
     pub retention: u8,
+    /// The log entry that declared it as it is now.
+    pub home: Position,
+    /// The rules it keeps to; their meaning is the broker's.
+    pub policy: Bytes,
     pub arguments: Table,
 }
 
@@ -84,6 +88,8 @@ impl Entity for QueueKey {
         value.name.encode(out);
         field::put_bool(out, value.auto_delete);
         out.put_u8(value.retention);
+        wire::put_varint(out, value.home.0);
+        wire::put_blob(out, &value.policy);
         encode_table(&value.arguments, out);
     }
 
@@ -94,6 +100,8 @@ impl Entity for QueueKey {
             name: QueueName::decode(&mut reader)?,
             auto_delete: field::read_bool(&mut reader)?,
             retention: reader.u8()?,
+            home: Position(reader.varint()?),
+            policy: reader.blob()?,
             arguments: decode_table(reader.rest())?,
         })
     }
@@ -118,9 +126,12 @@ mod tests {
         #[test]
         fn reads_back(
             queue: u64, namespace in text(), name in name(),
-            auto_delete: bool, retention: u8, arguments in table(),
+            auto_delete: bool, retention: u8, home: u64, policy in noise(),
+            arguments in table(),
         ) {
-            let value = QueueValue { namespace, name, auto_delete, retention, arguments };
+            let (home, policy) = (Position(home), policy.into());
+            let value =
+                QueueValue { namespace, name, auto_delete, retention, home, policy, arguments };
             check(&QueueKey { queue: QueueId(queue) }, &value);
         }
 

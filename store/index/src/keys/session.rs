@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    UnixMillis,
-    wire::{Reader, Short},
+    Position, UnixMillis,
+    wire::{self, Reader, Short},
 };
 
 use super::{Entity, KeyKind, KeyReader, field};
@@ -14,12 +14,14 @@ pub struct SessionKey {
     pub id: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionValue {
     /// How long it is kept after its connection ended, in seconds; `u32::MAX` for ever.
     pub expiry_s: u32,
     /// When its connection ended; not set while it is attached.
     pub detached: UnixMillis,
+    /// The log entry that says so.
+    pub home: Position,
 }
 
 impl Entity for SessionKey {
@@ -38,11 +40,16 @@ impl Entity for SessionKey {
     fn ser_value(value: &SessionValue, out: &mut Vec<u8>) {
         out.put_u32_le(value.expiry_s);
         out.put_u64_le(value.detached.0);
+        wire::put_varint(out, value.home.0);
     }
 
     fn deser_value(bytes: Bytes) -> Result<SessionValue, Short> {
         let mut reader = Reader::new(bytes);
-        let value = SessionValue { expiry_s: reader.u32()?, detached: UnixMillis(reader.u64()?) };
+        let value = SessionValue {
+            expiry_s: reader.u32()?,
+            detached: UnixMillis(reader.u64()?),
+            home: Position(reader.varint()?),
+        };
         if reader.is_empty() { Ok(value) } else { Err(Short) }
     }
 }
@@ -56,8 +63,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_back(namespace in text(), id in text(), expiry_s: u32, detached: u64) {
-            let value = SessionValue { expiry_s, detached: UnixMillis(detached) };
+        fn reads_back(namespace in text(), id in text(), expiry_s: u32, detached: u64, home: u64) {
+            let value = SessionValue { expiry_s, detached: UnixMillis(detached), home: Position(home) };
             check(&SessionKey { namespace, id }, &value);
         }
 

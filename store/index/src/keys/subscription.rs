@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    CursorId, Filter, QueueId,
-    wire::{Reader, Short},
+    CursorId, Filter, Position, QueueId,
+    wire::{self, Reader, Short},
 };
 
 use super::{Entity, KeyKind, KeyReader, field};
@@ -17,7 +17,7 @@ pub struct SubscriptionKey {
     pub filter: Filter,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionValue {
     /// The front-end's own; handed back with every delivery.
     pub options: u64,
@@ -25,6 +25,8 @@ pub struct SubscriptionValue {
     pub live: bool,
     pub queue: QueueId,
     pub cursor: CursorId,
+    /// The log entry that made it as it is now.
+    pub home: Position,
 }
 
 impl Entity for SubscriptionKey {
@@ -58,6 +60,7 @@ impl Entity for SubscriptionKey {
         field::put_bool(out, value.live);
         out.put_u64_le(value.queue.0);
         out.put_u64_le(value.cursor.0);
+        wire::put_varint(out, value.home.0);
     }
 
     fn deser_value(bytes: Bytes) -> Result<SubscriptionValue, Short> {
@@ -67,6 +70,7 @@ impl Entity for SubscriptionKey {
             live: field::read_bool(&mut reader)?,
             queue: QueueId(reader.u64()?),
             cursor: CursorId(reader.u64()?),
+            home: Position(reader.varint()?),
         };
         if reader.is_empty() { Ok(value) } else { Err(Short) }
     }
@@ -84,9 +88,10 @@ mod tests {
         fn reads_back(
             namespace in text(), session in text(), share in prop::option::of(text()),
             filter in filter(), options: u64, live: bool, queue: u64, cursor: u64,
+            home: u64,
         ) {
-            let (queue, cursor) = (QueueId(queue), CursorId(cursor));
-            let value = SubscriptionValue { options, live, queue, cursor };
+            let (queue, cursor, home) = (QueueId(queue), CursorId(cursor), Position(home));
+            let value = SubscriptionValue { options, live, queue, cursor, home };
             check(&SubscriptionKey { namespace, session, share, filter }, &value);
         }
 
