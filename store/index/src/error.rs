@@ -1,8 +1,9 @@
 //! What can go wrong with the index: its disk, or what is written there.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use bytes::Bytes;
+use mainstem_schemas::Position;
 
 use crate::keys::{Entity, KeyKind};
 
@@ -14,6 +15,13 @@ pub enum IndexError {
     Open { path: PathBuf, source: rocksdb::Error },
     #[error("the index at {} has layout version {found}, this program knows version {known}", path.display())]
     Version { path: PathBuf, found: u16, known: u16 },
+    #[error(
+        "the index at {} was flushed at {} and is now as it was at {}: its manifest is damaged",
+        path.display(), flushed.0, applied.0
+    )]
+    Behind { path: PathBuf, flushed: Position, applied: Position },
+    #[error("cannot read or write how far the index at {} was flushed", path.display())]
+    Witness { path: PathBuf, source: io::Error },
     #[error("cannot read a {kind} from the index")]
     Read { kind: KeyKind, source: rocksdb::Error },
     #[error("cannot read the index from end to end")]

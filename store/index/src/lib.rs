@@ -9,6 +9,7 @@ mod error;
 mod hash;
 pub mod keys;
 mod store;
+mod witness;
 
 pub use batch::Batch;
 pub use error::{IndexError, Part};
