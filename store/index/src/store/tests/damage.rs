@@ -50,7 +50,7 @@ fn damage(file: &Path, seed: u64) {
     let mut noise = move || noise.next().unwrap();
     let mut bytes = fs::read(file).unwrap();
     let at = usize::try_from(noise()).unwrap() % bytes.len();
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         bytes[at] ^= 1 << (noise() % 8);
     } else {
         let len = 1 + usize::try_from(noise() % 8).unwrap();
