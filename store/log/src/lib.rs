@@ -3,7 +3,7 @@
 //! It knows frames, not queues, and blocks: its owner gives it threads. [`Log::open`] replays what
 //! is on disk and hands out three ends. The [`Planner`] gives every frame its place and encodes
 //! it, in memory only; the [`Writer`] puts planned batches on the disk and syncs them; the
-//! [`Reader`] reads single frames back, from any number of threads.
+//! [`Reader`] reads frames back, one by one or in a row, from any number of threads.
 //!
 //! What it promises: after a crash, every frame that a successful [`Writer::sync`] covered is
 //! replayed, in order and byte for byte; of later frames a prefix may be; never a frame that lies
@@ -19,6 +19,7 @@ mod open;
 mod scan;
 
 mod prepare;
+mod source;
 mod write;
 
 mod read;
@@ -32,6 +33,8 @@ pub mod sim;
 mod crash_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod recycle_tests;
 
 pub use disk::Disk;
 pub use error::{Damage, LogError, PushError};

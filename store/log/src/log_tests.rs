@@ -7,7 +7,8 @@ use bytes::Bytes;
 use mainstem_schemas::Position;
 
 use crate::{
-    Damage, Frame, Log, LogConfig, LogError, Opened, Planner, PushError, Recovered, Spare, Writer,
+    Batch, Damage, Frame, Log, LogConfig, LogError, Opened, Planner, PushError, Recovered, Spare,
+    Writer,
     disk::Disk,
     recover_bytes,
     segment::{Geometry, SEGMENT_HEADER_BYTES},
@@ -354,12 +355,17 @@ fn arbitrary_bytes_are_recovered_without_files() {
     let mut planner = Planner::new(&CONFIG, geometry, 77, FIRST);
     let position = planner.push(4, 9, &[b"bo", b"dy"]).unwrap();
     let mut file = geometry.encode_header(0, 77).to_vec();
-    file.extend_from_slice(&planner.finish().chunks()[0].bytes);
+    let put = |file: &mut Vec<u8>, batch: Batch| {
+        file.truncate(usize::try_from(batch.chunks()[0].base.0).unwrap());
+        file.extend_from_slice(&batch.chunks()[0].bytes);
+        assert_eq!(file.split_off(usize::try_from(batch.end().0).unwrap()), [0; 24]);
+    };
+    put(&mut file, planner.finish());
     let hole = Position(file.len() as u64);
     planner.begin(planner.end());
     planner.push(4, 10, &[b"later"]).unwrap();
-    file.extend_from_slice(&planner.finish().chunks()[0].bytes);
-    file.extend_from_slice(&planner.seal().chunks()[0].bytes);
+    put(&mut file, planner.finish());
+    put(&mut file, planner.seal());
     let durable = Position(file.len() as u64 - BATCH);
     file[usize::try_from(hole.0).unwrap() + 30] ^= 1;
 

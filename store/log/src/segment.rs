@@ -11,8 +11,12 @@
 //!     28      4  reserved       0
 //!     32      8  segment_bytes
 //!     40      8  salt           the same in every segment of a log
-//!     48         frames, then zeros
+//!     48         frames, then 24 zero bytes (fewer at the end of the file), then anything
 //! ```
+//!
+//! A segment that was trimmed is used again under a new name, so behind the zeros may stand what
+//! an earlier use of the file left there, frames included: its positions were others, so none of
+//! it verifies (see `frame.rs`).
 //!
 //! Format rule: a program that meets a format it does not know refuses the file and touches
 //! nothing. A change to any byte drawn here or in `frame.rs` raises the format.
@@ -33,6 +37,11 @@ use crate::{
 pub(crate) const FORMAT: u32 = 1;
 /// Bytes of the SEGMENT frame.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = FRAME_HEADER_BYTES + 24;
+
+/// Zeros behind the last frame: where they are not, something was being written.
+pub(crate) const TAIL_BYTES: usize = FRAME_HEADER_BYTES;
+/// Bytes of the SEGMENT frame and of the zeros behind it.
+pub(crate) const SEGMENT_START_BYTES: usize = SEGMENT_HEADER_BYTES + TAIL_BYTES;
 
 /// Room that a segment keeps for everything but the largest body.
 const OVERHEAD_BYTES: usize = 128;
@@ -144,17 +153,16 @@ impl Geometry {
         LogError::Corrupt { path, offset: self.offset(position), damage }
     }
 
-    /// The bytes a segment file begins with.
+    /// The bytes an empty segment file begins with, [`SEGMENT_START_BYTES`] of them.
     pub(crate) fn encode_header(self, number: u64, salt: u64) -> Bytes {
         let mut body = BytesMut::with_capacity(24);
         body.put_u32_le(FORMAT);
         body.put_u32_le(0);
         body.put_u64_le(self.segment_bytes);
         body.put_u64_le(salt);
-        let header =
-            Header { kind: KIND_SEGMENT, body_len: 24, checksum: 0, writer: 0, sequence: 0 };
-        let mut out = BytesMut::with_capacity(SEGMENT_HEADER_BYTES);
-        header.put(&mut out, 0, self.base(number), &[&body]);
+        let mut out = BytesMut::with_capacity(SEGMENT_START_BYTES);
+        Header::new(KIND_SEGMENT, 24, 0, 0).put(&mut out, 0, self.base(number), &[&body]);
+        out.put_bytes(0, TAIL_BYTES);
         out.freeze()
     }
 
