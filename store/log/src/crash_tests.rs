@@ -20,6 +20,8 @@ const SEGMENT_BYTES: u64 = 8 << 10;
 #[derive(Default)]
 struct Model {
     frames: Vec<(Position, Frame)>,
+    /// All that was ever planned.
+    planned: Vec<(Position, Frame)>,
     /// So many of them were covered by a successful sync.
     synced: usize,
     /// The end that was synced.
@@ -67,6 +69,7 @@ impl Model {
         let position = planner.push(3, self.sequence, &[left, right]).unwrap();
         assert_eq!(position, expected);
         let frame = Frame { kind: 3, writer: 1, sequence: self.sequence, body: body.into() };
+        self.planned.push((position, frame.clone()));
         self.frames.push((position, frame));
     }
 
@@ -247,4 +250,30 @@ fn a_refused_log_is_left_as_it_is() {
         model.open(&disk, rng).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(model.frames.len(), frames);
     });
+}
+
+#[test]
+fn what_a_lying_disk_loses_is_missing_or_refused_and_never_something_else() {
+    let harmed = Cell::new(0);
+    for_seeds(300, |rng, disk| {
+        let mut model = Model::default();
+        for _ in 0..rng.usize(1..8) {
+            let mut replayed = Vec::new();
+            let opened = open(&disk, Position(0), Position(0), &mut replayed);
+            let is_known = |frame| model.planned.contains(frame);
+            assert!(replayed.iter().all(is_known), "a frame came from nowhere");
+            assert!(replayed.is_sorted_by(|(a, _), (b, _)| a < b));
+            harmed.set(harmed.get() + u64::from(opened.is_err() || replayed.len() < model.synced));
+            let Ok((mut planner, mut writer, _, recovery)) = opened else { break };
+            model.frames = replayed;
+            (model.synced, model.durable) = (model.frames.len(), recovery.end);
+            let lies = if rng.bool() { rng.u64(..20) } else { u64::MAX };
+            disk.set_faults(Faults { lies, ..Faults::default() });
+            model.run(&mut planner, &mut writer, rng, 40);
+            drop(writer);
+            disk.crash();
+        }
+    });
+    let alone = std::env::var("SEED").is_ok();
+    assert!(alone || harmed.get() > 50, "the disk told no lies: {harmed:?}");
 }

@@ -377,3 +377,23 @@ fn arbitrary_bytes_are_recovered_without_files() {
     let recovered = recover_bytes(&CONFIG, 78, &Bytes::from(file)).unwrap();
     assert_eq!(recovered, Recovered { hole: Some(FIRST), ..Recovered::default() });
 }
+
+#[test]
+fn a_simulated_disk_that_is_full_makes_no_files_and_lets_none_grow() {
+    let disk = SimDisk::new(1);
+    let full = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    };
+    disk.set_faults(Faults { space_bytes: Some(100), ..Faults::default() });
+    let file = disk.create("a").unwrap();
+    file.write_at(&[1; 100], 0).unwrap();
+    full(file.write_at(&[2; 2], 99).map(drop));
+    full(disk.create("b").map(drop));
+    file.write_at(&[3; 100], 0).unwrap();
+    disk.rename("a", "b").unwrap();
+    let mut bytes = [0; 100];
+    disk.open("b").unwrap().read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [3; 100]);
+    disk.remove("b").unwrap();
+    disk.create("c").unwrap();
+}

@@ -128,7 +128,7 @@ impl<'a> Scan<'a> {
 
     /// Behind what was being written at `offset`, as far as its first bytes tell; `None` when they
     /// are the zeros behind a whole batch.
-    fn torn_end(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
+    pub(crate) fn torn_end(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
         let bytes = self.view(offset, TAIL_BYTES)?;
         let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return Ok(None) };
         let header = Header::peek(&bytes)

@@ -127,12 +127,7 @@ impl Geometry {
 
     /// The number of the segment with this file name; `None` for other files.
     pub(crate) fn parse_name(self, disk: &dyn Disk, name: &str) -> Result<Option<u64>, LogError> {
-        let Some(digits) = name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 16) else {
-            return Ok(None);
-        };
-        let Ok(base) = u64::from_str_radix(digits, 16) else {
-            return Ok(None);
-        };
+        let Some(base) = parse_base(name) else { return Ok(None) };
         if self.offset(base) != 0 {
             return Err(LogError::SegmentBytes {
                 path: disk.path(name),
@@ -174,25 +169,54 @@ impl Geometry {
         bytes: &Bytes,
     ) -> Result<u64, LogError> {
         let damaged = || self.corrupt(disk, Position(self.base(number)), Damage::Header);
-        let header = Header::peek(bytes).ok_or_else(damaged)?;
-        let frame = header.verify(bytes, 0, self.base(number)).ok_or_else(damaged)?;
-        let mut body = frame.body;
-        if frame.kind != KIND_SEGMENT || body.len() < 4 {
-            return Err(damaged());
+        match Start::decode(self.base(number), bytes).ok_or_else(damaged)? {
+            Start::Unknown { format } => {
+                Err(LogError::Format { path: self.path(disk, number), found: format })
+            }
+            Start::Known { segment_bytes: found, .. } if found != self.segment_bytes => {
+                let path = self.path(disk, number);
+                Err(LogError::SegmentBytes { path, found, configured: self.segment_bytes })
+            }
+            Start::Known { salt, .. } => Ok(salt),
+        }
+    }
+}
+
+/// The position in the name of a segment file; `None` for other files.
+pub(crate) fn parse_base(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// What the header of a segment file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Start {
+    Known {
+        segment_bytes: u64,
+        salt: u64,
+    },
+    /// A format this program does not read.
+    Unknown {
+        format: u32,
+    },
+}
+
+impl Start {
+    /// Reads the header of the segment that begins at `base`, if it verifies.
+    pub(crate) fn decode(base: u64, bytes: &Bytes) -> Option<Self> {
+        let header = Header::peek(bytes)?;
+        let mut body = header.verify(bytes, 0, base)?.body;
+        if header.kind != KIND_SEGMENT || body.len() < 4 {
+            return None;
         }
         let format = body.get_u32_le();
         if format != FORMAT {
-            return Err(LogError::Format { path: self.path(disk, number), found: format });
+            return Some(Self::Unknown { format });
         }
         if body.len() != 20 {
-            return Err(damaged());
+            return None;
         }
         body.advance(4);
-        let found = body.get_u64_le();
-        if found != self.segment_bytes {
-            let path = self.path(disk, number);
-            return Err(LogError::SegmentBytes { path, found, configured: self.segment_bytes });
-        }
-        Ok(body.get_u64_le())
+        Some(Self::Known { segment_bytes: body.get_u64_le(), salt: body.get_u64_le() })
     }
 }

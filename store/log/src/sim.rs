@@ -55,6 +55,7 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+#[derive(Clone)]
 struct State {
     rng: Rng,
     faults: Faults,
@@ -67,7 +68,7 @@ struct State {
     changes: Vec<Change>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Content {
     cached: Vec<u8>,
     durable: Vec<u8>,
@@ -147,6 +148,12 @@ impl SimDisk {
                 *byte ^= 1 << (bit % 8);
             }
         }
+    }
+
+    /// A disk that is like this one by now and goes its own way.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     /// How often the file that was renamed most often was renamed.
