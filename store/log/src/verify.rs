@@ -188,6 +188,10 @@ impl Walk<'_> {
             None => Some(Damage::Header),
         };
         if let Some(damage) = damage {
+            // A file that is used again loses its name first, its header then.
+            if open(self.disk, name)?.is_none() {
+                return Ok(false);
+            }
             self.found(base, name, 0, damage, None);
         }
         if damage == Some(Damage::Foreign) || geometry.offset(base) != 0 || self.is_blind() {
@@ -288,7 +292,8 @@ impl Walk<'_> {
                 .map_err(|error| LogError::io("read", self.disk.path(&name), offset, error))
         };
         let mut scan = Scan::new(self.geometry, self.salt, number, &mut read);
-        Ok(matches!(scan.step(self.geometry.offset(position))?, Step::Hole))
+        let is_hole = matches!(scan.step(self.geometry.offset(position))?, Step::Hole);
+        Ok(is_hole && open(self.disk, &name)?.is_some())
     }
 
     fn found(&mut self, base: u64, name: &str, offset: u64, damage: Damage, resume: Option<u64>) {
