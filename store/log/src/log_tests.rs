@@ -234,6 +234,8 @@ fn a_torn_tail_is_cut_counted_and_never_seen_again() {
     let cut = recovery.cut.unwrap();
     assert_eq!((cut.path, cut.offset), (disk.path(&name(0)), torn.0));
     assert_eq!(cut.bytes, batch.end().0 - torn.0);
+    // Or a sector that is lost behind a later batch would let it in again.
+    assert!(matches!(reader.read(behind, 0), Err(LogError::Corrupt { .. })), "not zeroed");
     // A batch of the same length leads up to where the lost frame was.
     planner.begin(recovery.end);
     let pad = usize::try_from(behind.0 - torn.0 - BATCH - 24).unwrap();
