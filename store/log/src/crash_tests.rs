@@ -2,7 +2,7 @@
 //!
 //! `SEED=n cargo test -p mainstem-log crash` runs one seed; a failure prints its own.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use fastrand::Rng;
 
@@ -20,6 +20,8 @@ const SEGMENT_BYTES: u64 = 8 << 10;
 #[derive(Default)]
 struct Model {
     frames: Vec<(Position, Frame)>,
+    /// All that was ever planned.
+    planned: Vec<(Position, Frame)>,
     /// So many of them were covered by a successful sync.
     synced: usize,
     /// The end that was synced.
@@ -67,6 +69,7 @@ impl Model {
         let position = planner.push(3, self.sequence, &[left, right]).unwrap();
         assert_eq!(position, expected);
         let frame = Frame { kind: 3, writer: 1, sequence: self.sequence, body: body.into() };
+        self.planned.push((position, frame.clone()));
         self.frames.push((position, frame));
     }
 
@@ -89,15 +92,18 @@ impl Model {
                 }
                 (self.synced, self.durable) = (pushed, batch.end());
             }
+            if rng.u8(..6) == 0 && !self.trim(writer, rng) {
+                return;
+            }
         }
     }
 
-    fn trim(&mut self, writer: &mut Writer, rng: &mut Rng) {
-        let Some((below, _)) = self.frames.get(rng.usize(..=self.synced / 2)) else { return };
+    /// Trims somewhere in what is synced; whether the log goes on.
+    fn trim(&mut self, writer: &mut Writer, rng: &mut Rng) -> bool {
+        let Some((below, _)) = self.frames.get(rng.usize(..=self.synced)) else { return true };
         self.trimmed = self.trimmed.max(*below);
-        if let Ok(first) = writer.trim(*below) {
-            self.forget(first);
-        }
+        let trimmed = writer.trim(*below).map(|first| self.forget(first));
+        trimmed.is_ok()
     }
 
     fn forget(&mut self, first: Position) {
@@ -137,11 +143,12 @@ fn for_seeds(count: u64, property: impl Fn(&mut Rng, SimDisk)) {
 
 #[test]
 fn whatever_crashes_the_synced_frames_come_back_and_nothing_but_a_prefix_more() {
-    for_seeds(400, |rng, disk| {
+    let used_thrice = Cell::new(0);
+    for_seeds(2000, |rng, disk| {
         let mut model = Model::default();
         for _ in 0..rng.usize(1..12) {
             let faults = Faults {
-                calls_left: rng.bool().then(|| rng.u64(..120)),
+                calls_left: rng.bool().then(|| rng.u64(..400)),
                 syncs_to_fail: u64::from(rng.u8(..8) == 0),
                 short_writes: rng.bool(),
                 ..Faults::default()
@@ -151,11 +158,8 @@ fn whatever_crashes_the_synced_frames_come_back_and_nothing_but_a_prefix_more() 
                 Ok((mut planner, mut writer, _, _)) => {
                     let calls_left = disk.faults().calls_left;
                     disk.set_faults(Faults { calls_left, ..faults });
-                    let batches = rng.usize(..30);
+                    let batches = rng.usize(..90);
                     model.run(&mut planner, &mut writer, rng, batches);
-                    if rng.u8(..3) == 0 {
-                        model.trim(&mut writer, rng);
-                    }
                 }
                 Err(error) => {
                     assert!(disk.faults().calls_left == Some(0), "{error}");
@@ -164,7 +168,11 @@ fn whatever_crashes_the_synced_frames_come_back_and_nothing_but_a_prefix_more() 
             if rng.u8(..4) == 0 { disk.restart() } else { disk.crash() }
         }
         model.open(&disk, rng).unwrap_or_else(|error| panic!("{error}"));
+        // Made, and then used again twice: one renaming, and two for each later use.
+        used_thrice.set(used_thrice.get() + u64::from(disk.renames_max() >= 5));
     });
+    let alone = std::env::var("SEED").is_ok();
+    assert!(alone || used_thrice.get() > 200, "files were seldom used again: {used_thrice:?}");
 }
 
 #[test]
@@ -242,4 +250,30 @@ fn a_refused_log_is_left_as_it_is() {
         model.open(&disk, rng).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(model.frames.len(), frames);
     });
+}
+
+#[test]
+fn what_a_lying_disk_loses_is_missing_or_refused_and_never_something_else() {
+    let harmed = Cell::new(0);
+    for_seeds(300, |rng, disk| {
+        let mut model = Model::default();
+        for _ in 0..rng.usize(1..8) {
+            let mut replayed = Vec::new();
+            let opened = open(&disk, Position(0), Position(0), &mut replayed);
+            let is_known = |frame| model.planned.contains(frame);
+            assert!(replayed.iter().all(is_known), "a frame came from nowhere");
+            assert!(replayed.is_sorted_by(|(a, _), (b, _)| a < b));
+            harmed.set(harmed.get() + u64::from(opened.is_err() || replayed.len() < model.synced));
+            let Ok((mut planner, mut writer, _, recovery)) = opened else { break };
+            model.frames = replayed;
+            (model.synced, model.durable) = (model.frames.len(), recovery.end);
+            let lies = if rng.bool() { rng.u64(..20) } else { u64::MAX };
+            disk.set_faults(Faults { lies, ..Faults::default() });
+            model.run(&mut planner, &mut writer, rng, 40);
+            drop(writer);
+            disk.crash();
+        }
+    });
+    let alone = std::env::var("SEED").is_ok();
+    assert!(alone || harmed.get() > 50, "the disk told no lies: {harmed:?}");
 }

@@ -16,6 +16,8 @@ pub trait Disk: Send + Sync {
     fn names(&self) -> io::Result<Vec<String>>;
     /// Opens an existing file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// The same for one who only reads, and may not be allowed more.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Makes an empty file, in place of any that has this name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -89,7 +91,12 @@ impl RealDisk {
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self::at(dir))
+    }
+
+    /// The directory as it is, or is not.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
     }
 }
 
@@ -102,6 +109,10 @@ impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
         Ok(Arc::new(file))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(File::open(self.path(name))?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

@@ -70,12 +70,15 @@ impl LogError {
         offset: u64,
         source: io::Error,
     ) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { path, offset }
-            }
-            _ => Self::io(action, path, offset, source),
+        if Self::is_full(&source) {
+            return Self::DiskFull { path, offset };
         }
+        Self::io(action, path, offset, source)
+    }
+
+    /// Whether the operating system refused for lack of space.
+    pub(crate) fn is_full(error: &io::Error) -> bool {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// Whether the same call may succeed later.

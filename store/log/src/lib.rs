@@ -3,7 +3,8 @@
 //! It knows frames, not queues, and blocks: its owner gives it threads. [`Log::open`] replays what
 //! is on disk and hands out three ends. The [`Planner`] gives every frame its place and encodes
 //! it, in memory only; the [`Writer`] puts planned batches on the disk and syncs them; the
-//! [`Reader`] reads single frames back, from any number of threads.
+//! [`Reader`] reads frames back, one by one or in a row, from any number of threads. [`verify`]
+//! reads the files of a log that is open elsewhere, or of none, and says what is wrong with them.
 //!
 //! What it promises: after a crash, every frame that a successful [`Writer::sync`] covered is
 //! replayed, in order and byte for byte; of later frames a prefix may be; never a frame that lies
@@ -19,9 +20,11 @@ mod open;
 mod scan;
 
 mod prepare;
+mod source;
 mod write;
 
 mod read;
+mod verify;
 
 pub mod disk;
 mod error;
@@ -32,6 +35,10 @@ pub mod sim;
 mod crash_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod recycle_tests;
+#[cfg(test)]
+mod verify_tests;
 
 pub use disk::Disk;
 pub use error::{Damage, LogError, PushError};
@@ -41,4 +48,5 @@ pub use plan::{Batch, Chunk, Planner};
 pub use read::Reader;
 pub use scan::{Recovered, recover_bytes};
 pub use segment::LogConfig;
+pub use verify::{Finding, Kind, Report, Resume, verify, verify_on};
 pub use write::{Spare, Writer};

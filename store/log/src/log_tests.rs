@@ -7,7 +7,8 @@ use bytes::Bytes;
 use mainstem_schemas::Position;
 
 use crate::{
-    Damage, Frame, Log, LogConfig, LogError, Opened, Planner, PushError, Recovered, Spare, Writer,
+    Batch, Damage, Frame, Log, LogConfig, LogError, Opened, Planner, PushError, Recovered, Spare,
+    Writer,
     disk::Disk,
     recover_bytes,
     segment::{Geometry, SEGMENT_HEADER_BYTES},
@@ -233,6 +234,8 @@ fn a_torn_tail_is_cut_counted_and_never_seen_again() {
     let cut = recovery.cut.unwrap();
     assert_eq!((cut.path, cut.offset), (disk.path(&name(0)), torn.0));
     assert_eq!(cut.bytes, batch.end().0 - torn.0);
+    // Or a sector that is lost behind a later batch would let it in again.
+    assert!(matches!(reader.read(behind, 0), Err(LogError::Corrupt { .. })), "not zeroed");
     // A batch of the same length leads up to where the lost frame was.
     planner.begin(recovery.end);
     let pad = usize::try_from(behind.0 - torn.0 - BATCH - 24).unwrap();
@@ -354,12 +357,17 @@ fn arbitrary_bytes_are_recovered_without_files() {
     let mut planner = Planner::new(&CONFIG, geometry, 77, FIRST);
     let position = planner.push(4, 9, &[b"bo", b"dy"]).unwrap();
     let mut file = geometry.encode_header(0, 77).to_vec();
-    file.extend_from_slice(&planner.finish().chunks()[0].bytes);
+    let put = |file: &mut Vec<u8>, batch: Batch| {
+        file.truncate(usize::try_from(batch.chunks()[0].base.0).unwrap());
+        file.extend_from_slice(&batch.chunks()[0].bytes);
+        assert_eq!(file.split_off(usize::try_from(batch.end().0).unwrap()), [0; 24]);
+    };
+    put(&mut file, planner.finish());
     let hole = Position(file.len() as u64);
     planner.begin(planner.end());
     planner.push(4, 10, &[b"later"]).unwrap();
-    file.extend_from_slice(&planner.finish().chunks()[0].bytes);
-    file.extend_from_slice(&planner.seal().chunks()[0].bytes);
+    put(&mut file, planner.finish());
+    put(&mut file, planner.seal());
     let durable = Position(file.len() as u64 - BATCH);
     file[usize::try_from(hole.0).unwrap() + 30] ^= 1;
 
@@ -370,4 +378,24 @@ fn arbitrary_bytes_are_recovered_without_files() {
     // Under another salt nothing of it verifies.
     let recovered = recover_bytes(&CONFIG, 78, &Bytes::from(file)).unwrap();
     assert_eq!(recovered, Recovered { hole: Some(FIRST), ..Recovered::default() });
+}
+
+#[test]
+fn a_simulated_disk_that_is_full_makes_no_files_and_lets_none_grow() {
+    let disk = SimDisk::new(1);
+    let full = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    };
+    disk.set_faults(Faults { space_bytes: Some(100), ..Faults::default() });
+    let file = disk.create("a").unwrap();
+    file.write_at(&[1; 100], 0).unwrap();
+    full(file.write_at(&[2; 2], 99).map(drop));
+    full(disk.create("b").map(drop));
+    file.write_at(&[3; 100], 0).unwrap();
+    disk.rename("a", "b").unwrap();
+    let mut bytes = [0; 100];
+    disk.open("b").unwrap().read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [3; 100]);
+    disk.remove("b").unwrap();
+    disk.create("c").unwrap();
 }

@@ -6,7 +6,9 @@
 //! beyond the hole, or the caller knows so, bytes that were promised to be kept are gone: that is
 //! an error, and nothing is changed. Otherwise the hole is where the last writes before a crash
 //! did not arrive: what lies behind it was never promised to anybody, and is zeroed, so that it
-//! cannot be read as frames once the log has grown up to it again.
+//! cannot be read as frames once the log has grown up to it again. Zeroed is no more than what was
+//! written since the file has its name: what an earlier use of the file left behind never
+//! verifies (see `segment.rs`), so it stays, and is no torn tail.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,10 +24,10 @@ use crate::{
     error::{Damage, LogError},
     frame::{Frame, KINDS_MAX},
     plan::Planner,
-    prepare::{Source, UNREADY_NAME},
     read::Reader,
     scan::{Remains, Scan, Stop},
-    segment::{Geometry, LogConfig, SEGMENT_HEADER_BYTES},
+    segment::{Geometry, LogConfig, SEGMENT_HEADER_BYTES, TAIL_BYTES},
+    source::{Source, UNREADY_NAME},
     write::Writer,
 };
 
@@ -56,7 +58,7 @@ pub struct Recovery {
 pub struct Cut {
     pub path: PathBuf,
     pub offset: u64,
-    /// From there to the last byte that was written.
+    /// From there to the end of the last frame of which anything can be told.
     pub bytes: u64,
 }
 
@@ -100,26 +102,29 @@ impl Log {
             frames += 1;
             on_frame(position, frame);
         })?;
-        let cut = directory.judge(salt, &replayed, known_durable)?;
-        directory.repair(&replayed, cut.is_some())?;
+        let torn = directory.judge(salt, &replayed, known_durable)?;
+        let last = directory.repair(&replayed, &torn)?;
 
         let end = Position(replayed.hole);
         let number = geometry.number(replayed.hole);
+        let cut = (!torn.is_empty()).then(|| Cut {
+            path: geometry.path(&*directory.disk, number),
+            offset: geometry.offset(end.0),
+            bytes: torn.iter().map(|torn| torn.end - torn.from).sum(),
+        });
         let disk = directory.disk;
-        let source = Source { disk: Arc::clone(&disk), geometry, salt };
-        let (file, filled, next) = if number > *last {
+        let source = Source::new(Arc::clone(&disk), geometry, salt, last + 1 - *first);
+        let reader = Reader::new(&source, first_position, end.0);
+        let (file, filled, next) = if number > last {
             let (file, filled) = source.make_quickly(number)?;
             (file, filled, None)
         } else {
             let file = open(&*disk, geometry, number)?;
             let filled = len(&*disk, geometry, number, &*file)?;
-            let next = (*last > number && cut.is_none())
-                .then(|| open(&*disk, geometry, number + 1))
-                .transpose()?;
+            let next = (last > number).then(|| open(&*disk, geometry, number + 1)).transpose()?;
             (file, filled, next)
         };
-        let reader = Reader::new(disk, geometry, salt, first_position);
-        let writer = Writer::new(source, reader.clone(), number, file, filled, next);
+        let writer = Writer::new(source, reader.clone(), end, file, filled, next);
         let recovery = Recovery { first: Position(first_position), end, frames, cut };
         Ok((Planner::new(&config, geometry, salt, end), writer, reader, recovery))
     }
@@ -151,11 +156,11 @@ fn create(
         return Err(geometry.corrupt(&*disk, known_durable, Damage::Missing));
     }
     let salt = disk.nonce();
-    let source = Source { disk: Arc::clone(&disk), geometry, salt };
+    let source = Source::new(disk, geometry, salt, 0);
     let (file, filled) = source.make_quickly(0)?;
     let end = Position(geometry.first(0));
-    let reader = Reader::new(disk, geometry, salt, end.0);
-    let writer = Writer::new(source, reader.clone(), 0, file, filled, None);
+    let reader = Reader::new(&source, end.0, end.0);
+    let writer = Writer::new(source, reader.clone(), end, file, filled, None);
     let recovery = Recovery { first: end, end, frames: 0, cut: None };
     Ok((Planner::new(config, geometry, salt, end), writer, reader, recovery))
 }
@@ -174,6 +179,13 @@ struct Replayed {
     hole: u64,
     /// What the replayed frames, or the caller by starting there, say was synced.
     synced: u64,
+}
+
+/// What there is in one segment of a torn tail: from one offset to another.
+struct Torn {
+    number: u64,
+    from: u64,
+    end: u64,
 }
 
 impl Directory<'_> {
@@ -220,13 +232,13 @@ impl Directory<'_> {
         }
     }
 
-    /// Tells a torn tail from corruption. Changes nothing.
+    /// Tells a torn tail from corruption, and says what there is of it. Changes nothing.
     fn judge(
         &self,
         salt: u64,
         replayed: &Replayed,
         known_durable: Position,
-    ) -> Result<Option<Cut>, LogError> {
+    ) -> Result<Vec<Torn>, LogError> {
         let hole = replayed.hole;
         let corrupt = |durable| {
             Err(self.geometry.corrupt(&*self.disk, Position(hole), Damage::Middle { durable }))
@@ -235,7 +247,7 @@ impl Directory<'_> {
         if durable.0 > hole {
             return corrupt(durable);
         }
-        let mut bytes = 0;
+        let mut torn = Vec::new();
         for number in self.geometry.number(hole)..=self.last {
             self.check_salt(number, salt)?;
             let from = hole.max(self.geometry.first(number)) - self.geometry.base(number);
@@ -243,13 +255,9 @@ impl Directory<'_> {
             if let Some(durable) = remains.durable {
                 return corrupt(durable);
             }
-            bytes += remains.end.map_or(0, |end| end - from);
+            torn.extend(remains.end.map(|end| Torn { number, from, end }));
         }
-        Ok((bytes > 0).then(|| Cut {
-            path: self.geometry.path(&*self.disk, self.geometry.number(hole)),
-            offset: self.geometry.offset(hole),
-            bytes,
-        }))
+        Ok(torn)
     }
 
     fn search(&self, salt: u64, number: u64, from: u64, hole: u64) -> Result<Remains, LogError> {
@@ -257,12 +265,18 @@ impl Directory<'_> {
         Scan::new(self.geometry, salt, number, &mut read).search(from, hole)
     }
 
-    /// Makes the directory hold the replayed frames and nothing else, and syncs it.
-    fn repair(&self, replayed: &Replayed, cut: bool) -> Result<(), LogError> {
+    /// Makes the directory hold the replayed frames and nothing else, and syncs it. Returns the
+    /// last segment that is left.
+    fn repair(&self, replayed: &Replayed, torn: &[Torn]) -> Result<u64, LogError> {
         let end = self.geometry.number(replayed.hole);
+        let is_torn = |number| torn.iter().find(|torn| torn.number == number);
         // From the back, so that a crash leaves no gaps. A prepared segment that was never
         // written to may stay.
-        let spare = end + u64::from(!cut);
+        self.disk.sync_names().map_err(|error| {
+            // What was trimmed by an earlier run must not come back behind this one's back.
+            LogError::io("sync the directory", self.disk.path(""), 0, error)
+        })?;
+        let spare = if is_torn(end + 1).is_some() { end } else { end + 1 };
         for number in (spare + 1..=self.last).rev() {
             let path = || self.geometry.path(&*self.disk, number);
             self.disk
@@ -271,16 +285,21 @@ impl Directory<'_> {
                 .map_err(|error| LogError::io("remove", path(), 0, error))?;
         }
         for number in self.geometry.number(replayed.synced)..=end.min(self.last) {
-            self.settle(number, replayed)?;
+            self.settle(number, replayed, is_torn(number))?;
         }
-        Ok(())
+        Ok(self.last.min(spare))
     }
 
-    /// Writes the unsynced part of a segment again, zeroes what lies behind the hole, and syncs.
+    /// Writes the unsynced part of a segment again, zeroes what is torn behind the hole, and syncs.
     ///
     /// Again, because a process that ended over a failed sync may have left pages that the
     /// operating system shows to readers, and believes to be on disk, although they are not.
-    fn settle(&self, number: u64, replayed: &Replayed) -> Result<(), LogError> {
+    fn settle(
+        &self,
+        number: u64,
+        replayed: &Replayed,
+        torn: Option<&Torn>,
+    ) -> Result<(), LogError> {
         let base = self.geometry.base(number);
         let file = open(&*self.disk, self.geometry, number)?;
         let failed = |action, offset| {
@@ -289,20 +308,21 @@ impl Directory<'_> {
         };
         let file_bytes = len(&*self.disk, self.geometry, number, &*file)?;
         let hole = replayed.hole.saturating_sub(base).min(file_bytes);
+        let tail = torn.map_or(0, |torn| torn.end).max(hole + TAIL_BYTES as u64);
+        let upto = tail.min(file_bytes);
         let mut offset = replayed.synced.saturating_sub(base).min(hole);
-        while offset < file_bytes {
-            let end = if offset < hole { hole } else { file_bytes };
+        while offset < upto {
+            let end = if offset < hole { hole } else { upto };
             let size = usize::try_from(CHUNK_BYTES.min(end - offset)).unwrap_or_default();
-            let mut bytes = read_upto_at(&*file, size, offset).map_err(failed("read", offset))?;
+            let bytes = if offset < hole {
+                read_upto_at(&*file, size, offset).map_err(failed("read", offset))?
+            } else {
+                vec![0; size]
+            };
             if bytes.is_empty() {
                 break;
             }
-            if offset >= hole && bytes.iter().any(|byte| *byte != 0) {
-                bytes.fill(0);
-                write_all_at(&*file, &bytes, offset).map_err(failed("write", offset))?;
-            } else if offset < hole {
-                write_all_at(&*file, &bytes, offset).map_err(failed("write", offset))?;
-            }
+            write_all_at(&*file, &bytes, offset).map_err(failed("write", offset))?;
             offset += bytes.len() as u64;
         }
         file.sync().map_err(failed("sync", 0))

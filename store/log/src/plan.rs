@@ -1,13 +1,13 @@
 //! The planner: gives every frame its place in the log and encodes batches, in memory only.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use mainstem_schemas::Position;
 
 use crate::{
     error::PushError,
     frame::{BATCH_BYTES, FRAME_HEADER_BYTES, Header, KIND_BATCH, KIND_END, KINDS_MAX},
-    segment::{Geometry, LogConfig},
+    segment::{Geometry, LogConfig, TAIL_BYTES},
 };
 
 /// Encoded bytes are carved from allocations of at least this size.
@@ -21,7 +21,7 @@ pub struct Batch {
     end: Position,
 }
 
-/// A run of a batch that lies in one segment.
+/// A run of a batch that lies in one segment. The last one has zeros behind its frames.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     pub base: Position,
@@ -127,6 +127,7 @@ impl Planner {
 
     /// What was pushed since the last call; empty when nothing was.
     pub fn finish(&mut self) -> Batch {
+        self.end_batch();
         self.cut_chunk();
         self.open = false;
         Batch { chunks: std::mem::take(&mut self.chunks), end: self.end() }
@@ -160,7 +161,7 @@ impl Planner {
     }
 
     fn put(&mut self, kind: u8, sequence: u64, body_len: u32, parts: &[&[u8]]) -> Position {
-        let header = Header { kind, body_len, checksum: 0, writer: self.writer, sequence };
+        let header = Header::new(kind, body_len, self.writer, sequence);
         let position = self.geometry.place(self.end, header.size());
         if self.geometry.number(position) != self.geometry.number(self.end) {
             self.end_segment();
@@ -174,11 +175,20 @@ impl Planner {
 
     /// Says that the next frame is in the next segment, if there is room to say it.
     fn end_segment(&mut self) {
-        let kind = KIND_END;
-        let header = Header { kind, body_len: 0, checksum: 0, writer: self.writer, sequence: 0 };
+        let header = Header::new(KIND_END, 0, self.writer, 0);
         let end = self.geometry.place(self.end, FRAME_HEADER_BYTES);
         if end == self.end {
             self.append(header, end, &[]);
+        }
+    }
+
+    /// Zeros behind the batch, which the next one overwrites: by them a recovery knows that all
+    /// of it arrived, whatever an earlier use of the file left behind it.
+    fn end_batch(&mut self) {
+        if !self.buffer.is_empty() {
+            let room = self.geometry.base(self.geometry.number(self.chunk_base) + 1) - self.end;
+            let zeros = usize::try_from(room).unwrap_or(usize::MAX).min(TAIL_BYTES);
+            self.buffer.put_bytes(0, zeros);
         }
     }
 

@@ -1,42 +1,33 @@
-//! The preparer: fills segments with zeros ahead of the writer, beside its work.
+//! The preparer: has the next segment ready ahead of the writer, and clears away what was trimmed,
+//! both beside the writer's work.
 //!
 //! Syncing into blocks that were written before costs a third of syncing a growing file, since no
-//! metadata has to be journalled. So a segment is written full of zeros, synced and given its
-//! name before the writer comes to it. Only the first one of a log is used while it is still being
-//! filled: the writer waits for `filled` to pass the place it wants to write.
+//! metadata has to be journalled. So a segment is made of a trimmed one, whose file gets a new
+//! header and a new name; or, if none came until the segment in use is a quarter full, it is
+//! written full of zeros. Either way it is synced before it gets its name, and has it before the
+//! writer comes to it. Only the first segment of a log is used while it is still being filled: the
+//! writer waits for `filled` to pass the place it wants to write.
+//!
+//! One segment is kept ahead, no more: what is trimmed while there is one is deleted, so that a
+//! drained log gives its space back.
 
 use std::{
     io,
+    ops::Range,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    disk::{Disk, DiskFile, write_all_at},
+    disk::DiskFile,
     error::LogError,
-    segment::Geometry,
+    source::{Ready, Source},
 };
 
-/// The name of a segment that is not ready.
-pub(crate) const UNREADY_NAME: &str = "next.tmp";
-
-/// Zeros synced at once: small, so that the writer's own syncs do not wait long behind it.
-const STEP_BYTES: u64 = 2 << 20;
-
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
-
-/// Fills segments on a thread of its own and hands them over.
+/// Has segments prepared on a thread of its own and hands them over.
 pub(crate) struct Preparer {
     source: Source,
     shared: Arc<Shared>,
-}
-
-/// How a segment is made.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) geometry: Geometry,
-    pub(crate) salt: u64,
 }
 
 struct Shared {
@@ -45,138 +36,226 @@ struct Shared {
 }
 
 struct State {
-    /// The segment in use is zeroed up to this offset.
+    segment_bytes: u64,
+    /// The segment in use.
+    number: u64,
+    /// It was written before up to this offset.
     filled: u64,
     next: Next,
+    /// The next one is to be made of zeros if none is trimmed first.
+    is_wanted: bool,
+    /// Segments to clear away, from the front.
+    trimmed: Range<u64>,
+    /// The last try found no space.
+    full: Option<LogError>,
+    /// The disk is not to be trusted any more.
+    fatal: Option<LogError>,
     /// A job is running.
-    busy: bool,
-    /// The job is to give up.
+    is_busy: bool,
+    /// Nothing is to be filled any more.
     stop: bool,
 }
 
-#[derive(Clone)]
+/// The segment after the one in use.
 enum Next {
-    Preparing,
-    Ready(Arc<dyn DiskFile>),
-    Failed(LogError),
+    Absent,
+    Making,
+    Ready(Ready),
+}
+
+/// What there is to do, the most urgent first.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Fill the rest of the segment in use.
+    Fill {
+        number: u64,
+        from: u64,
+    },
+    Recycle {
+        from: u64,
+        number: u64,
+    },
+    Remove(u64),
+    Make(u64),
 }
 
 impl Preparer {
-    /// A preparer behind the writer of segment `number`, which is zeroed up to `filled`. `next` is
-    /// the segment after it, if there is one already.
+    /// A preparer behind the writer of segment `number`, which was written before up to `filled`.
+    /// `next` is the segment after it, if there is one already; `first` the log's first one.
     pub(crate) fn new(
         source: Source,
+        first: u64,
         number: u64,
         filled: u64,
-        next: Option<Arc<dyn DiskFile>>,
+        next: Option<Ready>,
     ) -> Self {
-        let next = next.map_or(Next::Preparing, Next::Ready);
-        let state = State { filled, next, busy: false, stop: false };
+        let state = State {
+            segment_bytes: source.geometry.segment_bytes,
+            number,
+            filled,
+            next: next.map_or(Next::Absent, Next::Ready),
+            is_wanted: false,
+            trimmed: first..first,
+            full: None,
+            fatal: None,
+            is_busy: false,
+            stop: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let preparer = Self { source, shared };
-        preparer.start(number);
+        preparer.start(|_| ());
         preparer
     }
 
-    /// Waits until the segment in use is zeroed up to `offset`.
-    pub(crate) fn wait_filled(&self, number: u64, offset: u64) -> Result<(), LogError> {
-        self.restart_if_full(number, |state| state.filled < offset);
+    /// Waits until the segment in use was written before up to `offset`.
+    pub(crate) fn wait_filled(&self, offset: u64) -> Result<(), LogError> {
         let mut state = self.shared.lock();
+        if state.filled < offset && state.full.is_some() {
+            drop(state);
+            self.retry();
+            state = self.shared.lock();
+        }
         loop {
             if state.filled >= offset {
                 return Ok(());
             }
-            if let Next::Failed(error) = &state.next {
-                return Err(error.clone());
-            }
+            state.check()?;
             state = self.shared.wait(state);
         }
     }
 
-    /// Waits for the segment after `number` and begins to prepare the one after that.
-    pub(crate) fn take_next(&self, number: u64) -> Result<Arc<dyn DiskFile>, LogError> {
-        self.wait_filled(number, self.source.geometry.segment_bytes)?;
-        self.restart_if_full(number, |_| true);
+    /// Has the next segment made of zeros, if none is trimmed first.
+    pub(crate) fn want_next(&self) {
+        self.start(|state| state.is_wanted = true);
+    }
+
+    /// Waits for the segment after the one in use, which is in use from now on.
+    pub(crate) fn take_next(&self) -> Result<Ready, LogError> {
+        self.wait_filled(self.source.geometry.segment_bytes)?;
+        self.start(|state| (state.is_wanted, state.full) = (true, None));
         let mut state = self.shared.lock();
-        while matches!(state.next, Next::Preparing) || state.busy {
+        let ready = loop {
+            if matches!(state.next, Next::Ready(_))
+                && let Next::Ready(ready) = std::mem::replace(&mut state.next, Next::Absent)
+            {
+                break ready;
+            }
+            state.check()?;
             state = self.shared.wait(state);
-        }
-        let file = match &state.next {
-            Next::Ready(file) => Arc::clone(file),
-            Next::Failed(error) => return Err(error.clone()),
-            Next::Preparing => unreachable!("the loop above waits it out"),
         };
-        state.next = Next::Preparing;
+        state.number += 1;
+        state.is_wanted = false;
         drop(state);
-        self.start(number + 1);
-        Ok(file)
+        self.start(|_| ());
+        Ok(ready)
+    }
+
+    /// Clears away the segments before `keep`: one becomes the next segment if there is none.
+    pub(crate) fn trim(&self, keep: u64) {
+        self.start(|state| state.trimmed.end = state.trimmed.end.max(keep));
     }
 
     /// Whether the next segment is ready; `Err` is why it cannot be made.
     pub(crate) fn is_next_ready(&self) -> Result<bool, LogError> {
         let state = self.shared.lock();
-        match &state.next {
-            Next::Preparing => Ok(false),
-            Next::Ready(_) => Ok(true),
-            Next::Failed(error) => Err(error.clone()),
-        }
+        state.check()?;
+        Ok(matches!(state.next, Next::Ready(_)))
     }
 
     /// Tries again to find space, if the last try found none.
-    pub(crate) fn retry(&self, number: u64) {
-        self.restart_if_full(number, |_| true);
+    pub(crate) fn retry(&self) {
+        self.start(|state| state.full = None);
     }
 
     /// An error that is not a lack of space: the disk is not to be trusted any more.
     pub(crate) fn check(&self) -> Result<(), LogError> {
-        match &self.shared.lock().next {
-            Next::Failed(error) if !error.is_disk_full() => Err(error.clone()),
-            Next::Failed(_) | Next::Preparing | Next::Ready(_) => Ok(()),
-        }
+        self.shared.lock().fatal.clone().map_or(Ok(()), Err)
     }
 
-    fn restart_if_full(&self, number: u64, wanted: impl Fn(&State) -> bool) {
+    /// Changes what there is to do, and has it done.
+    fn start(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.shared.lock();
-        let full = matches!(&state.next, Next::Failed(error) if error.is_disk_full());
-        if full && !state.busy && wanted(&state) {
-            state.next = Next::Preparing;
-            drop(state);
-            self.start(number);
-        }
-    }
-
-    /// Fills the rest of segment `number`, then prepares the one after it.
-    fn start(&self, number: u64) {
-        let mut state = self.shared.lock();
-        let done = state.filled >= self.source.geometry.segment_bytes;
-        if done && matches!(state.next, Next::Ready(_)) {
+        change(&mut state);
+        if state.is_busy || state.work().is_none() {
             return;
         }
-        state.busy = true;
+        state.is_busy = true;
+        let path = self.source.path(state.number + 1);
         drop(state);
         let source = self.source.clone();
-        let path = source.path(number + 1);
-        let running = Running { shared: Arc::clone(&self.shared), path: path.clone() };
+        let mut running = Running { shared: Arc::clone(&self.shared), lost: Some(path.clone()) };
         let job = Box::new(move || {
-            if let Err(error) = run(&source, &running.shared, number) {
-                running.shared.lock().next = Next::Failed(error);
-            }
+            running.shared.run(&source);
+            running.lost = None;
         });
         if let Err(error) = self.source.disk.spawn(job) {
             let error = LogError::io("start a thread to prepare", path, 0, error);
-            self.shared.lock().next = Next::Failed(error);
+            self.shared.lock().fail(error);
         }
     }
 }
 
-/// Waits for the job, so that nobody touches the directory after the writer is gone.
+/// Waits for the job, so that nobody touches the directory after the writer is gone. What was
+/// trimmed is cleared away first.
 impl Drop for Preparer {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.stop = true;
-        while state.busy {
+        while state.is_busy {
             state = self.shared.wait(state);
         }
+    }
+}
+
+impl State {
+    fn work(&self) -> Option<Work> {
+        let may_fill = self.full.is_none() && !self.stop;
+        let next = self.number + 1;
+        if self.fatal.is_some() {
+            return None;
+        }
+        if self.filled < self.segment_bytes && may_fill {
+            return Some(Work::Fill { number: self.number, from: self.filled });
+        }
+        let is_absent = matches!(self.next, Next::Absent);
+        if !self.trimmed.is_empty() {
+            let from = self.trimmed.start;
+            let is_lacking = is_absent && !self.stop;
+            return Some(if is_lacking {
+                Work::Recycle { from, number: next }
+            } else {
+                Work::Remove(from)
+            });
+        }
+        (is_absent && self.is_wanted && may_fill).then_some(Work::Make(next))
+    }
+
+    /// The next thing to do, noted as begun.
+    fn begin(&mut self) -> Option<Work> {
+        let work = self.work()?;
+        if matches!(work, Work::Recycle { .. } | Work::Make(_)) {
+            self.next = Next::Making;
+        }
+        if matches!(work, Work::Recycle { .. } | Work::Remove(_)) {
+            self.trimmed.start += 1;
+        }
+        Some(work)
+    }
+
+    fn fail(&mut self, error: LogError) {
+        if matches!(self.next, Next::Making) {
+            self.next = Next::Absent;
+        }
+        if error.is_disk_full() {
+            self.full = Some(error);
+        } else {
+            self.fatal.get_or_insert(error);
+        }
+    }
+
+    /// Why nothing can be waited for.
+    fn check(&self) -> Result<(), LogError> {
+        self.fatal.clone().or_else(|| self.full.clone()).map_or(Ok(()), Err)
     }
 }
 
@@ -193,127 +272,62 @@ impl Shared {
         change(&mut self.lock());
         self.changed.notify_all();
     }
+
+    /// Works until there is nothing to do.
+    fn run(&self, source: &Source) {
+        loop {
+            let mut state = self.lock();
+            let Some(work) = state.begin() else {
+                state.is_busy = false;
+                self.changed.notify_all();
+                return;
+            };
+            drop(state);
+            let outcome = self.work(source, work);
+            self.set(|state| outcome.unwrap_or_else(|error| state.fail(error)));
+        }
+    }
+
+    fn work(&self, source: &Source, work: Work) -> Result<(), LogError> {
+        let made = |ready: Option<Arc<dyn DiskFile>>, freed: bool| {
+            self.set(|state| {
+                state.next = ready.map_or(Next::Absent, Next::Ready);
+                if freed {
+                    state.full = None;
+                }
+            });
+        };
+        match work {
+            Work::Fill { number, from } => source.fill(number, from, &mut |filled| {
+                self.set(|state| state.filled = filled);
+                !self.lock().stop
+            })?,
+            Work::Recycle { from, number } => made(source.recycle(from, number)?, true),
+            Work::Remove(number) => {
+                source.remove(number)?;
+                self.set(|state| state.full = None);
+            }
+            Work::Make(number) => made(source.make(number, &mut |_| !self.lock().stop)?, false),
+        }
+        Ok(())
+    }
 }
 
-/// Held by a job: waiters are woken however it ends.
+/// Held by a job: waiters are woken even if it panics or never runs.
 struct Running {
     shared: Arc<Shared>,
-    path: PathBuf,
+    /// What it was to prepare, until it is done.
+    lost: Option<PathBuf>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.set(|state| {
-            state.busy = false;
-            if matches!(state.next, Next::Preparing) {
-                let error = io::Error::other("the preparing thread ended early");
-                let path = std::mem::take(&mut self.path);
-                state.next = Next::Failed(LogError::io("prepare", path, 0, error));
-            }
-        });
-    }
-}
-
-fn run(source: &Source, shared: &Shared, number: u64) -> Result<(), LogError> {
-    let filled = shared.lock().filled;
-    if filled < source.geometry.segment_bytes {
-        // A handle of its own: a failed sync is reported once per handle, and this one must not
-        // take the report away from the writer.
-        let open = |error| LogError::io("open", source.path(number), 0, error);
-        let file = source.disk.open(&source.geometry.name(number)).map_err(open)?;
-        source.fill(&*file, number, filled, &mut |filled| {
-            shared.set(|state| state.filled = filled);
-            !shared.lock().stop
-        })?;
-    }
-    {
-        let state = shared.lock();
-        if state.stop || !matches!(state.next, Next::Preparing) {
-            return Ok(());
+        if let Some(path) = self.lost.take() {
+            let error = io::Error::other("the preparing thread ended early");
+            self.shared.set(|state| {
+                state.is_busy = false;
+                state.fail(LogError::io("prepare", path, 0, error));
+            });
         }
-    }
-    let file =
-        source.make(number + 1, source.geometry.segment_bytes, &mut |_| !shared.lock().stop)?;
-    if let Some(file) = file {
-        shared.set(|state| state.next = Next::Ready(file));
-    }
-    Ok(())
-}
-
-impl Source {
-    /// Makes a segment of which the first bytes are zeroed, enough to begin with.
-    pub(crate) fn make_quickly(&self, number: u64) -> Result<(Arc<dyn DiskFile>, u64), LogError> {
-        let filled = STEP_BYTES.min(self.geometry.segment_bytes);
-        let file = self.make(number, filled, &mut |_| true)?;
-        let stopped = || io::Error::other("stopped");
-        let file = file.ok_or_else(|| LogError::io("prepare", self.path(number), 0, stopped()))?;
-        Ok((file, filled))
-    }
-
-    fn path(&self, number: u64) -> PathBuf {
-        self.geometry.path(&*self.disk, number)
-    }
-
-    /// A segment zeroed up to `upto`, under its name; `None` when `step` said to give up.
-    fn make(
-        &self,
-        number: u64,
-        upto: u64,
-        step: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Option<Arc<dyn DiskFile>>, LogError> {
-        let error = |action, offset| {
-            let path = self.path(number);
-            move |error| LogError::prepare(action, path, offset, error)
-        };
-        let file = self.disk.create(UNREADY_NAME).map_err(error("create", 0))?;
-        let header = self.geometry.encode_header(number, self.salt);
-        let filled = write_all_at(&*file, &header, 0)
-            .map_err(error("write", 0))
-            .and_then(|()| self.fill_upto(&*file, number, header.len() as u64, upto, step));
-        if !matches!(filled, Ok(true)) {
-            // Gives the space back; the next start would, too.
-            self.disk.remove(UNREADY_NAME).ok();
-            return filled.map(|_| None);
-        }
-        self.disk.rename(UNREADY_NAME, &self.geometry.name(number)).map_err(error("rename", 0))?;
-        self.disk.sync_names().map_err(error("sync the directory of", 0))?;
-        Ok(Some(file))
-    }
-
-    fn fill(
-        &self,
-        file: &dyn DiskFile,
-        number: u64,
-        from: u64,
-        step: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<bool, LogError> {
-        self.fill_upto(file, number, from, self.geometry.segment_bytes, step)
-    }
-
-    /// Zeroes and syncs in steps; `false` when `step`, told how far it got, said to give up.
-    fn fill_upto(
-        &self,
-        file: &dyn DiskFile,
-        number: u64,
-        from: u64,
-        upto: u64,
-        step: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<bool, LogError> {
-        let mut at = from;
-        while at < upto {
-            let end = upto.min(at + STEP_BYTES);
-            while at < end {
-                let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
-                let zeros = ZEROS.get(..len).unwrap_or_default();
-                write_all_at(file, zeros, at)
-                    .map_err(|error| LogError::prepare("write", self.path(number), at, error))?;
-                at += len as u64;
-            }
-            file.sync().map_err(|error| LogError::prepare("sync", self.path(number), at, error))?;
-            if !step(at) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }

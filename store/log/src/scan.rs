@@ -6,14 +6,23 @@ use mainstem_schemas::Position;
 
 use crate::{
     error::LogError,
-    frame::{BATCH_BYTES, FRAME_HEADER_BYTES, Frame, Header, KIND_BATCH, KIND_END, KINDS_MAX},
-    segment::{Geometry, LogConfig, SEGMENT_HEADER_BYTES},
+    frame::{FRAME_HEADER_BYTES, Frame, Header, KIND_BATCH, KIND_END, KINDS_MAX, MAGIC},
+    segment::{Geometry, LogConfig, SEGMENT_HEADER_BYTES, TAIL_BYTES},
 };
 
 /// Bytes read at once, unless one frame needs more.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Zeros are skipped in runs of this size.
-const BLOCK_BYTES: usize = 4096;
+
+/// What is at one place of a segment.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A frame, the caller's or a BATCH frame.
+    Frame(Frame),
+    /// The log goes on in the next segment.
+    End,
+    /// Nothing verifies.
+    Hole,
+}
 
 /// Where replaying a segment stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +57,18 @@ impl<'a> Scan<'a> {
         Self { geometry, salt, base, read, window: Bytes::new(), window_offset: 0 }
     }
 
+    /// What is at `offset`.
+    pub(crate) fn step(&mut self, offset: u64) -> Result<Step, LogError> {
+        if self.room(offset) < FRAME_HEADER_BYTES as u64 {
+            return Ok(Step::End);
+        }
+        Ok(match self.frame(offset)? {
+            Some(frame) if frame.kind == KIND_END => Step::End,
+            Some(frame) if frame.kind < KINDS_MAX || frame.kind == KIND_BATCH => Step::Frame(frame),
+            Some(_) | None => Step::Hole,
+        })
+    }
+
     /// Hands every frame from `offset` on to `on_frame`, the log's own BATCH frames included.
     pub(crate) fn replay(
         &mut self,
@@ -55,77 +76,77 @@ impl<'a> Scan<'a> {
         on_frame: &mut dyn FnMut(Position, Frame),
     ) -> Result<Stop, LogError> {
         loop {
-            let room = self.geometry.segment_bytes.saturating_sub(offset);
-            if room < FRAME_HEADER_BYTES as u64 {
-                return Ok(Stop::End);
-            }
-            let position = self.base + offset;
-            let hole = Ok(Stop::Hole(position));
-            let Some(header) = Header::peek(&self.view(offset, FRAME_HEADER_BYTES)?) else {
-                return hole;
-            };
-            if header.size() as u64 > room {
-                return hole;
-            }
-            let bytes = self.view(offset, header.size())?;
-            let Some(frame) = header.verify(&bytes, self.salt, position) else {
-                return hole;
-            };
-            match frame.kind {
-                KIND_END => return Ok(Stop::End),
-                kind if kind < KINDS_MAX || kind == KIND_BATCH => {
+            match self.step(offset)? {
+                Step::End => return Ok(Stop::End),
+                Step::Hole => return Ok(Stop::Hole(self.base + offset)),
+                Step::Frame(frame) => {
+                    let position = Position(self.base + offset);
                     offset += frame.size() as u64;
-                    on_frame(Position(position), frame);
+                    on_frame(position, frame);
                 }
-                _ => return hole,
             }
         }
     }
 
-    /// What lies behind a hole at `hole`, looking from `offset` on.
-    pub(crate) fn search(&mut self, mut offset: u64, hole: u64) -> Result<Remains, LogError> {
-        let mut remains = Remains::default();
+    /// What is left behind a hole at `hole`, looking from `offset` on. Reads the whole rest of the
+    /// segment: an earlier use of the file may have left anything there, so no zeros mean the end.
+    pub(crate) fn search(&mut self, offset: u64, hole: u64) -> Result<Remains, LogError> {
+        let mut remains = Remains { end: self.torn_end(offset)?, durable: None };
+        let mut at = offset;
+        while let Some((start, frame)) = self.find(at)? {
+            at = start + frame.size() as u64;
+            remains.end = Some(at);
+            remains.durable = frame.synced().filter(|synced| synced.0 > hole);
+            if remains.durable.is_some() {
+                break;
+            }
+        }
+        Ok(remains)
+    }
+
+    /// The first place at or behind `offset` where a frame verifies, an END frame too.
+    pub(crate) fn find(&mut self, mut offset: u64) -> Result<Option<(u64, Frame)>, LogError> {
         loop {
-            // The last bytes of a chunk are looked at again, since a frame may start there.
-            let len = self.upto_end(offset, CHUNK_BYTES);
-            let chunk = (self.read)(offset, len)?;
-            let mut at = 0;
-            for block in chunk.chunks(BLOCK_BYTES) {
-                if let Some(last) = block.iter().rposition(|byte| *byte != 0) {
-                    let end = offset + (at + last) as u64 + 1;
-                    remains.end = Some(remains.end.map_or(end, |known| known.max(end)));
-                    let proof = self.search_block(&chunk, at..at + block.len(), offset, hole);
-                    remains.durable = remains.durable.max(proof);
+            let len = self.view(offset, FRAME_HEADER_BYTES)?.len();
+            if len < FRAME_HEADER_BYTES {
+                return Ok(None);
+            }
+            let start = usize::try_from(offset - self.window_offset).unwrap_or(usize::MAX);
+            let window = self.window.get(start..).unwrap_or_default();
+            let last = window.len() + 1 - FRAME_HEADER_BYTES;
+            let candidates = window.get(..last).unwrap_or_default();
+            let found = memchr::memchr(MAGIC, candidates);
+            offset += found.unwrap_or(last) as u64;
+            if found.is_some() {
+                if let Some(frame) = self.frame(offset)? {
+                    return Ok(Some((offset, frame)));
                 }
-                at += block.len();
+                offset += 1;
             }
-            if remains.durable.is_some() || chunk.len() < CHUNK_BYTES {
-                return Ok(remains);
-            }
-            offset += (chunk.len() - BATCH_BYTES + 1) as u64;
         }
     }
 
-    /// A position behind `hole` that a BATCH frame starting in these bytes of the chunk proves to
-    /// have been synced.
-    fn search_block(
-        &self,
-        chunk: &Bytes,
-        starts: std::ops::Range<usize>,
-        chunk_offset: u64,
-        hole: u64,
-    ) -> Option<Position> {
-        starts
-            .filter_map(|start| {
-                let bytes = chunk.get(start..start + BATCH_BYTES)?;
-                let header = Header::peek(bytes)?;
-                if header.kind != KIND_BATCH || header.size() != BATCH_BYTES {
-                    return None;
-                }
-                let position = self.base + chunk_offset + start as u64;
-                header.verify(&chunk.slice_ref(bytes), self.salt, position)?.synced()
-            })
-            .find(|synced| synced.0 > hole)
+    /// Behind what was being written at `offset`, as far as its first bytes tell; `None` when they
+    /// are the zeros behind a whole batch.
+    pub(crate) fn torn_end(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
+        let bytes = self.view(offset, TAIL_BYTES)?;
+        let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return Ok(None) };
+        let header = Header::peek(&bytes)
+            .filter(|header| header.belongs(self.salt, self.base + offset))
+            .filter(|header| header.size() as u64 <= self.room(offset));
+        let len = header.map_or(last + 1, |header| header.size());
+        Ok(Some(offset + len as u64))
+    }
+
+    /// The frame of any kind that verifies at `offset`.
+    fn frame(&mut self, offset: u64) -> Result<Option<Frame>, LogError> {
+        let position = self.base + offset;
+        let header = Header::peek(&self.view(offset, FRAME_HEADER_BYTES)?)
+            .filter(|header| header.size() as u64 <= self.room(offset))
+            .filter(|header| header.belongs(self.salt, position));
+        let Some(header) = header else { return Ok(None) };
+        let bytes = self.view(offset, header.size())?;
+        Ok(header.verify(&bytes, self.salt, position))
     }
 
     /// `len` bytes at `offset`, or fewer at the end of the file.
@@ -135,16 +156,15 @@ impl<'a> Scan<'a> {
         if within {
             return Ok(self.window.slice(start..start + len));
         }
-        let ahead = self.upto_end(offset, len.max(CHUNK_BYTES));
-        self.window = (self.read)(offset, ahead)?;
+        let room = usize::try_from(self.room(offset)).unwrap_or(usize::MAX);
+        self.window = (self.read)(offset, len.max(CHUNK_BYTES).min(room))?;
         self.window_offset = offset;
         Ok(self.window.slice(..len.min(self.window.len())))
     }
 
-    /// So many of `len` bytes at `offset` as the segment has.
-    fn upto_end(&self, offset: u64, len: usize) -> usize {
-        let room = self.geometry.segment_bytes.saturating_sub(offset);
-        usize::try_from(room).unwrap_or(usize::MAX).min(len)
+    /// Bytes of the segment from `offset` on.
+    fn room(&self, offset: u64) -> u64 {
+        self.geometry.segment_bytes.saturating_sub(offset)
     }
 }
 
@@ -153,7 +173,8 @@ impl<'a> Scan<'a> {
 pub(crate) struct Remains {
     /// A position behind the hole that was synced: then the hole is corruption.
     pub(crate) durable: Option<Position>,
-    /// Offset behind the last byte that is not zero.
+    /// Offset behind the last byte that is known to have been written since the file has its
+    /// name: behind it nothing verifies.
     pub(crate) end: Option<u64>,
 }
 

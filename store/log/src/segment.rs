@@ -11,8 +11,12 @@
 //!     28      4  reserved       0
 //!     32      8  segment_bytes
 //!     40      8  salt           the same in every segment of a log
-//!     48         frames, then zeros
+//!     48         frames, then 24 zero bytes (fewer at the end of the file), then anything
 //! ```
+//!
+//! A segment that was trimmed is used again under a new name, so behind the zeros may stand what
+//! an earlier use of the file left there, frames included: its positions were others, so none of
+//! it verifies (see `frame.rs`).
 //!
 //! Format rule: a program that meets a format it does not know refuses the file and touches
 //! nothing. A change to any byte drawn here or in `frame.rs` raises the format.
@@ -33,6 +37,11 @@ use crate::{
 pub(crate) const FORMAT: u32 = 1;
 /// Bytes of the SEGMENT frame.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = FRAME_HEADER_BYTES + 24;
+
+/// Zeros behind the last frame: where they are not, something was being written.
+pub(crate) const TAIL_BYTES: usize = FRAME_HEADER_BYTES;
+/// Bytes of the SEGMENT frame and of the zeros behind it.
+pub(crate) const SEGMENT_START_BYTES: usize = SEGMENT_HEADER_BYTES + TAIL_BYTES;
 
 /// Room that a segment keeps for everything but the largest body.
 const OVERHEAD_BYTES: usize = 128;
@@ -118,12 +127,7 @@ impl Geometry {
 
     /// The number of the segment with this file name; `None` for other files.
     pub(crate) fn parse_name(self, disk: &dyn Disk, name: &str) -> Result<Option<u64>, LogError> {
-        let Some(digits) = name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 16) else {
-            return Ok(None);
-        };
-        let Ok(base) = u64::from_str_radix(digits, 16) else {
-            return Ok(None);
-        };
+        let Some(base) = parse_base(name) else { return Ok(None) };
         if self.offset(base) != 0 {
             return Err(LogError::SegmentBytes {
                 path: disk.path(name),
@@ -144,17 +148,16 @@ impl Geometry {
         LogError::Corrupt { path, offset: self.offset(position), damage }
     }
 
-    /// The bytes a segment file begins with.
+    /// The bytes an empty segment file begins with, [`SEGMENT_START_BYTES`] of them.
     pub(crate) fn encode_header(self, number: u64, salt: u64) -> Bytes {
         let mut body = BytesMut::with_capacity(24);
         body.put_u32_le(FORMAT);
         body.put_u32_le(0);
         body.put_u64_le(self.segment_bytes);
         body.put_u64_le(salt);
-        let header =
-            Header { kind: KIND_SEGMENT, body_len: 24, checksum: 0, writer: 0, sequence: 0 };
-        let mut out = BytesMut::with_capacity(SEGMENT_HEADER_BYTES);
-        header.put(&mut out, 0, self.base(number), &[&body]);
+        let mut out = BytesMut::with_capacity(SEGMENT_START_BYTES);
+        Header::new(KIND_SEGMENT, 24, 0, 0).put(&mut out, 0, self.base(number), &[&body]);
+        out.put_bytes(0, TAIL_BYTES);
         out.freeze()
     }
 
@@ -166,25 +169,54 @@ impl Geometry {
         bytes: &Bytes,
     ) -> Result<u64, LogError> {
         let damaged = || self.corrupt(disk, Position(self.base(number)), Damage::Header);
-        let header = Header::peek(bytes).ok_or_else(damaged)?;
-        let frame = header.verify(bytes, 0, self.base(number)).ok_or_else(damaged)?;
-        let mut body = frame.body;
-        if frame.kind != KIND_SEGMENT || body.len() < 4 {
-            return Err(damaged());
+        match Start::decode(self.base(number), bytes).ok_or_else(damaged)? {
+            Start::Unknown { format } => {
+                Err(LogError::Format { path: self.path(disk, number), found: format })
+            }
+            Start::Known { segment_bytes: found, .. } if found != self.segment_bytes => {
+                let path = self.path(disk, number);
+                Err(LogError::SegmentBytes { path, found, configured: self.segment_bytes })
+            }
+            Start::Known { salt, .. } => Ok(salt),
+        }
+    }
+}
+
+/// The position in the name of a segment file; `None` for other files.
+pub(crate) fn parse_base(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// What the header of a segment file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Start {
+    Known {
+        segment_bytes: u64,
+        salt: u64,
+    },
+    /// A format this program does not read.
+    Unknown {
+        format: u32,
+    },
+}
+
+impl Start {
+    /// Reads the header of the segment that begins at `base`, if it verifies.
+    pub(crate) fn decode(base: u64, bytes: &Bytes) -> Option<Self> {
+        let header = Header::peek(bytes)?;
+        let mut body = header.verify(bytes, 0, base)?.body;
+        if header.kind != KIND_SEGMENT || body.len() < 4 {
+            return None;
         }
         let format = body.get_u32_le();
         if format != FORMAT {
-            return Err(LogError::Format { path: self.path(disk, number), found: format });
+            return Some(Self::Unknown { format });
         }
         if body.len() != 20 {
-            return Err(damaged());
+            return None;
         }
         body.advance(4);
-        let found = body.get_u64_le();
-        if found != self.segment_bytes {
-            let path = self.path(disk, number);
-            return Err(LogError::SegmentBytes { path, found, configured: self.segment_bytes });
-        }
-        Ok(body.get_u64_le())
+        Some(Self::Known { segment_bytes: body.get_u64_le(), salt: body.get_u64_le() })
     }
 }

@@ -28,12 +28,25 @@ pub struct Faults {
     pub calls_left: Option<u64>,
     /// So many syncs fail; `u64::MAX` for all.
     pub syncs_to_fail: u64,
+    /// So many syncs, of bytes or of names, report success and do nothing: the next crash loses
+    /// the bytes for certain, and of the names a part. Counted before `syncs_to_fail`.
+    pub lies: u64,
     /// So many reads fail.
     pub reads_to_fail: u64,
     /// Writes may take less than they are given.
     pub short_writes: bool,
-    /// Files cannot grow beyond this in sum.
+    /// Files cannot grow beyond this in sum, and none can be made once they are there. Files that
+    /// get another name keep their bytes and take no more.
     pub space_bytes: Option<usize>,
+}
+
+impl Faults {
+    /// Whether the sync in hand is to do nothing.
+    fn lie(&mut self) -> bool {
+        let lies = self.lies > 0;
+        self.lies -= u64::from(lies && self.lies != u64::MAX);
+        lies
+    }
 }
 
 /// A disk that exists in memory. Clones are the same disk.
@@ -42,6 +55,7 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+#[derive(Clone)]
 struct State {
     rng: Rng,
     faults: Faults,
@@ -54,11 +68,12 @@ struct State {
     changes: Vec<Change>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Content {
     cached: Vec<u8>,
     durable: Vec<u8>,
     dirty_pages: BTreeSet<usize>,
+    renames: u64,
 }
 
 #[derive(Clone)]
@@ -133,6 +148,18 @@ impl SimDisk {
                 *byte ^= 1 << (bit % 8);
             }
         }
+    }
+
+    /// A disk that is like this one by now and goes its own way.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().clone())) }
+    }
+
+    /// How often the file that was renamed most often was renamed.
+    #[must_use]
+    pub fn renames_max(&self) -> u64 {
+        self.lock().files.iter().map(|file| file.renames).max().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,8 +240,15 @@ impl Disk for SimDisk {
         Ok(self.file(&state, state.find(name)?))
     }
 
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.call()?;
+        if state.faults.space_bytes.is_some_and(|space| state.used_bytes() >= space) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let id = state.files.len();
         state.files.push(Content::default());
         state.change(Change::Link(name.to_owned(), id));
@@ -223,7 +257,10 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.call()?;
-        state.find(from)?;
+        let id = state.find(from)?;
+        if let Some(file) = state.files.get_mut(id) {
+            file.renames += 1;
+        }
         state.change(Change::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -237,6 +274,9 @@ impl Disk for SimDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         let mut state = self.call()?;
+        if state.faults.lie() {
+            return Ok(());
+        }
         state.changes.clear();
         state.durable_names = state.names.clone();
         Ok(())
@@ -321,6 +361,9 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.with(|_, faults, file, _| {
             let pages = std::mem::take(&mut file.dirty_pages);
+            if faults.lie() {
+                return Ok(());
+            }
             if faults.syncs_to_fail > 0 {
                 faults.syncs_to_fail -= u64::from(faults.syncs_to_fail != u64::MAX);
                 return Err(io::Error::other("the simulated medium does not sync"));

@@ -8,10 +8,15 @@ use crate::{
     disk::{Disk, DiskFile, write_all_at},
     error::LogError,
     plan::{Batch, Chunk, Planner},
-    prepare::{Preparer, Source},
+    prepare::Preparer,
     read::Reader,
     segment::Geometry,
+    source::{Ready, Source},
 };
+
+/// The part of a segment, one of so many, that is filled before the next one is made of zeros: a
+/// trim until then gives its file instead.
+const ZEROED_AFTER_PART: u64 = 4;
 
 /// The one who writes. After a failed write or sync every later call fails with that first error:
 /// what the operating system dropped once it may claim to have synced later.
@@ -23,6 +28,8 @@ pub struct Writer {
     /// The segment that is written to.
     number: u64,
     file: Arc<dyn DiskFile>,
+    /// The segment after it was asked for.
+    is_next_wanted: bool,
     /// Segments written to since the last sync.
     unsynced: Vec<(u64, Arc<dyn DiskFile>)>,
     poison: Option<LogError>,
@@ -32,6 +39,7 @@ pub struct Writer {
 #[derive(Clone, Debug)]
 pub enum Spare {
     Ready,
+    /// Not yet: it is being prepared, or there is time to wait for a trim to give one.
     Preparing,
     /// It cannot be made for lack of space: the log holds what is left of the segment in use.
     DiskFull(LogError),
@@ -41,21 +49,27 @@ impl Writer {
     pub(crate) fn new(
         source: Source,
         reader: Reader,
-        number: u64,
-        file: Arc<dyn DiskFile>,
+        Position(end): Position,
+        file: Ready,
         filled: u64,
-        next: Option<Arc<dyn DiskFile>>,
+        next: Option<Ready>,
     ) -> Self {
-        Self {
-            geometry: source.geometry,
+        let geometry = source.geometry;
+        let first = geometry.number(reader.first().0);
+        let number = geometry.number(end);
+        let mut writer = Self {
+            geometry,
             disk: Arc::clone(&source.disk),
             reader,
-            preparer: Preparer::new(source, number, filled, next),
+            preparer: Preparer::new(source, first, number, filled, next),
             number,
             file,
+            is_next_wanted: false,
             unsynced: Vec::new(),
             poison: None,
-        }
+        };
+        writer.want_next(geometry.offset(end));
+        writer
     }
 
     /// Hands a batch to the operating system. [`LogError::DiskFull`] is the one error after which
@@ -65,6 +79,7 @@ impl Writer {
         for chunk in batch.chunks() {
             self.write_chunk(chunk).map_err(|error| self.poisoned(error))?;
         }
+        self.reader.wrote(batch.end());
         Ok(())
     }
 
@@ -80,27 +95,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes the segments that hold nothing at or behind `below`, and says where the log begins
-    /// now.
+    /// Gives up the segments that hold nothing at or behind `below`, and says where the log begins
+    /// now. Their files are renamed or deleted beside the caller's work, from the front: after a
+    /// crash the log may begin earlier than it was said to. What is trimmed needs no sync any more.
     pub fn trim(&mut self, below: Position) -> Result<Position, LogError> {
         self.check()?;
         let keep = self.geometry.number(below.0).min(self.number);
-        let first = self.geometry.number(self.reader.first().0);
-        for number in first..keep {
-            self.reader.forget(self.geometry.first(number + 1));
-            // One by one and from the front, so that a crash leaves a log without gaps.
-            let path = || self.geometry.path(&*self.disk, number);
-            self.disk
-                .remove(&self.geometry.name(number))
-                .map_err(|error| LogError::io("remove", path(), 0, error))
-                .and_then(|()| {
-                    let sync = "sync the directory of";
-                    self.disk.sync_names().map_err(|error| LogError::io(sync, path(), 0, error))
-                })
-                .map_err(|error| self.poisoned(error))?;
+        if keep > self.geometry.number(self.reader.first().0) {
+            self.unsynced.retain(|(number, _)| *number >= keep);
+            // Before a file is used again: a reader that meets other bytes in it must find out why.
+            self.reader.forget(self.geometry.first(keep));
+            self.preparer.trim(keep);
         }
-        self.preparer.retry(self.number);
+        self.preparer.retry();
+        self.check()?;
         Ok(self.reader.first())
+    }
+
+    /// Segment files there are: full ones, the one in use, the next one, and trimmed ones that
+    /// are not cleared away yet.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.reader.files()
     }
 
     /// Whether the next segment is there. Ask it regularly: at [`Spare::DiskFull`] publishing
@@ -111,7 +127,7 @@ impl Writer {
             Ok(true) => Ok(Spare::Ready),
             Ok(false) => Ok(Spare::Preparing),
             Err(error) if error.is_disk_full() => {
-                self.preparer.retry(self.number);
+                self.preparer.retry();
                 Ok(Spare::DiskFull(error))
             }
             Err(error) => Err(self.poisoned(error)),
@@ -125,6 +141,14 @@ impl Writer {
         self.sync()?;
         self.write(&planner.seal())?;
         self.sync()
+    }
+
+    /// Asks for the next segment once the one in use is filled far enough.
+    fn want_next(&mut self, offset: u64) {
+        if !self.is_next_wanted && offset >= self.geometry.segment_bytes / ZEROED_AFTER_PART {
+            self.is_next_wanted = true;
+            self.preparer.want_next();
+        }
     }
 
     fn check(&mut self) -> Result<(), LogError> {
@@ -145,14 +169,21 @@ impl Writer {
     fn write_chunk(&mut self, chunk: &Chunk) -> Result<(), LogError> {
         let number = self.geometry.number(chunk.base.0);
         let offset = self.geometry.offset(chunk.base.0);
+        if number < self.geometry.number(self.reader.first().0) {
+            // A batch written again, after the disk was full and its first part was trimmed.
+            return Ok(());
+        }
         while self.number < number {
-            self.file = self.preparer.take_next(self.number)?;
+            self.file = self.preparer.take_next()?;
             self.number += 1;
+            self.is_next_wanted = false;
+        }
+        if self.number == number {
+            let end = offset + chunk.bytes.len() as u64;
+            self.preparer.wait_filled(end)?;
+            self.want_next(end);
         }
         let path = || self.geometry.path(&*self.disk, number);
-        if self.number == number {
-            self.preparer.wait_filled(number, offset + chunk.bytes.len() as u64)?;
-        }
         let known = self.unsynced.iter().find(|(unsynced, _)| *unsynced == number);
         let file = match known {
             Some((_, file)) => Arc::clone(file),
