@@ -68,7 +68,14 @@ async fn work(broker: &Broker) {
     declare(&client).await;
     let group = {
         client.open_topic("plant".to_owned(), true).await.unwrap();
-        client.open_group("plant".to_owned(), "group".to_owned()).await.unwrap()
+        client
+            .open_group(
+                "plant".to_owned(),
+                "group".to_owned(),
+                mainstem_broker::DeliveryPolicy::default(),
+            )
+            .await
+            .unwrap()
     };
     let (session, mut session_inbox) = broker.login(&credentials()).await.unwrap();
     let open =
@@ -131,6 +138,7 @@ async fn declare(client: &Client) {
             exclusive: false,
             auto_delete: false,
             retention: Retention::Unsettled,
+            policy: std::sync::Arc::default(),
             arguments: Vec::new(),
         };
         client.declare_queue(DeclareQueue { def }).await.unwrap();

@@ -214,6 +214,7 @@ async fn declare(client: &Client, case: &Case) -> Topology {
             exclusive: false,
             auto_delete: false,
             retention: Retention::Unsettled,
+            policy: std::sync::Arc::default(),
             arguments: Vec::new(),
         };
         client.declare_queue(DeclareQueue { def }).await.unwrap();

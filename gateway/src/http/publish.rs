@@ -65,6 +65,7 @@ async fn take(
     client.close().await;
     match outcome {
         Some(Published::Taken { readers, .. }) => Ok((id, readers)),
+        Some(Published::Held(_) | Published::Again) => Ok((id, 0)),
         Some(Published::Refused(refusal)) => Err(refused(refusal)),
         None => Err(refused(Refusal::Closed)),
     }
@@ -100,7 +101,10 @@ fn refused(refusal: Refusal) -> Refused {
     let status = match &refusal {
         Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => StatusCode::NOT_FOUND,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
+        Refusal::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::Closed => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Locked(_)
         | Refusal::InUse(_)

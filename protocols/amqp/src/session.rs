@@ -17,6 +17,7 @@ mod basic;
 mod channel;
 pub(crate) mod equivalence;
 mod handshake;
+mod policy;
 mod publish;
 mod topology;
 mod unsettled;

@@ -13,21 +13,24 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use mainstem_schemas::{
-    ConsumerId, Credentials, DeliveryId, Filter, Position, Principal, QueueId, Record, RecordId,
-    Settlement, UnixMillis, View, Views,
+    ConsumerId, Credentials, DeliveryId, Filter, Offset, Position, Principal, QueueId, Record,
+    RecordId, Settlement, UnixMillis, View, Views,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
-        ExchangeDef, Fetch, GroupRef, OpenSession, Parcel, Publish, Published, QueueDef,
+        ExchangeDef, Fetch, GroupRef, HeldId, OpenSession, Parcel, Publish, Published, QueueDef,
         QueueStats, SessionOpened, Stamp, Subscribe, Subscribed,
     },
     config::Config,
     error::{LoginError, Refusal},
     inbox::{self, Delivery, Inbox, Notice},
+    passage::Passage,
+    policy::DeliveryPolicy,
 };
 
 /// Verifies who somebody is. Chosen when the process starts.
@@ -36,8 +39,14 @@ pub trait Authenticator: Send + Sync {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError>;
 }
 
-/// Reads record bodies that left the tail cache; implemented by the commit thread's log.
-pub(crate) type ReadFn = dyn Fn(Position, u32) -> Result<Record, Refusal> + Send + Sync;
+/// A record read from the log, and how it came where it is if it was not published there.
+pub(crate) type ReadBack = (Record, Option<Arc<Passage>>);
+
+/// Reads records that left the tail cache.
+pub(crate) type ReadFn = dyn Fn(Position, u32) -> Result<ReadBack, Refusal> + Send + Sync;
+
+/// How often a record is looked for that was moved while it was being read.
+const READS_MAX: usize = 4;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -342,9 +351,16 @@ impl Client {
     }
 
     /// Finds a group's cursor on a topic, or makes it: at the topic's first record while nothing
-    /// of the topic has been dropped yet, else at its end. Errors: [`Refusal::NoTopic`].
-    pub async fn open_group(&self, topic: String, group: String) -> Result<GroupRef, Refusal> {
-        self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, reply }).await?
+    /// of the topic has been dropped yet, else at its end. It is served by `policy` from now on.
+    /// Errors: [`Refusal::NoTopic`].
+    pub async fn open_group(
+        &self,
+        topic: String,
+        group: String,
+        policy: DeliveryPolicy,
+    ) -> Result<GroupRef, Refusal> {
+        self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, policy, reply })
+            .await?
     }
 
     /// Takes the next records of a group, waiting for the first one. Empty when the wait ended.
@@ -369,29 +385,128 @@ impl Client {
         }
     }
 
-    /// Reads the records of those deliveries that came without one.
-    pub async fn resolve(&self, deliveries: &mut [Delivery]) -> Result<(), Refusal> {
-        let missing: Vec<_> = deliveries
-            .iter()
-            .filter(|delivery| delivery.record.is_none())
-            .map(|delivery| (delivery.position, delivery.size))
-            .collect();
-        if missing.is_empty() {
+    /// Reads the records of those deliveries that came without one. A record that the disk does not
+    /// give back any more is taken out of `deliveries`, named in the log of events, and kept from
+    /// everybody; the rest are unharmed.
+    pub async fn resolve(&self, deliveries: &mut Vec<Delivery>) -> Result<(), Refusal> {
+        if deliveries.iter().all(|delivery| delivery.record.is_some()) {
             return Ok(());
         }
-        let mut records = self.read(missing).await?.into_iter();
-        for delivery in deliveries.iter_mut().filter(|delivery| delivery.record.is_none()) {
-            delivery.record = records.next();
+        for _ in 0..READS_MAX {
+            let missing: Vec<_> = deliveries
+                .iter()
+                .filter(|delivery| delivery.record.is_none())
+                .map(|delivery| (delivery.position, delivery.size))
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            let mut read = self.read_all(missing).await?.into_iter();
+            let (mut moved, mut lost) = (Vec::new(), Vec::new());
+            for delivery in deliveries.iter_mut().filter(|delivery| delivery.record.is_none()) {
+                match read.next() {
+                    Some(Ok((record, passage))) => {
+                        delivery.record = Some(record);
+                        delivery.passage = passage;
+                    }
+                    Some(Err(Refusal::Stale)) => moved.push(delivery.id),
+                    _ => lost.push(delivery.id),
+                }
+            }
+            self.give_up(deliveries, &lost).await?;
+            if !moved.is_empty() {
+                self.locate(deliveries, moved).await?;
+            }
+        }
+        let lost: Vec<DeliveryId> =
+            deliveries.iter().filter(|d| d.record.is_none()).map(|d| d.id).collect();
+        self.give_up(deliveries, &lost).await?;
+        let read: Vec<Settlement> = deliveries
+            .iter_mut()
+            .filter_map(|delivery| {
+                std::mem::take(&mut delivery.settles_when_read).then_some(delivery)
+            })
+            .map(|d| Settlement { id: d.id, verdict: mainstem_schemas::Verdict::Accept })
+            .collect();
+        if !read.is_empty() {
+            self.settle(read).await?;
         }
         Ok(())
     }
 
-    /// Reads records from the log, in the order asked. A record that cannot be read means that
-    /// the log is damaged, and ends the process.
-    pub async fn read(&self, places: Vec<(Position, u32)>) -> Result<Vec<Record>, Refusal> {
+    /// Takes deliveries out whose records cannot be had.
+    async fn give_up(
+        &self,
+        deliveries: &mut Vec<Delivery>,
+        lost: &[DeliveryId],
+    ) -> Result<(), Refusal> {
+        for id in lost {
+            deliveries.retain(|delivery| delivery.id != *id);
+            self.shared.send(Command::Unreadable { client: self.id, id: *id }).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds where moved records stand now. One that nobody holds any more keeps its old place.
+    async fn locate(
+        &self,
+        deliveries: &mut [Delivery],
+        moved: Vec<DeliveryId>,
+    ) -> Result<(), Refusal> {
+        let ids = moved.clone();
+        let places = self.ask(|reply| Command::Locate { ids, reply }).await?;
+        for (id, place) in moved.into_iter().zip(places) {
+            let delivery = deliveries.iter_mut().find(|delivery| delivery.id == id);
+            if let (Some(delivery), Some((position, size))) = (delivery, place) {
+                delivery.position = position;
+                delivery.size = size;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads records from the log, in the order asked. One that is not there any more, or that the
+    /// disk does not give back, is an error of its own: [`Refusal::Stale`] if the log has let go
+    /// of that place, [`Refusal::Unreadable`] if it is damaged.
+    pub async fn read(
+        &self,
+        places: Vec<(Position, u32)>,
+    ) -> Result<Vec<Result<Record, Refusal>>, Refusal> {
+        let read = self.read_all(places).await?.into_iter();
+        Ok(read.map(|found| found.map(|(record, _)| record)).collect())
+    }
+
+    async fn read_all(
+        &self,
+        places: Vec<(Position, u32)>,
+    ) -> Result<Vec<Result<ReadBack, Refusal>>, Refusal> {
         let shared = self.shared.clone();
         let read = move || places.into_iter().map(|(at, size)| (shared.read)(at, size)).collect();
-        tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Closed)?
+        tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Closed)
+    }
+
+    /// Publishes a held record now, or with `publish` false forgets it. Tells whether it was still
+    /// held; returns when that is durable.
+    pub async fn decide(&self, id: HeldId, publish: bool) -> Result<bool, Refusal> {
+        self.ask(|reply| Command::Decide { client: self.id, id, publish, reply }).await
+    }
+
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, with
+    /// the bytes of their entries.
+    pub async fn undecided(&self, max: usize) -> Result<Vec<(HeldId, u32)>, Refusal> {
+        self.ask(|reply| Command::Undecided { client: self.id, max, reply }).await
+    }
+
+    /// Up to `max` records of a topic that were published with this key, the oldest first: their
+    /// offsets, and places to be read by [`Client::read`]. Keys are compared by a hash, so a record
+    /// of another key may be among them. Errors: [`Refusal::NoTopic`].
+    pub async fn look_up(
+        &self,
+        topic: String,
+        key: Bytes,
+        max: usize,
+    ) -> Result<Vec<(Offset, Position, u32)>, Refusal> {
+        self.ask(|reply| Command::Lookup { client: self.id, topic, key, max, reply }).await?
     }
 
     /// Leaves in good order: returns when the client's consumers and exclusive queues are gone

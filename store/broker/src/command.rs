@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::{
     error::Refusal,
     inbox::{Delivery, Outbox},
+    policy::{DeliveryPolicy, Policy},
 };
 
 /// A time and a fresh record id, for a record about to be made.
@@ -27,14 +28,48 @@ pub struct Publish {
     pub record: Record,
     /// Further routing keys at the record's own exchange (further copies the sender asks for).
     pub extra_keys: Vec<Bytes>,
+    /// What only some senders ask for.
+    pub terms: Option<Box<Terms>>,
+}
+
+/// What a sender may ask for besides a record's being published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The sender's own name and growing number for the record, at least 1: a record whose number
+    /// is not above the last one under this name was taken before, and is not taken again.
+    pub once: Option<(String, u64)>,
+    /// Keys that the record can be looked up by in topics that keep it.
+    pub keys: Vec<Bytes>,
+    /// Nobody sees the record until [`crate::Client::decide`] says so.
+    pub undecided: bool,
 }
 
 impl Publish {
     /// A publish by the record's own address alone.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { record, extra_keys: Vec::new() }
+        Self { record, extra_keys: Vec::new(), terms: None }
     }
+
+    /// The same on special terms.
+    #[must_use]
+    pub fn on(self, terms: Terms) -> Self {
+        Self { terms: Some(Box::new(terms)), ..self }
+    }
+}
+
+/// A record that nobody sees yet: it waits for its time, or for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeldId {
+    /// When it is due; [`HeldId::UNDECIDED`] for one that waits for a decision.
+    pub due: UnixMillis,
+    /// Where it was stored first.
+    pub origin: Position,
+}
+
+impl HeldId {
+    /// The time of what waits for a decision.
+    pub const UNDECIDED: UnixMillis = crate::state::UNDECIDED;
 }
 
 /// What became of one published record.
@@ -43,6 +78,10 @@ pub enum Published {
     /// Taken. `readers` counts the queues and live readers it reached; zero means nobody wanted
     /// it. `offset` is its place in the topic's queue, when a topic keeps it.
     Taken { readers: u32, offset: Option<Offset> },
+    /// Taken, and held back until its time or until a decision.
+    Held(HeldId),
+    /// Taken before, under the same number of the same writer.
+    Again,
     /// Not taken.
     Refused(Refusal),
 }
@@ -100,7 +139,9 @@ pub struct QueueDef {
     /// It goes when its last consumer goes, once it has had one.
     pub auto_delete: bool,
     pub retention: Retention,
-    /// As declared. The store acts on `x-message-ttl` (milliseconds).
+    /// What it does besides keeping records in order.
+    pub policy: Arc<Policy>,
+    /// As declared; the store does not act on them.
     pub arguments: Table,
 }
 
@@ -409,7 +450,39 @@ pub(crate) enum Command {
         client: ClientId,
         topic: String,
         group: String,
+        policy: DeliveryPolicy,
         reply: Reply<Result<GroupRef, Refusal>>,
+    },
+    /// Ends the holding of a record, publishing it or not.
+    Decide {
+        client: ClientId,
+        id: HeldId,
+        publish: bool,
+        reply: Reply<bool>,
+    },
+    /// Records of the client's namespace that wait for a decision, the oldest first.
+    Undecided {
+        client: ClientId,
+        max: usize,
+        reply: Reply<Vec<(HeldId, u32)>>,
+    },
+    /// Places of a topic's records with this key, the oldest first.
+    Lookup {
+        client: ClientId,
+        topic: String,
+        key: Bytes,
+        max: usize,
+        reply: Reply<Result<Vec<(Offset, Position, u32)>, Refusal>>,
+    },
+    /// Where the records of deliveries stand now.
+    Locate {
+        ids: Vec<DeliveryId>,
+        reply: Reply<Vec<Option<(Position, u32)>>>,
+    },
+    /// A delivery's record cannot be read.
+    Unreadable {
+        client: ClientId,
+        id: DeliveryId,
     },
     Fetch {
         client: ClientId,

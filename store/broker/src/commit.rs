@@ -7,15 +7,14 @@
 //! belong to is down.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeSet,
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
-use mainstem_index::IndexError;
-use mainstem_log::{LogError, Planner};
+use mainstem_index::{Entry as Place, IndexError};
+use mainstem_log::{FRAME_HEADER_BYTES, LogError, Planner, Reader};
 use mainstem_schemas::{
     ConsumerId, CursorId, Position, QueueId, UnixMillis, Views, queue::TRANSIENT_BIT,
 };
@@ -25,16 +24,21 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use crate::{
     command::{ClientId, Command, Published, Reply},
     config::Config,
+    cursor::Returned,
     entry::Entry,
     inbox::Notice,
     member::{Consumer, Member},
+    passage::Reason,
     pipeline::{Done, Job},
-    state::{Checkpoint, State},
+    state::State,
     tail::Tail,
 };
 
+mod clean;
+mod dead;
 mod declare;
 mod deliver;
+mod held;
 mod lookup;
 mod members;
 mod publish;
@@ -44,9 +48,15 @@ mod ship;
 mod timers;
 mod topics;
 
+use clean::Cleaning;
+use ship::Checkpointing;
+pub(crate) use ship::Indexed;
+
 /// Commands taken in one turn; more wait for the next one.
 const COMMANDS_PER_TURN: usize = 1024;
-/// How often expiries, retention and space are looked at.
+/// Words from the thread that writes the index that may wait for the commit thread.
+const INDEXED_MAX: usize = 4;
+/// How often sessions and space are looked at.
 const TICK_MS: u64 = 1000;
 
 /// Something to be done at a time.
@@ -58,6 +68,12 @@ pub(crate) enum Timer {
         cursor: CursorId,
         offset: u64,
         epoch: u32,
+    },
+    /// A returned record has rested long enough.
+    Rest {
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
     },
     /// A fetch has waited long enough.
     Fetch {
@@ -93,6 +109,22 @@ struct Counts {
     expired: u64,
     unroutable: u64,
     dropped: u64,
+    rejected: u64,
+    overflowed: u64,
+    exhausted: u64,
+    unreadable: u64,
+    moved: u64,
+}
+
+impl Counts {
+    fn died(&mut self, reason: Reason) {
+        match reason {
+            Reason::Rejected => self.rejected += 1,
+            Reason::Expired => self.expired += 1,
+            Reason::Overflow => self.overflowed += 1,
+            Reason::Attempts => self.exhausted += 1,
+        }
+    }
 }
 
 pub(crate) struct Commit {
@@ -103,6 +135,7 @@ pub(crate) struct Commit {
     now: UnixMillis,
 
     planner: Planner,
+    reader: Reader,
     sequence: u64,
     jobs: SyncSender<Job>,
     /// The open batch's promises.
@@ -111,6 +144,8 @@ pub(crate) struct Commit {
     writing: Option<Waiting>,
     /// Entries below are down; the durable ones among them are synced.
     written: Position,
+    /// Entries below are synced.
+    synced: Position,
     is_full: bool,
 
     tail: Tail,
@@ -126,13 +161,23 @@ pub(crate) struct Commit {
     deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
-    timers: BinaryHeap<Reverse<(UnixMillis, Timer)>>,
+    /// Records that came back in this turn and count an attempt.
+    returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
+    /// Records whose time was found to be over in this turn.
+    expired: Vec<(QueueId, CursorId, u64, Place)>,
+    timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 
-    checkpoint: Option<(Checkpoint, Vec<Reply<u64>>)>,
+    checkpoint: Checkpointing,
     checkpoint_wanted: Vec<Reply<u64>>,
+    /// Where the state was when the last checkpoint began.
     checkpointed: Position,
+    /// The index on the disk is at least this far.
     flushed: Position,
+    indexed: mpsc::Sender<Indexed>,
+    clean: Cleaning,
+    /// The segment that was written to when cleaning was last thought of.
+    clean_looked_at: u64,
     /// Something was written and not synced, and [`Timer::Sync`] is set.
     is_unsynced: bool,
     sync_due: bool,
@@ -150,6 +195,7 @@ pub(crate) struct Start {
     pub(crate) views: Views,
     pub(crate) clock: fn() -> UnixMillis,
     pub(crate) planner: Planner,
+    pub(crate) reader: Reader,
     pub(crate) sequence: u64,
     pub(crate) jobs: SyncSender<Job>,
 }
@@ -166,22 +212,26 @@ pub(crate) enum Fatal {
 }
 
 impl Commit {
-    pub(crate) fn new(start: Start) -> Self {
+    pub(crate) fn new(start: Start) -> (Self, mpsc::Receiver<Indexed>) {
         let now = (start.clock)();
         let written = start.planner.end();
+        let flushed = start.state.index.applied();
+        let (indexed, indexed_in) = mpsc::channel(INDEXED_MAX);
         let tail = Tail::new(start.config.tail_cache_bytes);
-        Self {
+        let commit = Self {
             state: start.state,
             config: start.config,
             views: start.views,
             clock: start.clock,
             now,
             planner: start.planner,
+            reader: start.reader,
             sequence: start.sequence,
             jobs: start.jobs,
             open: Waiting::default(),
             writing: None,
             written,
+            synced: written,
             is_full: false,
             tail,
             members: FxHashMap::default(),
@@ -191,19 +241,25 @@ impl Commit {
             touched_cursors: Vec::new(),
             deferred: Vec::new(),
             settled: FxHashMap::default(),
-            timers: BinaryHeap::from([Reverse((now.plus(TICK_MS), Timer::Tick))]),
+            returned: FxHashMap::default(),
+            expired: Vec::new(),
+            timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
             ids: 0,
-            checkpoint: None,
+            checkpoint: Checkpointing::None,
             checkpoint_wanted: Vec::new(),
-            checkpointed: written,
-            flushed: written,
+            checkpointed: flushed,
+            flushed,
+            indexed,
+            clean: Cleaning::default(),
+            clean_looked_at: 0,
             is_unsynced: false,
             sync_due: false,
             held_since: None,
             stopping: None,
             counts: Counts::default(),
             scratch: Vec::new(),
-        }
+        };
+        (commit, indexed_in)
     }
 
     /// Runs until it is stopped, or until the disk fails; then the reason is on `failed`. Returns
@@ -212,12 +268,12 @@ impl Commit {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut done: mpsc::Receiver<Done>,
+        mut indexed: mpsc::Receiver<Indexed>,
         failed: watch::Sender<Option<String>>,
     ) -> Option<Reply<()>> {
         self.export_counts();
-        self.close_orphans();
-        let ended = match self.turns(&mut commands, &mut done).await {
-            Ok(()) => self.close(&mut done).await,
+        let ended = match self.turns(&mut commands, &mut done, &mut indexed).await {
+            Ok(()) => self.close(&mut done, &mut indexed).await,
             Err(fatal) => Err(fatal),
         };
         ended.unwrap_or_else(|fatal| {
@@ -231,14 +287,18 @@ impl Commit {
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         done: &mut mpsc::Receiver<Done>,
+        indexed: &mut mpsc::Receiver<Indexed>,
     ) -> Result<(), Fatal> {
         let mut taken = Vec::with_capacity(COMMANDS_PER_TURN);
+        self.close_orphans()?;
         loop {
-            let wait = self.next_timer().since((self.clock)());
-            // Every branch is cancel-safe: both receivers take nothing unless they are chosen.
+            let wait =
+                if self.has_more_to_do() { 0 } else { self.next_timer().since((self.clock)()) };
+            // Every branch is cancel-safe: the receivers take nothing unless they are chosen.
             tokio::select! {
                 biased;
                 done = done.recv() => self.on_done(done.ok_or(Fatal::WriterGone)?)?,
+                Some(indexed) = indexed.recv() => self.on_indexed(indexed)?,
                 count = commands.recv_many(&mut taken, COMMANDS_PER_TURN) => {
                     if count == 0 {
                         return Ok(());
@@ -264,9 +324,18 @@ impl Commit {
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             self.deliver_touched()?;
+            self.bury_expired();
             self.flush_settled();
         }
+        self.find_due_times();
+        self.give_lost_room();
+        self.go_on_cleaning()?;
+        self.flush_settled();
         self.ship()?;
+        self.go_on_with_checkpoint()?;
+        if let Some(error) = self.state.queues.failed.take() {
+            return Err(error.into());
+        }
         for client in mem::take(&mut self.noticed) {
             if let Some(member) = self.members.get_mut(&client) {
                 member.send_pending();
@@ -383,10 +452,25 @@ impl Commit {
                 let opened = self.open_topic(client, &topic, create);
                 self.answer_durably(Some(reply), opened);
             }
-            Command::OpenGroup { client, topic, group, reply } => {
-                let opened = self.open_group(client, &topic, group);
+            Command::OpenGroup { client, topic, group, policy, reply } => {
+                let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
+            Command::Decide { client, id, publish, reply } => {
+                let decided = self.decide(client, id, publish);
+                self.answer_durably(Some(reply), decided);
+            }
+            Command::Undecided { client, max, reply } => {
+                send(reply, self.list_undecided(client, max));
+            }
+            Command::Lookup { client, topic, key, max, reply } => {
+                send(reply, self.look_up(client, &topic, &key, max));
+            }
+            Command::Locate { ids, reply } => {
+                let places = ids.into_iter().map(|id| self.locate(id)).collect();
+                send(reply, places);
+            }
+            Command::Unreadable { client, id } => self.set_aside(client, id),
             _ => unreachable!("`handle` keeps every other command"),
         }
     }
@@ -400,10 +484,16 @@ impl Commit {
 
     /// As [`Commit::log`], with no promise when it is synced.
     fn log_lazily(&mut self, entry: Entry) -> Position {
+        self.log_sized(entry).0
+    }
+
+    /// The same, and how long the entry is.
+    fn log_sized(&mut self, entry: Entry) -> (Position, u32) {
         let body = entry.encode();
         let position = self.plan(entry.kind(), &[&body]);
-        self.state.apply(position, entry);
-        position
+        let size = u32::try_from(FRAME_HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
+        self.state.apply(position, size, entry);
+        (position, size)
     }
 
     fn plan(&mut self, kind: u8, parts: &[&[u8]]) -> Position {
@@ -435,7 +525,7 @@ impl Commit {
 
     /// Puts a queue on this turn's list.
     fn touch(&mut self, id: QueueId) {
-        if let Some(queue) = self.state.queues.get_mut(&id)
+        if let Some(queue) = self.state.queues.get(id)
             && !queue.is_touched
         {
             queue.is_touched = true;
@@ -445,8 +535,8 @@ impl Commit {
 
     /// Puts a cursor on this turn's list.
     fn touch_cursor(&mut self, id: QueueId, cursor_id: CursorId) {
-        let queue = self.state.queues.get_mut(&id).filter(|queue| !queue.is_touched);
-        if let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id))
+        let queue = self.state.queues.get(id).filter(|queue| !queue.is_touched);
+        if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(cursor_id))
             && !cursor.is_touched
             && cursor.is_wanted()
         {

@@ -40,6 +40,18 @@ pub struct Config {
     pub checkpoint_bytes: u64,
     /// How long records of a topic stay readable for new groups, in milliseconds.
     pub topic_retention_ms: u64,
+    /// How many bytes of records a topic keeps at most; 0 for no bound.
+    pub topic_retention_bytes: u64,
+    /// Queues in memory; those that nobody uses leave when there are more.
+    pub queues_resident_max: usize,
+    /// Records of an ordered cursor that are put aside while another of their group is out.
+    pub parked_per_cursor_max: usize,
+    /// Writers whose last sequence is remembered, so that nothing is taken twice.
+    pub writers_max: usize,
+    /// How long a writer is remembered after its last record, in milliseconds.
+    pub writer_idle_ms: u64,
+    /// Records that wait for a decision.
+    pub undecided_max: usize,
 }
 
 impl Config {
@@ -56,8 +68,14 @@ impl Config {
             tail_cache_bytes: 128 << 20,
             inbox_deliveries_max: 2048,
             inbox_bytes_max: 8 << 20,
-            checkpoint_bytes: 64 << 20,
+            checkpoint_bytes: 256 << 20,
             topic_retention_ms: 72 * 3600 * 1000,
+            topic_retention_bytes: 0,
+            queues_resident_max: 1 << 20,
+            parked_per_cursor_max: 10_000,
+            writers_max: 65_536,
+            writer_idle_ms: 24 * 3600 * 1000,
+            undecided_max: 100_000,
         }
     }
 }

@@ -1,17 +1,24 @@
 //! A cursor: what one consuming party has settled, has in hand, and may get next.
 //!
-//! The floor and the settled ranges above it are durable and change only by applying log entries.
-//! Everything else lives in memory: after a restart, what was in hand is handed out anew.
+//! The floors, the settled ranges above them and the returned records are durable and change only
+//! by applying log entries. Everything else lives in memory: after a restart, what was in hand is
+//! handed out anew.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use mainstem_index::CursorName;
-use mainstem_schemas::{ConsumerId, UnixMillis};
+use mainstem_index::{CursorName, HeldBack, LANE_SHIFT, Progress};
+use mainstem_schemas::{ConsumerId, Offset, UnixMillis};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::{
     command::{Claim, ClientId, Reply},
     inbox::Delivery,
+    lane::Lane,
+    policy::DeliveryPolicy,
     ranges::Ranges,
 };
 
@@ -25,6 +32,10 @@ pub(crate) struct InHand {
     pub(crate) pool: u16,
     pub(crate) epoch: u32,
     pub(crate) attempt: u32,
+    /// Bytes of the record's entry.
+    pub(crate) size: u32,
+    /// The record's ordering group; 0 for none.
+    pub(crate) group: u32,
     /// When it is released by itself; unset if only its client's end releases it.
     pub(crate) deadline: UnixMillis,
 }
@@ -36,6 +47,7 @@ pub(crate) struct Fetcher {
     pub(crate) client: ClientId,
     pub(crate) max: usize,
     pub(crate) claim: Claim,
+    pub(crate) deadline: UnixMillis,
     pub(crate) reply: Reply<Vec<Delivery>>,
 }
 
@@ -47,100 +59,274 @@ pub(crate) struct Seat {
     pub(crate) consumer: ConsumerId,
 }
 
+/// A record that came back, with how often it was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) attempts: u32,
+    /// It rests until then.
+    pub(crate) until: UnixMillis,
+}
+
+/// Progress in one lane.
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    /// Everything below is settled.
+    floor: u64,
+    /// The first offset never looked at, as far as this process knows.
+    next: u64,
+}
+
+/// An ordering group with a record that is handed out, or returned and to be handed out again.
+#[derive(Debug)]
+struct Busy {
+    /// The one record of the group that may be handed out.
+    head: u64,
+    /// Those behind it that were looked at.
+    parked: VecDeque<u64>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) name: CursorName,
-    /// Everything below is settled.
-    pub(crate) floor: u64,
+    pub(crate) policy: Arc<DeliveryPolicy>,
+    /// By lane; the first lane's is always there.
+    tracks: SmallVec<[Track; 1]>,
     pub(crate) settled: Ranges,
+    pub(crate) returned: BTreeMap<u64, Returned>,
     /// Changed since the last checkpoint.
     pub(crate) dirty: bool,
 
-    /// The first offset never handed out, as far as this process knows.
-    pub(crate) next: u64,
-    /// Handed out and put back, with the attempts made.
-    pub(crate) released: BTreeMap<u64, u32>,
+    /// Looked at before, and to be handed out before what was not.
+    ready: BTreeSet<u64>,
     pub(crate) in_hand: FxHashMap<u64, InHand>,
-    /// Below this, an earlier run of the process may have handed records out.
-    pub(crate) seen_below: u64,
+    pub(crate) in_hand_bytes: u64,
     epoch: u32,
+    /// On the list of cursors to look at in this turn.
+    pub(crate) is_touched: bool,
     /// Consumers, the highest priority first.
     pub(crate) seats: Vec<Seat>,
     /// Whose turn it is among the seats.
     pub(crate) turn: usize,
     pub(crate) fetchers: VecDeque<Fetcher>,
-    /// On the list of cursors to look at in this turn.
-    pub(crate) is_touched: bool,
+    groups: Option<Box<Groups>>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    busy: FxHashMap<u32, Busy>,
+    parked: usize,
+}
+
+/// Whether a record may be handed out as far as its ordering group goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Free,
+    /// Another of its group is out; this one was put aside.
+    Parked,
+    /// As many were put aside as may be: nothing behind is looked at.
+    Full,
 }
 
 impl Cursor {
-    /// A cursor at `floor` with what is settled above it. `seen_below` is where an earlier run
-    /// may have come to.
-    pub(crate) fn new(name: CursorName, floor: u64, settled: Ranges, seen_below: u64) -> Self {
+    /// A cursor whose lane of `floor` begins there.
+    pub(crate) fn new(name: CursorName, policy: Arc<DeliveryPolicy>, floor: u64) -> Self {
         Self {
             name,
-            floor,
-            settled,
+            policy,
+            tracks: SmallVec::from_elem(Track { floor, next: floor }, 1),
+            settled: Ranges::default(),
+            returned: BTreeMap::new(),
             dirty: true,
-            next: floor,
-            released: BTreeMap::new(),
+            ready: BTreeSet::new(),
             in_hand: FxHashMap::default(),
-            seen_below,
+            in_hand_bytes: 0,
             epoch: 0,
+            is_touched: false,
             seats: Vec::new(),
             turn: 0,
             fetchers: VecDeque::new(),
-            is_touched: false,
+            groups: None,
         }
     }
 
-    /// Applies that `from..to` is settled.
+    /// A cursor as it was written down.
+    pub(crate) fn restore(
+        name: CursorName,
+        policy: Arc<DeliveryPolicy>,
+        progress: &Progress,
+    ) -> Self {
+        let mut cursor = Self::new(name, policy, 0);
+        cursor.dirty = false;
+        cursor.take_over(progress);
+        cursor
+    }
+
+    /// Takes the durable part from what was written down.
+    pub(crate) fn take_over(&mut self, progress: &Progress) {
+        if !progress.floors.is_empty() {
+            self.tracks = progress
+                .floors
+                .iter()
+                .map(|floor| Track { floor: floor.0, next: floor.0 })
+                .collect();
+        }
+        self.settled = Ranges::of(progress.settled.iter().map(|(from, to)| (from.0, to.0)));
+        let returned = progress.held.iter();
+        self.returned = returned
+            .map(|held| (held.offset.0, Returned { attempts: held.attempts, until: held.until }))
+            .collect();
+    }
+
+    /// The durable part.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            floors: self.tracks.iter().map(|track| Offset(track.floor)).collect(),
+            settled: self.settled.iter().map(|(from, to)| (Offset(from), Offset(to))).collect(),
+            held: self
+                .returned
+                .iter()
+                .map(|(offset, returned)| HeldBack {
+                    offset: Offset(*offset),
+                    attempts: returned.attempts,
+                    until: returned.until,
+                })
+                .collect(),
+        }
+    }
+
+    fn track(&mut self, offset: u64) -> &mut Track {
+        let lane = offset >> LANE_SHIFT;
+        let at = match self.tracks.iter().position(|track| track.floor >> LANE_SHIFT >= lane) {
+            Some(at) => at,
+            None => self.tracks.len(),
+        };
+        let is_there = self.tracks.get(at).is_some_and(|track| track.floor >> LANE_SHIFT == lane);
+        if !is_there {
+            let start = lane << LANE_SHIFT;
+            self.tracks.insert(at, Track { floor: start, next: start });
+        }
+        self.tracks.get_mut(at).expect("it was found or inserted just above")
+    }
+
+    /// The floor of the lane that `offset` is in.
+    pub(crate) fn floor_at(&self, offset: u64) -> u64 {
+        let lane = offset >> LANE_SHIFT;
+        let track = self.tracks.iter().find(|track| track.floor >> LANE_SHIFT == lane);
+        track.map_or(lane << LANE_SHIFT, |track| track.floor)
+    }
+
+    /// Applies that `from..to`, offsets of one lane, is settled.
     pub(crate) fn settle(&mut self, from: u64, to: u64) {
         self.dirty = true;
-        if from <= self.floor && self.settled.is_empty() {
-            self.floor = self.floor.max(to);
+        let alone = self.settled.is_empty();
+        let track = self.track(from);
+        let mut floor = track.floor;
+        if from <= floor && alone {
+            floor = floor.max(to);
         } else {
-            self.settled.insert(from.max(self.floor), to);
-            self.floor = self.settled.raise(self.floor);
+            self.settled.insert(from.max(floor), to);
+            floor = self.settled.raise(floor);
         }
-        self.next = self.next.max(self.floor);
-        while from < to
-            && let Some((offset, _)) = self.released.range(from..to).next()
-        {
-            let offset = *offset;
-            self.released.remove(&offset);
+        let track = self.track(from);
+        track.floor = floor;
+        track.next = track.next.max(floor);
+        if !self.returned.is_empty() || !self.ready.is_empty() {
+            while let Some((offset, _)) = self.returned.range(from..to).next() {
+                let offset = *offset;
+                self.returned.remove(&offset);
+            }
+            while let Some(offset) = self.ready.range(from..to).next().copied() {
+                self.ready.remove(&offset);
+            }
         }
     }
 
-    /// Applies that the queue forgot everything below `first`.
-    pub(crate) fn forget_below(&mut self, first: u64) {
-        if self.floor < first {
-            self.settle(self.floor, first);
-            self.in_hand.retain(|offset, _| *offset >= first);
+    /// Applies that the queue forgot everything below `first`. Returns what was in hand of it.
+    pub(crate) fn forget_below(&mut self, first: u64) -> Vec<(u64, InHand)> {
+        let floor = self.floor_at(first);
+        if floor >= first {
+            return Vec::new();
         }
+        self.settle(floor, first);
+        let gone: Vec<u64> =
+            self.in_hand.keys().filter(|o| (floor..first).contains(*o)).copied().collect();
+        gone.into_iter().filter_map(|offset| Some((offset, self.drop_hand(offset)?))).collect()
     }
 
     /// Whether a handed-out or handed-back record is still to be settled.
     pub(crate) fn is_settled(&self, offset: u64) -> bool {
-        offset < self.floor || self.settled.contains(offset)
+        offset < self.floor_at(offset) || self.settled.contains(offset)
     }
 
-    /// The offset to hand out next, given the queue's end, with the attempts made so far.
-    pub(crate) fn peek(&mut self, end: u64) -> Option<(u64, u32)> {
-        if let Some((offset, attempts)) = self.released.first_key_value() {
-            return Some((*offset, *attempts));
+    /// The offset to hand out next: the lowest, of what came back and of what is new.
+    pub(crate) fn peek(&mut self, lanes: &[Lane]) -> Option<u64> {
+        let back = self.ready.first().copied();
+        if let [lane] = lanes
+            && let [track] = self.tracks.as_mut_slice()
+        {
+            if back.is_some() {
+                return back;
+            }
+            if !self.settled.is_empty() {
+                track.next = self.settled.skip(track.next);
+            }
+            track.next = track.next.max(lane.first);
+            return (track.next < lane.next).then_some(track.next);
         }
-        if !self.settled.is_empty() {
-            self.next = self.settled.skip(self.next);
+        for lane in lanes {
+            if back.is_some_and(|back| back < lane.next) {
+                return back;
+            }
+            let next = self.track(lane.first).next.max(lane.first);
+            let next = self.settled.skip(next);
+            self.track(lane.first).next = next;
+            if next < lane.next {
+                return Some(next);
+            }
         }
-        (self.next < end).then_some((self.next, 0))
+        back
     }
 
     /// Takes what [`Cursor::peek`] showed.
     pub(crate) fn advance(&mut self, offset: u64) {
-        if self.released.remove(&offset).is_none() {
-            self.next = offset.saturating_add(1);
+        if self.ready.is_empty() || !self.ready.remove(&offset) {
+            self.track(offset).next = offset.saturating_add(1);
         }
+    }
+
+    /// How often a record was handed out before, and until when it rests.
+    pub(crate) fn returned(&self, offset: u64) -> Returned {
+        let fresh = Returned { attempts: 0, until: UnixMillis::NONE };
+        if self.returned.is_empty() {
+            return fresh;
+        }
+        self.returned.get(&offset).copied().unwrap_or(fresh)
+    }
+
+    /// A record that was looked at before may be handed out now.
+    pub(crate) fn make_ready(&mut self, offset: u64) {
+        if !self.is_settled(offset)
+            && !self.in_hand.contains_key(&offset)
+            && offset < self.track(offset).next
+        {
+            self.ready.insert(offset);
+        }
+    }
+
+    /// Drops what is new or came back from the round, up to `end` of a lane; it is to be settled.
+    pub(crate) fn drain(&mut self, lane: &Lane) -> Vec<(u64, u64)> {
+        let id = lane.id();
+        let back: Vec<u64> =
+            self.ready.iter().filter(|offset| **offset >> LANE_SHIFT == id).copied().collect();
+        let mut ranges: Vec<(u64, u64)> = back.iter().map(|at| (*at, at + 1)).collect();
+        let track = self.track(lane.first);
+        ranges.push((track.next.max(lane.first), lane.next));
+        track.next = lane.next;
+        for offset in back {
+            self.ready.remove(&offset);
+        }
+        ranges.retain(|(from, to)| from < to);
+        ranges
     }
 
     /// A new epoch for a handing-out.
@@ -149,17 +335,65 @@ impl Cursor {
         self.epoch
     }
 
-    /// Puts a delivery back. `counts` says whether the attempt counts.
-    pub(crate) fn release(&mut self, offset: u64, hand: &InHand, counts: bool) {
-        if !self.is_settled(offset) {
-            self.released.insert(offset, hand.attempt.saturating_sub(u32::from(!counts)));
+    /// Notes a handing-out.
+    pub(crate) fn hand_out(&mut self, offset: u64, hand: InHand) {
+        self.in_hand_bytes += u64::from(hand.size);
+        self.in_hand.insert(offset, hand);
+    }
+
+    /// Notes that a handing-out is over.
+    pub(crate) fn drop_hand(&mut self, offset: u64) -> Option<InHand> {
+        let hand = self.in_hand.remove(&offset)?;
+        self.in_hand_bytes = self.in_hand_bytes.saturating_sub(u64::from(hand.size));
+        Some(hand)
+    }
+
+    /// Whether a record may be handed out as far as its ordering group goes; if so, the group waits
+    /// for it. At most `parked_max` records are put aside.
+    pub(crate) fn take_turn(&mut self, offset: u64, group: u32, parked_max: usize) -> Turn {
+        let head = self.groups.as_ref().and_then(|groups| groups.busy.get(&group));
+        if let Some(head) = head.map(|busy| busy.head)
+            && self.is_settled(head)
+        {
+            self.end_turn(head, group);
+        }
+        let groups = self.groups.get_or_insert_default();
+        match groups.busy.get_mut(&group) {
+            None => {
+                groups.busy.insert(group, Busy { head: offset, parked: VecDeque::new() });
+                Turn::Free
+            }
+            Some(busy) if busy.head == offset => Turn::Free,
+            Some(_) if groups.parked >= parked_max => Turn::Full,
+            Some(busy) => {
+                busy.parked.push_back(offset);
+                groups.parked += 1;
+                Turn::Parked
+            }
         }
     }
 
-    /// How many records could be handed out now, given the queue's end.
-    pub(crate) fn ready(&self, end: u64) -> u64 {
-        let ahead = end.saturating_sub(self.next);
-        ahead.saturating_sub(self.settled.count_from(self.next)) + self.released.len() as u64
+    /// A record of an ordering group is settled: the next one of the group may go.
+    pub(crate) fn end_turn(&mut self, offset: u64, group: u32) {
+        loop {
+            let Some(groups) = &mut self.groups else { return };
+            let Some(busy) = groups.busy.get_mut(&group).filter(|busy| busy.head == offset) else {
+                return;
+            };
+            let Some(next) = busy.parked.pop_front() else {
+                groups.busy.remove(&group);
+                return;
+            };
+            groups.parked -= 1;
+            if self.is_settled(next) {
+                continue;
+            }
+            if let Some(busy) = self.groups.as_mut().and_then(|all| all.busy.get_mut(&group)) {
+                busy.head = next;
+            }
+            self.make_ready(next);
+            return;
+        }
     }
 
     /// Whether anybody wants records now.
@@ -167,9 +401,21 @@ impl Cursor {
         !self.seats.is_empty() || !self.fetchers.is_empty()
     }
 
-    /// Adds a consumer behind those of its priority.
+    /// Whether nothing but what is written down would be lost with it.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_wanted()
+            && self.in_hand.is_empty()
+            && self.groups.as_ref().is_none_or(|groups| groups.busy.is_empty())
+            && !self.is_touched
+    }
+
+    /// Adds a consumer behind those of its priority; where only one is active, behind all.
     pub(crate) fn sit(&mut self, seat: Seat) {
-        let place = self.seats.partition_point(|other| other.priority >= seat.priority);
+        let place = if self.policy.single_active {
+            self.seats.len()
+        } else {
+            self.seats.partition_point(|other| other.priority >= seat.priority)
+        };
         self.seats.insert(place, seat);
         self.turn = 0;
     }

@@ -4,18 +4,25 @@
 //! LEB128, texts and blobs stand behind a varint length. Persisted: never renumber a kind.
 
 use bytes::{BufMut, Bytes};
-use mainstem_index::{CursorName, QueueName};
+use mainstem_index::{CursorName, LaneState, QueueName};
 use mainstem_schemas::{
-    CursorId, Filter, Offset, QueueId, Record, RecordError, UnixMillis,
+    CursorId, Filter, Offset, Position, QueueId, RecordError, UnixMillis,
     value::{decode_table, encode_table},
     wire::{Reader, Short, put_blob, put_varint},
 };
 
-use crate::command::{Bind, ExchangeDef, ExchangeKind, Retention};
+use crate::{
+    command::{Bind, ExchangeDef, ExchangeKind, Retention},
+    cursor::Returned,
+    policy::{DeliveryPolicy, Policy},
+};
 
-/// A published record and the places it got: `u32 targets_bytes | (varint queue, varint offset)*
-/// | record`. Kept apart from [`Entry`] because it is the hot one.
-pub(crate) const KIND_PUBLISH: u8 = 1;
+mod body;
+
+pub(crate) use body::{
+    Carried, Head, KIND_HOLD, KIND_MOVE, KIND_PUBLISH, Once, carries_record, decode_carried,
+    decode_record, encode_head,
+};
 
 /// A durable change that is not a publish.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +34,8 @@ pub(crate) enum Entry {
     DeclareExchange { namespace: String, def: ExchangeDef },
     /// 4: `text namespace | text name`.
     DeleteExchange { namespace: String, name: String },
-    /// 5: `text namespace | u8 name kind | name | u8 auto_delete | u8 retention | table`. The
-    /// queue's id is the entry's position.
+    /// 5: `text namespace | u8 name kind | name | u8 auto_delete | u8 retention | blob policy |
+    /// table`. The queue's id is the entry's position.
     DeclareQueue(DeclaredQueue),
     /// 6: `varint queue`.
     DeleteQueue { queue: QueueId },
@@ -38,9 +45,9 @@ pub(crate) enum Entry {
     Unbind { namespace: String, bind: Bind },
     /// 9: `varint queue | varint below`: the queue forgets what is before this offset.
     Trim { queue: QueueId, below: Offset },
-    /// 10: `varint queue | u8 name kind | text name | varint start`. The cursor's id is the
-    /// entry's position.
-    OpenCursor { queue: QueueId, name: CursorName, start: Offset },
+    /// 10: `varint queue | u8 name kind | text name | varint start | policy`. The cursor's id is
+    /// the entry's position.
+    OpenCursor { queue: QueueId, name: CursorName, start: Offset, policy: DeliveryPolicy },
     /// 11: `varint queue | varint cursor`.
     CloseCursor { queue: QueueId, cursor: CursorId },
     /// 12: `text namespace | text id | varint expiry_s | varint detached`.
@@ -53,6 +60,52 @@ pub(crate) enum Entry {
     Subscribe(Subscribed),
     /// 15: `text namespace | text session | u8 shared | text share | filter`.
     Unsubscribe { namespace: String, session: String, share: Option<String>, filter: Filter },
+    /// 16: `varint queue | varint cursor | (varint offset, varint attempts, varint until)*`:
+    /// records that came back.
+    Returned { queue: QueueId, cursor: CursorId, records: Vec<(u64, Returned)> },
+    /// 18: a body that is in the log already comes to queues; drawn at [`Placed`].
+    Place(Placed),
+    /// 20: `varint queue | varint n | n * (varint first, varint next) | as 5`: all of a queue but
+    /// its entries and cursors, stated again because the log's beginning goes.
+    QueueImage { queue: QueueId, lanes: Vec<LaneState>, declared: DeclaredQueue },
+    /// 21: `varint queue | varint cursor | u8 name kind | text name | varint n | n * varint floor |
+    /// policy`: a cursor, stated again. What it settled above its floors follows as 2, what
+    /// came back as 16. It stands for everything the cursor went through before.
+    CursorImage {
+        queue: QueueId,
+        cursor: CursorId,
+        name: CursorName,
+        floors: Vec<Offset>,
+        policy: DeliveryPolicy,
+    },
+    /// 22: `varint below`: the log needs nothing before this position any more.
+    Trimmed { below: Position },
+    /// 23: `text namespace | text writer | varint sequence | varint seen`: stated again.
+    Writer { namespace: String, writer: String, sequence: u64, seen: UnixMillis },
+}
+
+/// A body that is in the log already and comes to queues: what was held is let go, or a record
+/// died in one queue and goes to another. With no targets it only ends the holding.
+///
+/// `varint source | varint size | varint expiry | varint appended | u8 flags | varint group |
+/// varint held | varint origin | blob passage | (varint queue, varint offset)*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Where the body is.
+    pub(crate) source: Position,
+    /// Bytes of the body's entry.
+    pub(crate) size: u32,
+    pub(crate) expiry: UnixMillis,
+    pub(crate) appended: UnixMillis,
+    pub(crate) flags: u8,
+    pub(crate) group: u32,
+    /// It was held until this time and is so no longer; unset if it was not held.
+    pub(crate) held: UnixMillis,
+    /// Where what was held stood first.
+    pub(crate) origin: Position,
+    /// A `Passage`; empty for none. With one, the queues point here and not to the body.
+    pub(crate) passage: Bytes,
+    pub(crate) targets: Vec<(QueueId, u64)>,
 }
 
 /// Offsets of one cursor that are settled.
@@ -70,6 +123,7 @@ pub(crate) struct DeclaredQueue {
     pub(crate) name: QueueName,
     pub(crate) auto_delete: bool,
     pub(crate) retention: Retention,
+    pub(crate) policy: Policy,
     pub(crate) arguments: mainstem_schemas::Table,
 }
 
@@ -100,20 +154,6 @@ impl ExchangeKind {
     }
 }
 
-/// The head of a publish entry's body, to be followed by the record's bytes.
-pub(crate) fn encode_targets(targets: &[(QueueId, u64)], out: &mut Vec<u8>) {
-    out.clear();
-    out.put_u32_le(0);
-    for (queue, offset) in targets {
-        put_varint(out, queue.0);
-        put_varint(out, *offset);
-    }
-    let len = u32::try_from(out.len().saturating_sub(4)).unwrap_or(u32::MAX);
-    if let Some(head) = out.first_chunk_mut::<4>() {
-        *head = len.to_le_bytes();
-    }
-}
-
 /// Why a log entry's body makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EntryError {
@@ -129,26 +169,6 @@ impl From<Short> for EntryError {
     fn from(_: Short) -> Self {
         Self::Short
     }
-}
-
-/// The record of a publish entry, without looking at its targets.
-pub(crate) fn decode_record(body: Bytes) -> Result<Record, EntryError> {
-    let mut reader = Reader::new(body);
-    let targets = reader.u32()?;
-    reader.take(targets as usize)?;
-    Ok(Record::decode(reader.rest())?)
-}
-
-/// A publish entry's targets and record.
-pub(crate) fn decode_publish(body: Bytes) -> Result<(Vec<(QueueId, u64)>, Record), EntryError> {
-    let mut reader = Reader::new(body);
-    let len = reader.u32()?;
-    let mut head = Reader::new(reader.take(len as usize)?);
-    let mut targets = Vec::new();
-    while !head.is_empty() {
-        targets.push((QueueId(head.varint()?), head.varint()?));
-    }
-    Ok((targets, Record::decode(reader.rest())?))
 }
 
 impl Entry {
@@ -169,6 +189,12 @@ impl Entry {
             Self::EndSession { .. } => 13,
             Self::Subscribe(_) => 14,
             Self::Unsubscribe { .. } => 15,
+            Self::Returned { .. } => 16,
+            Self::Place(_) => KIND_PLACE,
+            Self::QueueImage { .. } => 20,
+            Self::CursorImage { .. } => 21,
+            Self::Trimmed { .. } => 22,
+            Self::Writer { .. } => 23,
         }
     }
 
@@ -199,13 +225,7 @@ impl Entry {
                 put_text(&mut out, namespace);
                 put_text(&mut out, name);
             }
-            Self::DeclareQueue(queue) => {
-                put_text(&mut out, &queue.namespace);
-                encode_queue_name(&queue.name, &mut out);
-                out.put_u8(u8::from(queue.auto_delete));
-                out.put_u8(queue.retention as u8);
-                encode_table(&queue.arguments, &mut out);
-            }
+            Self::DeclareQueue(queue) => queue.encode(&mut out),
             Self::DeleteQueue { queue } => put_varint(&mut out, queue.0),
             Self::Bind { namespace, bind } | Self::Unbind { namespace, bind } => {
                 put_text(&mut out, namespace);
@@ -219,10 +239,11 @@ impl Entry {
                 put_varint(&mut out, queue.0);
                 put_varint(&mut out, below.0);
             }
-            Self::OpenCursor { queue, name, start } => {
+            Self::OpenCursor { queue, name, start, policy } => {
                 put_varint(&mut out, queue.0);
                 encode_cursor_name(name, &mut out);
                 put_varint(&mut out, start.0);
+                policy.encode(&mut out);
             }
             Self::CloseCursor { queue, cursor } => {
                 put_varint(&mut out, queue.0);
@@ -242,8 +263,51 @@ impl Entry {
             Self::Unsubscribe { namespace, session, share, filter } => {
                 encode_subscription(namespace, session, share.as_deref(), filter, &mut out);
             }
+            _ => self.encode_restated(&mut out),
         }
         out
+    }
+
+    fn encode_restated(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Returned { queue, cursor, records } => {
+                put_varint(out, queue.0);
+                put_varint(out, cursor.0);
+                for (offset, returned) in records {
+                    put_varint(out, *offset);
+                    put_varint(out, u64::from(returned.attempts));
+                    put_varint(out, returned.until.0);
+                }
+            }
+            Self::Place(placed) => placed.encode(out),
+            Self::QueueImage { queue, lanes, declared } => {
+                put_varint(out, queue.0);
+                put_varint(out, lanes.len() as u64);
+                for lane in lanes {
+                    put_varint(out, lane.first.0);
+                    put_varint(out, lane.next.0);
+                }
+                declared.encode(out);
+            }
+            Self::CursorImage { queue, cursor, name, floors, policy } => {
+                put_varint(out, queue.0);
+                put_varint(out, cursor.0);
+                encode_cursor_name(name, out);
+                put_varint(out, floors.len() as u64);
+                for floor in floors {
+                    put_varint(out, floor.0);
+                }
+                policy.encode(out);
+            }
+            Self::Trimmed { below } => put_varint(out, below.0),
+            Self::Writer { namespace, writer, sequence, seen } => {
+                put_blob(out, namespace.as_bytes());
+                put_blob(out, writer.as_bytes());
+                put_varint(out, *sequence);
+                put_varint(out, seen.0);
+            }
+            _ => unreachable!("`encode` keeps every other entry"),
+        }
     }
 
     /// Reads an entry that is not a publish.
@@ -266,13 +330,7 @@ impl Entry {
                 Self::DeclareExchange { namespace, def }
             }
             4 => Self::DeleteExchange { namespace: r.text()?, name: r.text()? },
-            5 => Self::DeclareQueue(DeclaredQueue {
-                namespace: r.text()?,
-                name: decode_queue_name(&mut r)?,
-                auto_delete: r.u8()? != 0,
-                retention: Retention::from_u8(r.u8()?).ok_or(EntryError::Short)?,
-                arguments: decode_table(r.rest())?,
-            }),
+            5 => Self::DeclareQueue(DeclaredQueue::decode(r)?),
             6 => Self::DeleteQueue { queue: QueueId(r.varint()?) },
             7 => {
                 let (namespace, bind) = decode_bind(r)?;
@@ -287,6 +345,7 @@ impl Entry {
                 queue: QueueId(r.varint()?),
                 name: decode_cursor_name(&mut r)?,
                 start: Offset(r.varint()?),
+                policy: DeliveryPolicy::decode(&mut r)?,
             },
             11 => Self::CloseCursor { queue: QueueId(r.varint()?), cursor: CursorId(r.varint()?) },
             12 => Self::Session {
@@ -301,7 +360,110 @@ impl Entry {
                 let (namespace, session, share, filter) = decode_subscription(&mut r)?;
                 Self::Unsubscribe { namespace, session, share, filter }
             }
+            _ => return Self::decode_restated(kind, r),
+        })
+    }
+
+    fn decode_restated(kind: u8, mut r: Reader) -> Result<Self, EntryError> {
+        Ok(match kind {
+            16 => {
+                let (queue, cursor) = (QueueId(r.varint()?), CursorId(r.varint()?));
+                let mut records = Vec::new();
+                while !r.is_empty() {
+                    let offset = r.varint()?;
+                    let attempts = u32::try_from(r.varint()?).map_err(|_| EntryError::Short)?;
+                    records.push((offset, Returned { attempts, until: UnixMillis(r.varint()?) }));
+                }
+                Self::Returned { queue, cursor, records }
+            }
+            KIND_PLACE => Self::Place(Placed::decode(r)?),
+            20 => {
+                let queue = QueueId(r.varint()?);
+                let mut lanes = Vec::new();
+                for _ in 0..r.varint()? {
+                    let (first, next) = (Offset(r.varint()?), Offset(r.varint()?));
+                    lanes.push(LaneState { first, next });
+                }
+                Self::QueueImage { queue, lanes, declared: DeclaredQueue::decode(r)? }
+            }
+            21 => {
+                let (queue, cursor) = (QueueId(r.varint()?), CursorId(r.varint()?));
+                let name = decode_cursor_name(&mut r)?;
+                let mut floors = Vec::new();
+                for _ in 0..r.varint()? {
+                    floors.push(Offset(r.varint()?));
+                }
+                let policy = DeliveryPolicy::decode(&mut r)?;
+                Self::CursorImage { queue, cursor, name, floors, policy }
+            }
+            22 => Self::Trimmed { below: Position(r.varint()?) },
+            23 => Self::Writer {
+                namespace: r.text()?,
+                writer: r.text()?,
+                sequence: r.varint()?,
+                seen: UnixMillis(r.varint()?),
+            },
             _ => return Err(EntryError::Kind(kind)),
+        })
+    }
+}
+
+/// The kind of a [`Placed`] entry.
+pub(crate) const KIND_PLACE: u8 = 18;
+
+impl Placed {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.source.0);
+        put_varint(out, u64::from(self.size));
+        put_varint(out, self.expiry.0);
+        put_varint(out, self.appended.0);
+        out.put_u8(self.flags);
+        put_varint(out, u64::from(self.group));
+        put_varint(out, self.held.0);
+        put_varint(out, self.origin.0);
+        put_blob(out, &self.passage);
+        for (queue, offset) in &self.targets {
+            put_varint(out, queue.0);
+            put_varint(out, *offset);
+        }
+    }
+
+    pub(crate) fn decode(mut r: Reader) -> Result<Self, Short> {
+        let source = Position(r.varint()?);
+        let size = u32::try_from(r.varint()?).map_err(|_| Short)?;
+        let (expiry, appended) = (UnixMillis(r.varint()?), UnixMillis(r.varint()?));
+        let flags = r.u8()?;
+        let group = u32::try_from(r.varint()?).map_err(|_| Short)?;
+        let (held, origin) = (UnixMillis(r.varint()?), Position(r.varint()?));
+        let passage = r.blob()?;
+        let mut targets = Vec::new();
+        while !r.is_empty() {
+            targets.push((QueueId(r.varint()?), r.varint()?));
+        }
+        Ok(Self { source, size, expiry, appended, flags, group, held, origin, passage, targets })
+    }
+}
+
+impl DeclaredQueue {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_blob(out, self.namespace.as_bytes());
+        encode_queue_name(&self.name, out);
+        out.put_u8(u8::from(self.auto_delete));
+        out.put_u8(self.retention as u8);
+        let mut policy = Vec::new();
+        self.policy.encode(&mut policy);
+        put_blob(out, &policy);
+        encode_table(&self.arguments, out);
+    }
+
+    fn decode(mut r: Reader) -> Result<Self, Short> {
+        Ok(Self {
+            namespace: r.text()?,
+            name: decode_queue_name(&mut r)?,
+            auto_delete: r.u8()? != 0,
+            retention: Retention::from_u8(r.u8()?).ok_or(Short)?,
+            policy: Policy::decode(r.blob()?)?,
+            arguments: decode_table(r.rest())?,
         })
     }
 }

@@ -63,6 +63,12 @@ pub enum Refusal {
     Stale,
     #[error("the payload has {size} bytes, over the limit of {max}")]
     TooLarge { size: usize, max: usize },
+    #[error("queue '{0}' is full")]
+    QueueFull(String),
+    #[error("the limit {name} of {max} is reached")]
+    Limit { name: &'static str, max: u64 },
+    #[error("the record at position {0} cannot be read: the log is damaged there")]
+    Unreadable(u64),
     #[error("the disk is full")]
     DiskFull,
     #[error("the server is shutting down")]

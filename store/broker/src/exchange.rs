@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use mainstem_schemas::{QueueId, Table, Value, address::ROOT_EXCHANGE, value::encode_table};
+use mainstem_schemas::{
+    Position, QueueId, Table, Value, address::ROOT_EXCHANGE, value::encode_table,
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -65,8 +67,18 @@ pub(crate) struct Exchange {
     alternate: Option<String>,
     /// Its traffic is hidden from address filters.
     pub(crate) private: bool,
-    pub(crate) bindings: BTreeMap<BindingKey, Table>,
+    pub(crate) bindings: BTreeMap<BindingKey, Bound>,
+    /// The log entry that states it; 0 if it is not durable.
+    pub(crate) home: Position,
     rule: Rule,
+}
+
+/// What a binding is besides its identity.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) arguments: Table,
+    /// The log entry that states it; 0 if it is not durable.
+    pub(crate) home: Position,
 }
 
 /// Whether a binding's arguments make sense for an exchange of this kind.
@@ -131,13 +143,20 @@ impl Exchange {
             ExchangeKind::Topic => Rule::Topic(Trie::default()),
             ExchangeKind::Headers => Rule::Headers(Vec::new()),
         };
-        Self { def: Arc::new(def), alternate, private, bindings: BTreeMap::new(), rule }
+        let bindings = BTreeMap::new();
+        let home = Position::default();
+        Self { def: Arc::new(def), alternate, private, bindings, home, rule }
     }
 
-    /// Adds a binding; tells whether it was new.
-    pub(crate) fn bind(&mut self, binding: BindingKey, arguments: Table) -> bool {
-        if self.bindings.contains_key(&binding) {
-            return false;
+    /// Adds a binding, or gives one that is there another home; returns its home before.
+    pub(crate) fn bind(
+        &mut self,
+        binding: BindingKey,
+        arguments: Table,
+        home: Position,
+    ) -> Option<Position> {
+        if let Some(known) = self.bindings.get_mut(&binding) {
+            return Some(std::mem::replace(&mut known.home, home));
         }
         let destination = binding.destination.clone();
         match &mut self.rule {
@@ -150,13 +169,13 @@ impl Exchange {
                 }
             }
         }
-        self.bindings.insert(binding, arguments);
-        true
+        self.bindings.insert(binding, Bound { arguments, home });
+        None
     }
 
-    /// Removes a binding; tells whether it was there.
-    pub(crate) fn unbind(&mut self, binding: &BindingKey) -> bool {
-        let Some(arguments) = self.bindings.remove(binding) else { return false };
+    /// Removes a binding; returns its home if it was there.
+    pub(crate) fn unbind(&mut self, binding: &BindingKey) -> Option<Position> {
+        let Bound { arguments, home } = self.bindings.remove(binding)?;
         let destination = &binding.destination;
         match &mut self.rule {
             Rule::Direct(keys) => {
@@ -177,7 +196,7 @@ impl Exchange {
                 }
             }
         }
-        true
+        Some(home)
     }
 
     fn find(&self, key: &[u8], headers: &dyn Fn() -> Table, mut found: impl FnMut(&Destination)) {
@@ -323,7 +342,7 @@ mod tests {
 
     fn bind(exchanges: &mut Exchanges, source: &str, destination: Destination, key: &'static str) {
         let binding = BindingKey::new(destination, key.into(), &Table::new());
-        exchanges.get_mut(source).unwrap().bind(binding, Table::new());
+        exchanges.get_mut(source).unwrap().bind(binding, Table::new(), Position(0));
     }
 
     fn route(exchanges: &Exchanges, name: &str, key: &str) -> Vec<u64> {

@@ -14,6 +14,8 @@ use std::{
 use mainstem_schemas::{ConsumerId, DeliveryId, Position, Record};
 use tokio::sync::Notify;
 
+use crate::passage::Passage;
+
 /// A record on its way to a consumer.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -34,8 +36,13 @@ pub struct Delivery {
     pub needs_settle: bool,
     /// The record, when it was still in memory; else [`crate::Client::resolve`] reads it.
     pub record: Option<Record>,
+    /// How the record came to this queue, if it was not published to it: its deaths elsewhere, and
+    /// the address it has now instead of its own. Known together with the record.
+    pub passage: Option<Arc<Passage>>,
     /// Size of the record's log entry in bytes.
     pub size: u32,
+    /// It ends by itself as soon as [`crate::Client::resolve`] has read its record.
+    pub settles_when_read: bool,
 }
 
 impl Delivery {

@@ -19,10 +19,14 @@ mod state;
 
 mod cursor;
 mod exchange;
+mod lane;
 mod member;
 mod namespace;
+pub mod passage;
+pub mod policy;
 mod queue;
 mod ranges;
+mod schedule;
 mod tail;
 mod trie;
 
@@ -31,9 +35,11 @@ mod entry;
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
-    Fetch, GroupRef, OpenSession, Parcel, Publish, Published, QueueDef, QueueStats, Retention,
-    SessionOpened, Source, Stamp, Start, Subscribe, Subscribed, Subscription,
+    Fetch, GroupRef, HeldId, OpenSession, Parcel, Publish, Published, QueueDef, QueueStats,
+    Retention, SessionOpened, Source, Stamp, Start, Subscribe, Subscribed, Subscription, Terms,
 };
 pub use config::Config;
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
+pub use passage::{Death, Passage, Reason};
+pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy};

@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
-use mainstem_index::QueueName;
 use mainstem_schemas::{
     ConsumerId, CursorId, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
 };
@@ -13,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     command::{ClientId, Parcel},
     exchange::Exchanges,
+    queue::Found,
     trie::Trie,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Subscription {
     pub(crate) cursor: CursorId,
     /// Its name towards the session's holder.
     pub(crate) consumer: ConsumerId,
+    /// The log entry that states it; 0 if it is not durable.
+    pub(crate) home: Position,
 }
 
 /// Somebody's subscriptions, kept while they are away.
@@ -67,6 +69,8 @@ pub(crate) struct Session {
     /// It outlives its connection, so it is in the log.
     pub(crate) is_durable: bool,
     pub(crate) consumers: u64,
+    /// The log entry that states it; 0 if it is not durable.
+    pub(crate) home: Position,
 }
 
 /// Consumers of subscriptions have this bit, so that they never meet a client's own numbers.
@@ -92,7 +96,8 @@ impl Session {
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
-    pub(crate) named: FxHashMap<Bytes, QueueId>,
+    /// Queues in memory by name, and names that are gone although the index may still have them.
+    pub(crate) named: FxHashMap<Bytes, Option<QueueId>>,
     pub(crate) topics: FxHashMap<String, QueueId>,
     /// Durable and transient queues of filters; the flag says transient.
     pub(crate) filters: FxHashMap<(Filter, bool), QueueId>,
@@ -127,37 +132,45 @@ impl Namespace {
     }
 
     /// Makes a queue findable.
-    pub(crate) fn add_queue(&mut self, id: QueueId, name: &QueueName) {
-        match name {
-            QueueName::Named(name) => {
-                self.named.insert(Bytes::copy_from_slice(name.as_bytes()), id);
+    pub(crate) fn add_queue(&mut self, id: QueueId, found: &Found, name: &str) {
+        match found {
+            Found::ByName => {
+                self.named.insert(Bytes::copy_from_slice(name.as_bytes()), Some(id));
             }
-            QueueName::Filter(filter) => {
-                self.filters.insert((filter.clone(), id.is_transient()), id);
-                self.readers.insert(filter.steps(), Reader::Queue(id));
+            Found::ByFilter(filter) => {
+                let key = ((**filter).clone(), id.is_transient());
+                if self.filters.insert(key, id) != Some(id) {
+                    self.readers.insert(filter.steps(), Reader::Queue(id));
+                }
             }
-            QueueName::Topic(topic) => {
-                self.topics.insert(topic.clone(), id);
-                let filter = Filter::below(topic.as_bytes());
-                self.readers.insert(filter.steps(), Reader::Queue(id));
+            Found::AsTopic => {
+                if self.topics.insert(name.to_owned(), id) != Some(id) {
+                    let filter = Filter::below(name.as_bytes());
+                    self.readers.insert(filter.steps(), Reader::Queue(id));
+                }
             }
         }
     }
 
     /// Makes a queue unfindable.
-    pub(crate) fn remove_queue(&mut self, id: QueueId, name: &QueueName) {
+    pub(crate) fn remove_queue(&mut self, id: QueueId, found: &Found, name: &str) {
         let is_it = |reader: &Reader| *reader == Reader::Queue(id);
-        match name {
-            QueueName::Named(name) => {
-                self.named.remove(name.as_bytes());
+        match found {
+            Found::ByName => {
+                let name = Bytes::copy_from_slice(name.as_bytes());
+                if id.is_transient() {
+                    self.named.remove(&name);
+                } else {
+                    self.named.insert(name, None);
+                }
             }
-            QueueName::Filter(filter) => {
-                self.filters.remove(&(filter.clone(), id.is_transient()));
+            Found::ByFilter(filter) => {
+                self.filters.remove(&((**filter).clone(), id.is_transient()));
                 self.readers.remove(filter.steps(), is_it);
             }
-            QueueName::Topic(topic) => {
-                self.topics.remove(topic.as_str());
-                self.readers.remove(Filter::below(topic.as_bytes()).steps(), is_it);
+            Found::AsTopic => {
+                self.topics.remove(name);
+                self.readers.remove(Filter::below(name.as_bytes()).steps(), is_it);
             }
         }
     }

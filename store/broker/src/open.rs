@@ -15,11 +15,15 @@ use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
-    client::{Authenticator, Broker, Shared, Threads},
+    client::{Authenticator, Broker, ReadBack, Shared, Threads},
     commit::{Commit, Start},
     config::Config,
-    entry::{Entry, EntryError, KIND_PUBLISH, decode_publish, decode_record},
+    entry::{
+        Carried, Entry, EntryError, KIND_PLACE, Placed, carries_record, decode_carried,
+        decode_record,
+    },
     error::{OpenError, Refusal},
+    passage::Passage,
     pipeline,
     state::State,
 };
@@ -45,37 +49,46 @@ impl Broker {
         }
         let lock = lock(&config.data_dir)?;
         let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
-        let mut state = State::new(index);
+        let resident_max = config.queues_resident_max;
+        let mut state = State::new(index, config.segment_bytes, resident_max);
         state.restore().map_err(index_error)?;
         let applied = state.index.applied();
-        let mut sequence = 0;
-        let mut damage = None;
-        let mut replayed = 0_u64;
-        let mut on_frame = |position: Position, frame: Frame| {
-            sequence = frame.sequence;
-            replayed += 1;
-            if damage.is_none()
-                && let Err(error) = replay(&mut state, position, frame)
-            {
-                damage = Some(format!("the entry at position {}: {error}", position.0));
-            }
-        };
+        state.queues.is_rebuilding = applied.0 == 0;
+        let mut replay = Replay::new(state);
         let log_config = LogConfig::new(config.segment_bytes);
         let log_dir = config.data_dir.join("log");
+        let mut on_frame = |position: Position, frame: Frame| replay.on_frame(position, frame);
         let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
         let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
+        let Replay { mut state, sequence, damage, frames, .. } = replay;
         if let Some(damage) = damage {
             return Err(OpenError::Log(damage));
         }
-        state.finish_recovery(now());
-        tracing::info!(event = "store_opened", replayed, cut = ?recovery.cut, "the log is replayed");
+        if let Some(error) = state.queues.failed.take() {
+            return Err(index_error(error));
+        }
+        state.finish_recovery(now(), recovery.end);
+        tracing::info!(
+            event = "store_opened",
+            replayed = frames,
+            cut = ?recovery.cut,
+            "the log is replayed"
+        );
 
         let (commands, commands_in) = mpsc::channel(config.commands_max);
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
         let (failed, failure) = watch::channel(None);
-        let start =
-            Start { state, config: config.clone(), views, clock: now, planner, sequence, jobs };
+        let start = Start {
+            state,
+            config: config.clone(),
+            views,
+            clock: now,
+            planner,
+            reader: reader.clone(),
+            sequence,
+            jobs,
+        };
         let io_error = |error| OpenError::Io(config.data_dir.clone(), error);
         let write = move || pipeline::run(writer, &jobs_in, &done);
         let log_thread =
@@ -84,10 +97,10 @@ impl Broker {
             .enable_time()
             .build()
             .map_err(io_error)?;
-        let failed_read = failed.clone();
         let commit = move || {
             let _alarm = Alarm { failed: failed.clone() };
-            let stopped = runtime.block_on(Commit::new(start).run(commands_in, done_in, failed));
+            let (commit, indexed_in) = Commit::new(start);
+            let stopped = runtime.block_on(commit.run(commands_in, done_in, indexed_in, failed));
             drop(lock);
             if let Some(reply) = stopped {
                 crate::commit::send(reply, ());
@@ -100,7 +113,7 @@ impl Broker {
             uncommitted: Arc::new(Semaphore::new(config.uncommitted_bytes_max)),
             authenticator,
             views,
-            read: Box::new(move |position, size| read(&reader, &failed_read, position, size)),
+            read: Box::new(move |position, size| read(&reader, position, size)),
             clients: AtomicU64::new(1),
             now,
             failure,
@@ -144,35 +157,94 @@ fn lock(data_dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn replay(state: &mut State, position: Position, frame: Frame) -> Result<(), EntryError> {
+/// Frames between two looks at how long the replay takes.
+const FRAMES_PER_LOOK: u64 = 8192;
+/// A replay that takes longer says how far it is, so often.
+const PROGRESS_MS: u64 = 1000;
+
+/// The log being applied from where the index is.
+struct Replay {
+    state: State,
+    sequence: u64,
+    damage: Option<String>,
+    frames: u64,
+    started: UnixMillis,
+    told: UnixMillis,
+}
+
+impl Replay {
+    fn new(state: State) -> Self {
+        let started = now();
+        Self { state, sequence: 0, damage: None, frames: 0, started, told: started }
+    }
+
+    fn on_frame(&mut self, position: Position, frame: Frame) {
+        self.sequence = frame.sequence;
+        self.frames += 1;
+        if self.frames.is_multiple_of(FRAMES_PER_LOOK) {
+            self.tell(position);
+        }
+        if self.damage.is_none()
+            && let Err(error) = apply(&mut self.state, position, frame)
+        {
+            self.damage = Some(format!("the entry at position {}: {error}", position.0));
+        }
+    }
+
+    fn tell(&mut self, position: Position) {
+        let now = now();
+        if now.since(self.told) >= PROGRESS_MS {
+            self.told = now;
+            tracing::info!(
+                event = "store_replaying",
+                frames = self.frames,
+                position = position.0,
+                seconds = now.since(self.started) / 1000,
+                "the log is being replayed"
+            );
+        }
+    }
+}
+
+fn apply(state: &mut State, position: Position, frame: Frame) -> Result<(), EntryError> {
     let size = u32::try_from(frame.size()).unwrap_or(u32::MAX);
-    if frame.kind == KIND_PUBLISH {
-        let (targets, record) = decode_publish(frame.body)?;
-        state.apply_publish(position, size, &targets, &record);
+    if carries_record(frame.kind) {
+        let Carried { head, targets, record } = decode_carried(frame.body)?;
+        state.apply_carried(position, size, frame.kind, &head, &targets, &record);
     } else {
         // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
         let body = Bytes::copy_from_slice(&frame.body);
-        state.apply(position, Entry::decode(frame.kind, body)?);
+        state.apply(position, size, Entry::decode(frame.kind, body)?);
     }
     Ok(())
 }
 
-/// Reads one record back. What was written must be readable: if it is not, the disk lost it, and
-/// nothing after that can be trusted.
-fn read(
-    reader: &Reader,
-    failed: &watch::Sender<Option<String>>,
-    position: Position,
-    size: u32,
-) -> Result<mainstem_schemas::Record, Refusal> {
-    let frame = reader.read(position, size as usize).map_err(|error| error.to_string());
-    let record = frame.and_then(|frame| decode_record(frame.body).map_err(|e| e.to_string()));
-    record.map_err(|error| {
-        let text = format!("a record cannot be read back at position {}: {error}", position.0);
-        tracing::error!(event = "record_unreadable", "{text}");
-        failed.send_replace(Some(text));
-        Refusal::Closed
-    })
+/// Reads one record back, and how it came where it is.
+fn read(reader: &Reader, position: Position, size: u32) -> Result<ReadBack, Refusal> {
+    let frame = match reader.read(position, size as usize) {
+        Ok(frame) => frame,
+        Err(LogError::Trimmed { .. }) => return Err(Refusal::Stale),
+        Err(error) => return Err(unreadable(position, &error)),
+    };
+    if frame.kind != KIND_PLACE {
+        let record = decode_record(frame.body).map_err(|error| unreadable(position, &error))?;
+        return Ok((record, None));
+    }
+    let placed = Placed::decode(mainstem_schemas::wire::Reader::new(frame.body));
+    let placed = placed.map_err(|error| unreadable(position, &error))?;
+    let passage = Passage::of(&placed).map_err(|error| unreadable(position, &error))?;
+    let (record, _) = read(reader, placed.source, placed.size)?;
+    Ok((record, Some(Arc::new(passage))))
+}
+
+/// What was written must be readable; what is not is named, and nothing around it suffers.
+fn unreadable(position: Position, error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(
+        event = "record_unreadable",
+        position = position.0,
+        "a record cannot be read back: {error}"
+    );
+    Refusal::Unreadable(position.0)
 }
 
 fn log_error(error: LogError) -> OpenError {

@@ -12,6 +12,10 @@ pub(crate) enum Job {
         batch: Batch,
         sync: bool,
     },
+    /// Give up what lies before.
+    Trim {
+        below: Position,
+    },
     /// Look again whether the disk has room for the next segment.
     CheckSpace,
     /// Write what the planner holds, say the last word, end.
@@ -45,6 +49,7 @@ pub(crate) fn run(mut writer: Writer, jobs: &Receiver<Job>, done: &Sender<Done>)
     while let Ok(job) = jobs.recv() {
         let outcome = match job {
             Job::Write { batch, sync } => write(&mut writer, &batch, sync, &mut was_full, done),
+            Job::Trim { below } => writer.trim(below).map(|_| None),
             Job::CheckSpace => Ok(None),
             Job::Close { planner } => {
                 let closed = writer.close(*planner).map_or_else(Done::Failed, |()| Done::Closed);

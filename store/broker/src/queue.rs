@@ -1,229 +1,411 @@
-//! A queue: an ordered list of places in the log, kept in packed blocks, and its cursors.
-//!
-//! Blocks that are full and written to the index may leave memory; they come back when a cursor
-//! reaches them.
+//! A queue: its lanes of places in the log, its cursors, and what it holds of each segment.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mainstem_index::{BLOCK_ENTRIES, BlockValue, CursorName, Entry, Index, IndexError, QueueName};
-use mainstem_schemas::{CursorId, Offset, QueueId};
+use mainstem_index::{
+    Batch, CursorKey, CursorName, CursorValue, Entry as Place, Index, IndexError, LANE_SHIFT,
+    LaneState, QueueStateKey, QueueStateValue, SegmentUse,
+};
+use mainstem_schemas::{CursorId, Filter, Position, UnixMillis};
+use smallvec::SmallVec;
 
 use crate::{
     command::{ClientId, QueueDef, Retention},
-    cursor::Cursor,
-    exchange::BindingKey,
-    ranges::Ranges,
+    cursor::{Cursor, InHand},
+    lane::Lane,
 };
 
-/// Full blocks of one queue that stay in memory after a checkpoint.
-const RESIDENT_BLOCKS_MAX: usize = 16;
-
-/// A queue's places in the log, in blocks; some in memory, the others in the index.
-#[derive(Debug)]
-pub(crate) struct Entries {
-    queue: QueueId,
-    /// Entries below are forgotten.
-    pub(crate) first: u64,
-    /// The offset the next record gets.
-    pub(crate) next: u64,
-    /// Blocks in memory, by number.
-    blocks: BTreeMap<u64, Block>,
-    /// Blocks below this number are not in the index.
-    deleted_below: u64,
-}
-
-#[derive(Debug)]
-struct Block {
-    entries: Vec<Entry>,
-    /// Has entries that no checkpoint wrote.
-    dirty: bool,
-    /// It was read from the index and has not changed, so it can be read again. A block that a
-    /// checkpoint has just gathered is neither dirty nor in the index yet.
-    is_read_back: bool,
+/// Why a queue can be found besides by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    ByName,
+    ByFilter(Box<Filter>),
+    AsTopic,
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) namespace: Arc<str>,
-    pub(crate) name: QueueName,
+    pub(crate) found: Found,
     /// The definition as clients see it; for a queue without a name of its own, a made-up one.
     pub(crate) def: Arc<QueueDef>,
-    pub(crate) entries: Entries,
-    /// How long a record stays worth delivering here, in milliseconds (argument `x-message-ttl`).
-    ttl_ms: Option<u64>,
-    pub(crate) cursors: BTreeMap<CursorId, Cursor>,
+    /// The log entry that states all of it.
+    pub(crate) home: Position,
+    /// By priority, the highest first. The first one is always there.
+    lanes: SmallVec<[Lane; 1]>,
+    /// Records that are still needed, and the bytes of their entries.
+    pub(crate) live: u64,
+    pub(crate) bytes: u64,
+    /// What is live, by segment of the log, ascending.
+    segments: SmallVec<[SegmentUse; 1]>,
+    /// Some record may have an expiry.
+    pub(crate) may_expire: bool,
+    main: Option<Cursor>,
+    others: BTreeMap<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
-    pub(crate) wanted: Vec<CursorId>,
+    pub(crate) wanted: SmallVec<[CursorId; 1]>,
     /// The connection that may use it alone.
     pub(crate) owner: Option<ClientId>,
     /// A consumer has it alone.
     pub(crate) has_exclusive_consumer: bool,
     /// It had a consumer once, so auto-delete may act.
     pub(crate) was_consumed: bool,
-    /// Bindings that lead here, by exchange.
-    pub(crate) bound: Vec<(String, BindingKey)>,
     /// On the list of queues to look at in this turn.
     pub(crate) is_touched: bool,
-    /// On the list of queues that the next checkpoint writes.
-    pub(crate) is_dirty: bool,
-}
-
-impl Entries {
-    fn new(queue: QueueId) -> Self {
-        Self { queue, first: 0, next: 0, blocks: BTreeMap::new(), deleted_below: 0 }
-    }
-
-    /// Restores what a checkpoint wrote: `tail` is the block that `next` falls into, if it has
-    /// entries.
-    pub(crate) fn restore(&mut self, first: Offset, next: Offset, tail: Option<BlockValue>) {
-        self.first = first.0;
-        self.next = next.0;
-        self.deleted_below = first.0 / BLOCK_ENTRIES;
-        if let Some(tail) = tail {
-            let block = Block { entries: tail.entries, dirty: false, is_read_back: true };
-            self.blocks.insert(tail.first.0 / BLOCK_ENTRIES, block);
-        }
-    }
-
-    /// Appends a record's place and returns its offset.
-    pub(crate) fn push(&mut self, entry: Entry) -> u64 {
-        let offset = self.next;
-        let number = offset / BLOCK_ENTRIES;
-        let empty = || Block { entries: Vec::new(), dirty: true, is_read_back: false };
-        let block = match self.blocks.last_entry() {
-            Some(last) if *last.key() == number => last.into_mut(),
-            _ => self.blocks.entry(number).or_insert_with(empty),
-        };
-        block.dirty = true;
-        block.is_read_back = false;
-        block.entries.push(entry);
-        self.next = offset.saturating_add(1);
-        offset
-    }
-
-    /// The entry at an offset, from memory or from the index. `None` when it was forgotten.
-    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Entry>, IndexError> {
-        if offset < self.first || offset >= self.next {
-            return Ok(None);
-        }
-        let number = offset / BLOCK_ENTRIES;
-        let within = usize::try_from(offset % BLOCK_ENTRIES).unwrap_or(usize::MAX);
-        if !self.blocks.contains_key(&number) && !self.queue.is_transient() {
-            let Some(value) = index.block(self.queue, number)? else { return Ok(None) };
-            if self.blocks.len() >= 2 * RESIDENT_BLOCKS_MAX {
-                let tail = self.next / BLOCK_ENTRIES;
-                self.blocks.retain(|at, block| !block.is_read_back || *at == tail);
-            }
-            let block = Block { entries: value.entries, dirty: false, is_read_back: true };
-            self.blocks.insert(number, block);
-        }
-        Ok(self.blocks.get(&number).and_then(|block| block.entries.get(within)).copied())
-    }
-
-    /// Forgets everything below `below`.
-    fn trim(&mut self, below: u64) {
-        self.first = self.first.max(below.min(self.next));
-        let number = self.first / BLOCK_ENTRIES;
-        while let Some(block) = self.blocks.first_entry() {
-            if *block.key() >= number {
-                break;
-            }
-            block.remove();
-        }
-    }
-
-    /// How many records the queue holds.
-    pub(crate) fn len(&self) -> u64 {
-        self.next.saturating_sub(self.first)
-    }
-
-    /// Hands out the blocks to be written and marks them written; returns the block numbers to be
-    /// deleted, half open.
-    pub(crate) fn write_blocks(&mut self, mut write: impl FnMut(u64, BlockValue)) -> (u64, u64) {
-        for (number, block) in &mut self.blocks {
-            if block.dirty {
-                let first = Offset(number.saturating_mul(BLOCK_ENTRIES));
-                write(*number, BlockValue { first, entries: block.entries.clone() });
-                block.dirty = false;
-            }
-        }
-        let below = self.first / BLOCK_ENTRIES;
-        let deleted = (self.deleted_below, below);
-        self.deleted_below = below;
-        deleted
-    }
-
-    /// Lets go of blocks that the index has, the lowest ones first, which readers have passed.
-    pub(crate) fn evict(&mut self) {
-        let tail = self.next / BLOCK_ENTRIES;
-        let mut excess = self.blocks.len().saturating_sub(RESIDENT_BLOCKS_MAX);
-        self.blocks.retain(|number, block| {
-            let keep = excess == 0 || block.dirty || *number == tail;
-            excess = excess.saturating_sub(usize::from(!keep));
-            keep
-        });
-    }
+    /// On the list of queues whose time to be looked at is to be found anew.
+    pub(crate) is_due_unknown: bool,
+    /// When to look at it by itself.
+    pub(crate) wake: UnixMillis,
+    /// When somebody used it last, for queues that go when unused.
+    pub(crate) used: UnixMillis,
+    /// The checkpoint that it waits for to be written; 0 when the index has it as it is.
+    pub(crate) dirty_in: u64,
+    /// On the list of queues that may leave memory.
+    pub(crate) is_listed: bool,
+    /// Only entries that reached it are known, not what it is: a log without its beginning is
+    /// being replayed, and the definition is still to come.
+    pub(crate) is_provisional: bool,
 }
 
 impl Queue {
-    pub(crate) fn new(namespace: Arc<str>, name: QueueName, def: QueueDef) -> Self {
-        let mut cursors = BTreeMap::new();
-        if def.retention == Retention::Unsettled {
-            cursors.insert(CursorId::MAIN, Cursor::new(CursorName::Main, 0, Ranges::default(), 0));
-        }
+    pub(crate) fn new(namespace: Arc<str>, found: Found, def: QueueDef, home: Position) -> Self {
+        let main = (def.retention == Retention::Unsettled)
+            .then(|| Cursor::new(CursorName::Main, Arc::new(def.policy.delivery.clone()), 0));
         Self {
             namespace,
-            name,
-            entries: Entries::new(def.id),
-            ttl_ms: ttl_ms(&def.arguments),
+            found,
             def: Arc::new(def),
-            cursors,
-            wanted: Vec::new(),
+            home,
+            lanes: SmallVec::from_iter([Lane::new(0)]),
+            live: 0,
+            bytes: 0,
+            segments: SmallVec::new(),
+            may_expire: false,
+            main,
+            others: BTreeMap::new(),
+            wanted: SmallVec::new(),
             owner: None,
             has_exclusive_consumer: false,
             was_consumed: false,
-            bound: Vec::new(),
             is_touched: false,
-            is_dirty: false,
+            is_due_unknown: false,
+            wake: UnixMillis::NONE,
+            used: UnixMillis::NONE,
+            dirty_in: 0,
+            is_listed: false,
+            is_provisional: false,
         }
     }
 
-    /// Appends a record's place and returns its offset.
-    pub(crate) fn push(&mut self, mut entry: Entry) -> u64 {
-        if let Some(ttl_ms) = self.ttl_ms {
-            let expiry = entry.appended.plus(ttl_ms);
-            entry.expiry = if entry.expiry.is_set() { entry.expiry.min(expiry) } else { expiry };
-        }
-        let offset = self.entries.push(entry);
-        if self.cursors.is_empty() {
-            self.trim_settled();
-        }
-        offset
-    }
-
-    /// Forgets everything below `below`, and so do the cursors.
-    pub(crate) fn trim(&mut self, below: u64) {
-        self.entries.trim(below);
-        for cursor in self.cursors.values_mut() {
-            cursor.forget_below(self.entries.first);
+    /// Takes over what a checkpoint wrote.
+    pub(crate) fn restore(&mut self, state: &QueueStateValue) {
+        self.restore_lanes(&state.lanes);
+        self.live = state.live;
+        self.bytes = state.bytes;
+        self.segments = state.segments.iter().copied().collect();
+        self.may_expire = true;
+        if let (Some(main), Some(progress)) = (&mut self.main, &state.main) {
+            main.take_over(progress);
+            main.dirty = false;
         }
     }
 
-    /// Trims to what the queue's cursors still need.
-    pub(crate) fn trim_settled(&mut self) {
-        if self.def.retention == Retention::Time {
-            return;
+    pub(crate) fn restore_lanes(&mut self, lanes: &[LaneState]) {
+        if !lanes.is_empty() {
+            self.lanes = lanes.iter().map(|l| Lane::restore(l.first.0, l.next.0)).collect();
         }
-        let floors = self.cursors.values().map(|cursor| cursor.floor);
-        let floor = floors.min().unwrap_or(self.entries.next);
-        if floor > self.entries.first {
-            self.trim(floor);
+    }
+
+    /// Writes what changed since the last time.
+    pub(crate) fn write(&mut self, batch: &mut Batch) {
+        let id = self.def.id;
+        for lane in &mut self.lanes {
+            lane.write(id, batch);
         }
+        let state = QueueStateValue {
+            lanes: self.lane_states(),
+            live: self.live,
+            bytes: self.bytes,
+            segments: self.segments.to_vec(),
+            main: self.main.as_ref().map(Cursor::progress),
+            wake: UnixMillis::NONE,
+        };
+        batch.put(&QueueStateKey { queue: id }, &state);
+        for (cursor, at) in &mut self.others {
+            if at.dirty && !cursor.is_transient() {
+                at.dirty = false;
+                let mut policy = Vec::new();
+                at.policy.encode(&mut policy);
+                let value = CursorValue {
+                    name: at.name.clone(),
+                    policy: policy.into(),
+                    progress: at.progress(),
+                };
+                batch.put(&CursorKey { queue: id, cursor: *cursor }, &value);
+            }
+        }
+    }
+
+    pub(crate) fn lane_states(&self) -> Vec<LaneState> {
+        let bounds = self.lanes.iter().map(Lane::bounds);
+        bounds.map(|(first, next)| LaneState { first, next }).collect()
+    }
+
+    /// Lets go of blocks that the index has.
+    pub(crate) fn evict(&mut self) {
+        for lane in &mut self.lanes {
+            lane.evict();
+        }
+    }
+
+    /// Whether all there is to it is in the index.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.dirty_in == 0
+            && !self.def.id.is_transient()
+            && self.owner.is_none()
+            && self.wanted.is_empty()
+            && !self.is_touched
+            && !self.is_due_unknown
+            && !self.has_exclusive_consumer
+            && self.def.policy.expires_ms.is_none()
+            && self.cursors().all(|(id, cursor)| !id.is_transient() && cursor.is_idle())
+    }
+
+    // Places.
+
+    /// The offset the next record of a priority gets.
+    pub(crate) fn next_offset(&self, priority: u8) -> u64 {
+        let lane = self.lane_of(priority);
+        let found = self.lanes.iter().find(|found| found.id() == u64::from(lane));
+        found.map_or(u64::from(lane) << LANE_SHIFT, |found| found.next)
+    }
+
+    fn lane_of(&self, priority: u8) -> u8 {
+        let max = self.def.policy.priority_max;
+        max - priority.min(max)
+    }
+
+    fn lane(&mut self, offset: u64) -> &mut Lane {
+        let id = offset >> LANE_SHIFT;
+        let at = match self.lanes.binary_search_by_key(&id, Lane::id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.lanes.insert(at, Lane::new(u8::try_from(id).unwrap_or(u8::MAX)));
+                at
+            }
+        };
+        self.lanes.get_mut(at).expect("it was found or inserted just above")
+    }
+
+    /// The end of the first lane, which is the only one of a queue that readers seek in.
+    pub(crate) fn next(&self) -> u64 {
+        self.lanes.first().map_or(0, |lane| lane.next)
+    }
+
+    /// The beginning of the first lane.
+    pub(crate) fn first(&self) -> u64 {
+        self.lanes.first().map_or(0, |lane| lane.first)
+    }
+
+    /// Puts a place at an offset, and counts it. Returns what it replaced.
+    pub(crate) fn put(
+        &mut self,
+        offset: u64,
+        mut place: Place,
+        segment: u64,
+        index: &Index,
+    ) -> Result<Option<Place>, IndexError> {
+        if let Some(ttl_ms) = self.def.policy.ttl_ms {
+            let expiry = place.appended.plus(ttl_ms);
+            place.expiry = if place.expiry.is_set() { place.expiry.min(expiry) } else { expiry };
+        }
+        self.may_expire |= place.expiry.is_set();
+        let id = self.def.id;
+        let lane = self.lane(offset);
+        if offset < lane.first {
+            return Ok(Some(place));
+        }
+        let before = lane.put(id, offset, place, index)?;
+        self.count(segment, place.size);
+        Ok(Some(before).filter(|before| !before.is_hole()))
+    }
+
+    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+        let id = self.def.id;
+        let at = self.lanes.binary_search_by_key(&(offset >> LANE_SHIFT), Lane::id);
+        let Some(lane) = at.ok().and_then(|at| self.lanes.get_mut(at)) else { return Ok(None) };
+        lane.get(id, offset, index)
+    }
+
+    /// Gives up the entry at an offset. The caller uncounts it.
+    pub(crate) fn take(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+        let id = self.def.id;
+        self.lane(offset).take(id, offset, index)
+    }
+
+    pub(crate) fn count(&mut self, segment: u64, size: u32) {
+        self.live += 1;
+        self.bytes += u64::from(size);
+        let bytes = u64::from(size);
+        match self.segments.last_mut() {
+            Some(last) if last.number == segment => {
+                last.refs += 1;
+                last.bytes += bytes;
+            }
+            Some(last) if last.number > segment => {
+                let at = self.segments.partition_point(|used| used.number < segment);
+                match self.segments.get_mut(at).filter(|used| used.number == segment) {
+                    Some(used) => {
+                        used.refs += 1;
+                        used.bytes += bytes;
+                    }
+                    None => {
+                        self.segments.insert(at, SegmentUse { number: segment, refs: 1, bytes });
+                    }
+                }
+            }
+            _ => self.segments.push(SegmentUse { number: segment, refs: 1, bytes }),
+        }
+    }
+
+    pub(crate) fn uncount(&mut self, segment: u64, size: u32) {
+        self.live = self.live.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(u64::from(size));
+        let at = self.segments.iter().position(|used| used.number == segment);
+        if let Some(at) = at
+            && let Some(used) = self.segments.get_mut(at)
+        {
+            used.refs = used.refs.saturating_sub(1);
+            used.bytes = used.bytes.saturating_sub(u64::from(size));
+            if used.refs == 0 {
+                self.segments.remove(at);
+            }
+        }
+        if self.live == 0 {
+            self.may_expire = false;
+        }
+    }
+
+    /// Forgets everything, and says what it held of each segment.
+    pub(crate) fn clear(&mut self) -> SmallVec<[SegmentUse; 1]> {
+        for lane in &mut self.lanes {
+            lane.clear();
+        }
+        self.live = 0;
+        self.bytes = 0;
+        self.may_expire = false;
+        std::mem::take(&mut self.segments)
+    }
+
+    /// Forgets everything of the first lane below `below`, and so do the cursors. Goes through
+    /// `blocks_max` blocks at most. Tells of every place that was still there; what consumers had
+    /// in hand of it is returned.
+    pub(crate) fn trim(
+        &mut self,
+        below: u64,
+        blocks_max: u64,
+        index: &Index,
+        each: impl FnMut(u64, Place),
+    ) -> Result<Vec<InHand>, IndexError> {
+        let id = self.def.id;
+        let lane = self.lane(below);
+        lane.trim(id, below, blocks_max, index, each)?;
+        let first = lane.first;
+        let mut hands = Vec::new();
+        for cursor in self.cursors_mut() {
+            hands.extend(cursor.forget_below(first).into_iter().map(|(_, hand)| hand));
+        }
+        Ok(hands)
+    }
+
+    /// The floor below which no cursor needs anything, in the lane of `offset`.
+    pub(crate) fn common_floor(&mut self, offset: u64) -> u64 {
+        let floor = self.cursors().map(|(_, cursor)| cursor.floor_at(offset)).min();
+        floor.unwrap_or_else(|| self.lane(offset).next)
+    }
+
+    /// Passes over what the only cursor settled, which are holes by now.
+    pub(crate) fn pass(&mut self, offset: u64) {
+        let floor = self.main.as_ref().map_or(0, |main| main.floor_at(offset));
+        self.lane(offset).pass(floor);
+    }
+
+    /// All places in memory, for a queue that was never written down.
+    pub(crate) fn places(&self) -> Vec<(u64, Place)> {
+        self.lanes.iter().flat_map(Lane::places).collect()
+    }
+
+    /// Whether it holds something of a segment.
+    pub(crate) fn uses(&self, segment: u64) -> bool {
+        self.segments.iter().any(|used| used.number == segment)
+    }
+
+    /// What the cursors had of the queue before its lanes were known is nothing.
+    pub(crate) fn begin_at_lanes(&mut self) {
+        let lanes: Vec<u64> = self.lanes.iter().map(|lane| lane.first).collect();
+        if let Some(main) = &mut self.main {
+            for first in lanes {
+                main.forget_below(first);
+            }
+        }
+    }
+
+    // Cursors.
+
+    pub(crate) fn main(&self) -> Option<&Cursor> {
+        self.main.as_ref()
+    }
+
+    pub(crate) fn cursor(&self, id: CursorId) -> Option<&Cursor> {
+        if id == CursorId::MAIN { self.main.as_ref() } else { self.others.get(&id) }
+    }
+
+    pub(crate) fn cursor_mut(&mut self, id: CursorId) -> Option<&mut Cursor> {
+        if id == CursorId::MAIN { self.main.as_mut() } else { self.others.get_mut(&id) }
+    }
+
+    /// A cursor and the lanes it goes through.
+    pub(crate) fn cursor_and_lanes(&mut self, id: CursorId) -> Option<(&mut Cursor, &[Lane])> {
+        let cursor =
+            if id == CursorId::MAIN { self.main.as_mut() } else { self.others.get_mut(&id) };
+        Some((cursor?, &self.lanes))
+    }
+
+    pub(crate) fn cursors(&self) -> impl Iterator<Item = (CursorId, &Cursor)> {
+        let main = self.main.iter().map(|main| (CursorId::MAIN, main));
+        main.chain(self.others.iter().map(|(id, cursor)| (*id, cursor)))
+    }
+
+    pub(crate) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
+        self.main.iter_mut().chain(self.others.values_mut())
+    }
+
+    pub(crate) fn has_cursors(&self) -> bool {
+        self.main.is_some() || !self.others.is_empty()
+    }
+
+    pub(crate) fn insert_cursor(&mut self, id: CursorId, cursor: Cursor) {
+        self.others.insert(id, cursor);
+    }
+
+    /// Puts a cursor where one of this id is or is not.
+    pub(crate) fn replace_cursor(&mut self, id: CursorId, cursor: Cursor) {
+        if id == CursorId::MAIN {
+            self.main = Some(cursor);
+        } else {
+            self.others.insert(id, cursor);
+        }
+    }
+
+    pub(crate) fn remove_cursor(&mut self, id: CursorId) -> Option<Cursor> {
+        let removed = self.others.remove(&id);
+        self.note_wanted(id);
+        removed
     }
 
     /// Notes whether a cursor is waited on.
     pub(crate) fn note_wanted(&mut self, id: CursorId) {
-        let is_wanted = self.cursors.get(&id).is_some_and(Cursor::is_wanted);
+        let is_wanted = self.cursor(id).is_some_and(Cursor::is_wanted);
         let listed = self.wanted.contains(&id);
         if is_wanted && !listed {
             self.wanted.push(id);
@@ -234,12 +416,23 @@ impl Queue {
 
     /// How many consumers its cursors have.
     pub(crate) fn consumers(&self) -> usize {
-        let seats = |id: &CursorId| self.cursors.get(id).map_or(0, |cursor| cursor.seats.len());
+        let seats = |id: &CursorId| self.cursor(*id).map_or(0, |cursor| cursor.seats.len());
         self.wanted.iter().map(seats).sum()
     }
-}
 
-fn ttl_ms(arguments: &mainstem_schemas::Table) -> Option<u64> {
-    let (_, value) = arguments.iter().find(|(name, _)| name == "x-message-ttl")?;
-    u64::try_from(value.as_int()?).ok()
+    /// Records that could be handed out, and their bytes, for a queue that has its own cursor.
+    pub(crate) fn ready(&self) -> (u64, u64) {
+        let (out, bytes) = self
+            .main
+            .as_ref()
+            .map_or((0, 0), |main| (main.in_hand.len() as u64, main.in_hand_bytes));
+        (self.live.saturating_sub(out), self.bytes.saturating_sub(bytes))
+    }
+
+    /// Whether its definition asks for a look at some time, or its records do.
+    pub(crate) fn has_times(&self) -> bool {
+        self.may_expire
+            || self.def.retention == Retention::Time
+            || self.def.policy.expires_ms.is_some()
+    }
 }

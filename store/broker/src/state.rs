@@ -1,75 +1,174 @@
 //! Everything the log's entries add up to, and `apply`, which adds them.
 //!
 //! `apply` is a pure function of the state and the entry: no clock, no randomness, no hash-map
-//! order, no I/O. What it changes is also noted for the index: definitions at once in the open
-//! batch, queues and cursors at the next checkpoint. Transient queues use the same verbs and are
-//! never noted.
+//! order. What it changes is also noted for the index: definitions at once in the open batch,
+//! queues and cursors at the next checkpoint. Transient queues use the same verbs and are never
+//! noted. Applying must also work from the middle: a log whose beginning was trimmed states
+//! everything that is still true again somewhere (see `commit/clean.rs`), but what happened to a
+//! queue may stand before what the queue is.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use mainstem_index::{
-    BLOCK_ENTRIES, Batch, BindingKey as StoredBinding, BlockKey, CursorKey, CursorValue,
-    Entry as Place, ExchangeKey, ExchangeValue, Index, IndexError, QueueKey, QueueName,
-    QueueStateKey, QueueStateValue, QueueValue, RetainedKey, RetainedValue, SessionKey,
-    SessionValue, SubscriptionKey as StoredSubscription, SubscriptionValue,
+    Batch, CursorName, Entry as Place, HeldKey, HeldValue, Index, IndexError, LANE_SHIFT,
+    LookupKey, PointerKey, RetainedKey, RetainedValue, SegmentUse, WriterKey, WriterValue,
 };
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    command::{Bind, ExchangeDef, QueueDef, Retention},
-    cursor::Cursor,
-    entry::{DeclaredQueue, Entry, Subscribed},
-    exchange::{BindingKey, Destination, Exchange},
-    namespace::{Namespace, Retained, Session, Subscription, SubscriptionKey},
-    queue::Queue,
-    ranges::Ranges,
+    command::Retention,
+    cursor::{Cursor, InHand, Returned},
+    entry::{Entry, Head, KIND_HOLD, KIND_MOVE, Once, Placed},
+    exchange::BindingKey,
+    namespace::{Namespace, Retained},
+    policy::DeliveryPolicy,
+    schedule::Schedule,
 };
 
-pub(crate) struct State {
-    pub(crate) index: Index,
-    pub(crate) namespaces: FxHashMap<Arc<str>, Namespace>,
-    pub(crate) queues: FxHashMap<QueueId, Queue>,
-    /// Definitions that changed since the last checkpoint.
-    batch: Batch,
-    /// Queues to be written at the next checkpoint.
-    dirty: Vec<QueueId>,
-}
+mod checkpoint;
+mod define;
+mod queues;
+mod restore;
+mod segments;
+
+pub(crate) use checkpoint::Checkpoint;
+pub(crate) use queues::Queues;
+use segments::Segments;
 
 /// Flag of a queue's entry: nobody may see the record before it is as durable as it gets.
 /// Persisted: never renumber.
 pub(crate) const DURABLE: u8 = 1;
+/// The entry's position is that of a `Place` entry, which tells where the body is.
+pub(crate) const POINTER: u8 = 1 << 1;
+/// An earlier run of the process may have handed the record out.
+pub(crate) const SEEN: u8 = 1 << 2;
 
-/// What changed up to a position of the log, ready to be written down.
-pub(crate) struct Checkpoint {
+/// The due time of what waits for a decision and not for a time.
+pub(crate) const UNDECIDED: UnixMillis = UnixMillis(u64::MAX - 1);
+
+/// Offsets of a queue that share one range of look-up keys.
+const BUCKET_BITS: u32 = 16;
+
+/// A body that no queue has yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HeldBody {
+    /// Where it stood first.
+    pub(crate) origin: Position,
+    pub(crate) position: Position,
+    pub(crate) size: u32,
+}
+
+impl HeldBody {
+    fn first_of(origin: Position) -> Self {
+        Self { origin, position: Position(0), size: 0 }
+    }
+}
+
+/// Keys in the index by which a record can be found, and those it has not got yet.
+#[derive(Debug, Default)]
+struct Fresh<K> {
+    open: BTreeSet<K>,
+    gathered: BTreeSet<K>,
+}
+
+pub(crate) struct State {
+    pub(crate) index: Index,
+    pub(crate) namespaces: FxHashMap<Arc<str>, Namespace>,
+    pub(crate) queues: Queues,
+    /// Bindings that lead to a queue, by exchange.
+    pub(crate) bound: FxHashMap<QueueId, Vec<(String, BindingKey)>>,
+    pub(crate) segments: Segments,
+    /// Bodies that wait for their time.
+    pub(crate) delayed: Schedule<HeldBody>,
+    /// Bodies that wait for a decision, by position.
+    pub(crate) undecided: BTreeSet<HeldBody>,
+    /// Queues that are to be looked at.
+    pub(crate) wakes: Schedule<QueueId>,
+    pub(crate) writers: FxHashMap<(Arc<str>, String), WriterValue>,
+    pointers: Fresh<(Position, Position)>,
+    lookups: Fresh<(QueueId, u64, u64)>,
+    /// Queues whose time to be looked at is to be found anew.
+    pub(crate) due_unknown: Vec<QueueId>,
+    /// What consumers had in hand of records that are gone, for the commit thread to count off.
+    pub(crate) lost_hands: Vec<InHand>,
+    /// Where the log ended when the process started.
+    pub(crate) started_at: Position,
+    /// Definitions that changed since the last checkpoint.
     batch: Batch,
-    pub(crate) applied: Position,
-    queues: Vec<QueueId>,
+    /// Names that changed since the last checkpoint, and before it.
+    renamed: Fresh<(Arc<str>, Bytes)>,
+}
+
+impl<K> Fresh<K> {
+    fn new() -> Self {
+        Self { open: BTreeSet::new(), gathered: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Fresh<K> {
+    fn begin_checkpoint(&mut self) {
+        self.gathered.append(&mut self.open);
+    }
+
+    fn end_checkpoint(&mut self) -> BTreeSet<K> {
+        mem::take(&mut self.gathered)
+    }
+
+    fn range(&self, range: std::ops::Range<K>) -> impl Iterator<Item = &K> {
+        self.open.range(range.clone()).chain(self.gathered.range(range))
+    }
 }
 
 impl State {
-    pub(crate) fn new(index: Index) -> Self {
+    pub(crate) fn new(index: Index, segment_bytes: u64, queues_resident_max: usize) -> Self {
         let batch = index.batch();
         Self {
+            queues: Queues::new(index.clone(), queues_resident_max),
             index,
             namespaces: FxHashMap::default(),
-            queues: FxHashMap::default(),
+            bound: FxHashMap::default(),
+            segments: Segments::new(segment_bytes),
+            delayed: Schedule::default(),
+            undecided: BTreeSet::new(),
+            wakes: Schedule::default(),
+            writers: FxHashMap::default(),
+            pointers: Fresh::new(),
+            lookups: Fresh::new(),
+            due_unknown: Vec::new(),
+            lost_hands: Vec::new(),
+            started_at: Position(0),
             batch,
-            dirty: Vec::new(),
+            renamed: Fresh::new(),
         }
     }
 
     /// The namespace of that name; it exists as soon as somebody works in it.
     pub(crate) fn namespace(&mut self, name: &str) -> &mut Namespace {
         if !self.namespaces.contains_key(name) {
-            let name: Arc<str> = name.into();
+            let name = self.queues.intern(name);
             self.namespaces.insert(name.clone(), Namespace::new(name));
         }
         self.namespaces.get_mut(name).expect("it was inserted just above")
     }
 
-    /// Applies an entry that is not a publish. `position` is where it stands in the log.
-    pub(crate) fn apply(&mut self, position: Position, entry: Entry) {
+    /// The value, or nothing where the index failed; the store stops over that at the end of the
+    /// turn.
+    pub(crate) fn sound<T: Default>(&mut self, result: Result<T, IndexError>) -> T {
+        result.unwrap_or_else(|error| {
+            self.queues.failed.get_or_insert(error);
+            T::default()
+        })
+    }
+
+    /// Applies an entry that carries no record. `position` is where it stands in the log, `size`
+    /// how long it is.
+    pub(crate) fn apply(&mut self, position: Position, size: u32, entry: Entry) {
         match entry {
             Entry::Settle(all) => {
                 for settled in all {
@@ -78,247 +177,412 @@ impl State {
                     }
                 }
             }
-            Entry::DeclareExchange { namespace, def } => self.declare_exchange(&namespace, def),
-            Entry::DeleteExchange { namespace, name } => self.delete_exchange(&namespace, &name),
-            Entry::DeclareQueue(declared) => {
-                self.declare_queue(QueueId(position.0), declared);
-            }
-            Entry::DeleteQueue { queue } => self.delete_queue(queue),
-            Entry::Bind { namespace, bind } => self.bind(&namespace, &bind),
-            Entry::Unbind { namespace, bind } => self.unbind(&namespace, &bind),
-            Entry::Trim { queue, below } => {
-                if let Some(found) = self.queues.get_mut(&queue) {
-                    found.trim(below.0);
-                    self.note_dirty(queue);
-                }
-            }
-            Entry::OpenCursor { queue, name, start } => {
-                self.open_cursor(queue, CursorId(position.0), name, start.0);
+            Entry::Trim { queue, below } => self.trim(queue, below.0),
+            Entry::OpenCursor { queue, name, start, policy } => {
+                self.open_cursor(queue, CursorId(position.0), name, start.0, policy);
             }
             Entry::CloseCursor { queue, cursor } => self.close_cursor(queue, cursor),
-            Entry::Session { namespace, id, expiry_s, detached } => {
-                let key = SessionKey { namespace: namespace.clone(), id: id.clone() };
-                self.batch.put(&key, &SessionValue { expiry_s, detached });
-                let session = self.namespace(&namespace).sessions.entry(id).or_default();
-                session.expiry_s = expiry_s;
-                session.detached = detached;
-                session.is_durable = true;
+            Entry::Returned { queue, cursor, records } => {
+                self.apply_returned(queue, cursor, &records)
             }
-            Entry::EndSession { namespace, id } => self.end_session(&namespace, &id),
-            Entry::Subscribe(subscribed) => self.subscribe(subscribed),
-            Entry::Unsubscribe { namespace, session, share, filter } => {
-                self.unsubscribe(&namespace, &session, &SubscriptionKey { share, filter });
+            Entry::Place(placed) => self.place_again(position, size, &placed),
+            Entry::Trimmed { below } => self.trimmed(below),
+            Entry::Writer { namespace, writer, sequence, seen } => {
+                let once = Once { writer, sequence };
+                self.note_writer(&namespace, once, seen, position);
             }
+            other => self.define(position, other),
         }
     }
 
-    /// Applies a publish: its place goes to the end of each target queue. Offsets are written in
-    /// the entry so that a difference between log and state shows itself.
-    pub(crate) fn apply_publish(
+    /// Applies an entry that carries a record. Offsets are written in the entry, so that a log
+    /// without its beginning gives every record the place it had.
+    pub(crate) fn apply_carried(
         &mut self,
         position: Position,
         size: u32,
+        kind: u8,
+        head: &Head,
         targets: &[(QueueId, u64)],
         record: &Record,
     ) {
-        let flags = if record.is_durable() { DURABLE } else { 0 };
-        let (expiry, appended) = (record.expiry(), record.appended());
-        let place = Place { position, size, expiry, appended, flags };
+        let place = Place {
+            position,
+            size,
+            expiry: record.expiry(),
+            appended: record.appended(),
+            flags: if record.is_durable() { DURABLE } else { 0 } | if head.seen { SEEN } else { 0 },
+            group: group(record),
+        };
+        if kind == KIND_MOVE {
+            self.moved(head, place, targets, record);
+            return;
+        }
+        if let Some(once) = &head.once {
+            self.note_writer(record.namespace(), once.clone(), record.appended(), position);
+        }
+        if kind == KIND_HOLD {
+            self.hold(head.held, HeldBody { origin: position, position, size });
+            return;
+        }
         for (id, offset) in targets {
-            let Some(queue) = self.queues.get_mut(id) else { continue };
-            let got = queue.push(place);
-            assert_eq!(got, *offset, "the log and queue {} disagree on its end", id.0);
-            self.note_dirty(*id);
+            self.put(*id, *offset, place);
+            for key in &head.keys {
+                self.note_key(*id, *key, *offset);
+            }
         }
         if record.is_retain() {
             self.retain(position, size, record);
         }
     }
 
+    /// Puts a place into a queue.
+    pub(crate) fn put(&mut self, id: QueueId, offset: u64, place: Place) {
+        let Self { queues, index, segments, due_unknown, .. } = self;
+        let Some(queue) = queues.change(id) else { return };
+        let segment = segments.number(place.position);
+        let was_empty = queue.live == 0;
+        let put = queue.put(offset, place, segment, index);
+        match put {
+            Ok(None) => {}
+            // An offset that is forgotten already: nothing was put.
+            Ok(Some(same)) if same.position == place.position => return,
+            Ok(Some(before)) => {
+                let segment = segments.number(before.position);
+                queue.uncount(segment, before.size);
+                release(segments, id, segment, before.size);
+            }
+            Err(error) => {
+                queues.failed.get_or_insert(error);
+                return;
+            }
+        }
+        if id.is_transient() {
+            segments.refer_transient(segment);
+        } else {
+            segments.refer(segment, place.size);
+        }
+        if (was_empty || place.expiry.is_set()) && queue.has_times() && !queue.is_due_unknown {
+            queue.is_due_unknown = true;
+            due_unknown.push(id);
+        }
+        if !queue.has_cursors() && queue.def.retention != Retention::Time {
+            let end = queue.next();
+            self.trim(id, end);
+        }
+    }
+
+    /// A record stands elsewhere from now on.
+    fn moved(&mut self, head: &Head, place: Place, targets: &[(QueueId, u64)], record: &Record) {
+        for (id, offset) in targets {
+            self.put(*id, *offset, place);
+        }
+        if head.held.is_set() {
+            self.let_go(head.held, head.origin);
+            let (origin, position, size) = (head.origin, place.position, place.size);
+            self.hold(head.held, HeldBody { origin, position, size });
+        }
+        if record.is_retain() {
+            let path = record.address().path();
+            let known = self.namespace(record.namespace()).retained.get(&path).copied();
+            // Without its beginning the log does not tell of the older place.
+            if known.is_none_or(|known| known.position == head.from) && record.data_len() > 0 {
+                self.retain(place.position, place.size, record);
+            }
+        }
+    }
+
+    /// A body in the log comes to queues.
+    fn place_again(&mut self, position: Position, size: u32, placed: &Placed) {
+        if placed.held.is_set() {
+            self.let_go(placed.held, placed.origin);
+        }
+        if placed.targets.is_empty() {
+            return;
+        }
+        let is_pointer = !placed.passage.is_empty();
+        let place = Place {
+            position: if is_pointer { position } else { placed.source },
+            size: if is_pointer { size } else { placed.size },
+            expiry: placed.expiry,
+            appended: placed.appended,
+            flags: placed.flags | if is_pointer { POINTER } else { 0 },
+            group: placed.group,
+        };
+        for (id, offset) in &placed.targets {
+            self.put(*id, *offset, place);
+        }
+        self.pointers.open.insert((placed.source, position));
+        self.batch.put(&PointerKey { body: placed.source, frame: position }, &size);
+        // Whether the placing is still of use, who cleans the body's segment finds out.
+        let segment = self.segments.number(placed.source);
+        self.segments.refer(segment, 0);
+    }
+
+    /// The entries that bring bodies of a part of the log to queues again, by body.
+    pub(crate) fn pointers_in(
+        &mut self,
+        from: Position,
+        upto: Position,
+    ) -> BTreeMap<Position, Vec<(Position, u32)>> {
+        let stored: Result<Vec<_>, _> = self.index.pointers(from, upto).collect();
+        let stored = self.sound(stored);
+        let mut found: BTreeMap<Position, Vec<(Position, u32)>> = BTreeMap::new();
+        for (key, size) in stored {
+            found.entry(key.body).or_default().push((key.frame, size));
+        }
+        for (body, frame) in self.pointers.range((from, Position(0))..(upto, Position(0))) {
+            let all = found.entry(*body).or_default();
+            if all.iter().all(|(known, _)| known != frame) {
+                all.push((*frame, 0));
+            }
+        }
+        found
+    }
+
+    /// The placings of a segment's bodies were looked at, and those in use lead elsewhere now.
+    pub(crate) fn forget_pointers_of(&mut self, number: u64) {
+        let (from, upto) = (self.segments.base(number), self.segments.base(number + 1));
+        for _ in self.pointers_in(from, upto).values().flatten() {
+            self.segments.release(number, 0);
+        }
+        self.batch.delete_pointers(from, upto);
+        for fresh in [&mut self.pointers.open, &mut self.pointers.gathered] {
+            fresh.retain(|(body, _)| *body < from || *body >= upto);
+        }
+    }
+
+    /// Entries of transient queues that lie in a segment, by position.
+    pub(crate) fn transient_places_in(
+        &self,
+        number: u64,
+    ) -> FxHashMap<Position, Vec<(QueueId, u64)>> {
+        let mut found: FxHashMap<Position, Vec<(QueueId, u64)>> = FxHashMap::default();
+        for (id, queue) in self.queues.resident().filter(|(id, _)| id.is_transient()) {
+            if !queue.uses(number) {
+                continue;
+            }
+            for (offset, place) in queue.places() {
+                if self.segments.number(place.position) == number {
+                    found.entry(place.position).or_default().push((id, offset));
+                }
+            }
+        }
+        found
+    }
+
+    /// A record of a transient queue stands elsewhere from now on.
+    pub(crate) fn move_transient(
+        &mut self,
+        id: QueueId,
+        offset: u64,
+        from: Position,
+        to: Position,
+        size: u32,
+    ) {
+        let Some(queue) = self.queues.get(id) else { return };
+        let place = queue.get(offset, &self.index);
+        let place = self.sound(place).filter(|place| place.position == from);
+        if let Some(place) = place {
+            self.put(id, offset, Place { position: to, size, ..place });
+        }
+    }
+
+    fn hold(&mut self, due: UnixMillis, body: HeldBody) {
+        let HeldBody { origin, position, size } = body;
+        let segment = self.segments.number(position);
+        self.segments.refer(segment, size);
+        self.batch.put(&HeldKey { due, origin }, &HeldValue { position, size });
+        if due == UNDECIDED {
+            self.undecided.insert(body);
+        } else {
+            self.delayed.insert(due, body);
+        }
+    }
+
+    /// Ends a holding, if there is one.
+    fn let_go(&mut self, due: UnixMillis, origin: Position) {
+        let Some(body) = self.held(due, origin) else { return };
+        let segment = self.segments.number(body.position);
+        self.segments.release(segment, body.size);
+        self.batch.delete(&HeldKey { due, origin });
+        if due == UNDECIDED {
+            self.undecided.remove(&body);
+        } else {
+            self.delayed.remove(due, body);
+        }
+    }
+
+    /// A body that is held until `due`; `None` when it is not held.
+    pub(crate) fn held(&mut self, due: UnixMillis, origin: Position) -> Option<HeldBody> {
+        let from = HeldBody::first_of(origin);
+        let is_it = |body: &HeldBody| body.origin == origin;
+        if due == UNDECIDED {
+            return self.undecided.range(from..).next().copied().filter(is_it);
+        }
+        if let Some(known) = self.delayed.find(due, from, is_it) {
+            return known;
+        }
+        let stored = self.index.get(&HeldKey { due, origin });
+        let HeldValue { position, size } = self.sound(stored)?;
+        Some(HeldBody { origin, position, size })
+    }
+
     fn retain(&mut self, position: Position, size: u32, record: &Record) {
         let path = record.address().path();
         let namespace = record.namespace();
         let key = RetainedKey { namespace: namespace.to_owned(), path: path.clone() };
-        if record.data_len() == 0 {
+        let before = if record.data_len() == 0 {
             self.batch.delete(&key);
-            self.namespace(namespace).retained.remove(&path);
+            self.namespace(namespace).retained.remove(&path)
         } else {
             let expiry = record.expiry();
             self.batch.put(&key, &RetainedValue { position, size, expiry });
+            let segment = self.segments.number(position);
+            self.segments.refer(segment, size);
             let retained = Retained { position, size, expiry };
-            self.namespace(namespace).retained.insert(path, retained);
-        }
-    }
-
-    pub(crate) fn declare_exchange(&mut self, namespace: &str, def: ExchangeDef) {
-        if def.durable {
-            let key = ExchangeKey { namespace: namespace.to_owned(), name: def.name.clone() };
-            let value = ExchangeValue {
-                kind: def.kind as u8,
-                auto_delete: def.auto_delete,
-                internal: def.internal,
-                arguments: def.arguments.clone(),
-            };
-            self.batch.put(&key, &value);
-        }
-        self.namespace(namespace).exchanges.insert(Exchange::new(def));
-    }
-
-    pub(crate) fn delete_exchange(&mut self, namespace: &str, name: &str) {
-        let doomed = Destination::Exchange(name.to_owned());
-        let mut stored = Vec::new();
-        for exchange in self.namespace(namespace).exchanges.iter() {
-            for binding in exchange.bindings.keys() {
-                if exchange.def.name == name || binding.destination == doomed {
-                    stored.push((exchange.def.name.clone(), binding.clone()));
-                }
-            }
-        }
-        for (source, binding) in stored {
-            self.note_unbound(namespace, &source, &binding);
-        }
-        let key = ExchangeKey { namespace: namespace.to_owned(), name: name.to_owned() };
-        self.batch.delete(&key);
-        self.namespace(namespace).exchanges.remove(name);
-    }
-
-    /// Forgets a binding in the index and at its queue.
-    fn note_unbound(&mut self, namespace: &str, source: &str, binding: &BindingKey) {
-        let (to_exchange, destination) = match &binding.destination {
-            Destination::Exchange(name) => (true, name.clone()),
-            Destination::Queue(id) => {
-                let Some(queue) = self.queues.get_mut(id) else { return };
-                queue.bound.retain(|(from, bound)| from != source || bound != binding);
-                (false, queue.def.name.clone())
-            }
+            self.namespace(namespace).retained.insert(path, retained)
         };
-        self.batch.delete(&StoredBinding {
-            namespace: namespace.to_owned(),
-            source: source.to_owned(),
-            to_exchange,
-            destination,
-            key: binding.key.clone(),
-            arguments: binding.arguments.clone(),
-        });
-    }
-
-    /// Makes a queue; a transient id makes one that is never written down.
-    pub(crate) fn declare_queue(&mut self, id: QueueId, declared: DeclaredQueue) -> &mut Queue {
-        let DeclaredQueue { namespace, name, auto_delete, retention, arguments } = declared;
-        if !id.is_transient() {
-            let value = QueueValue {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                auto_delete,
-                retention: retention as u8,
-                arguments: arguments.clone(),
-            };
-            self.batch.put(&QueueKey { queue: id }, &value);
+        if let Some(before) = before {
+            let segment = self.segments.number(before.position);
+            self.segments.release(segment, before.size);
         }
-        self.insert_queue(id, &namespace, name, auto_delete, retention, arguments);
-        self.note_dirty(id);
-        self.queues.get_mut(&id).expect("it was inserted just above")
     }
 
-    fn insert_queue(
+    /// A writer's newest sequence.
+    fn note_writer(&mut self, namespace: &str, once: Once, seen: UnixMillis, home: Position) {
+        let Once { writer, sequence } = once;
+        let key = WriterKey { namespace: namespace.to_owned(), writer: writer.clone() };
+        let namespace = self.queues.intern(namespace);
+        let value = WriterValue { sequence, seen, home };
+        let segment = self.segments.number(home);
+        let before = if sequence == 0 {
+            self.batch.delete(&key);
+            self.writers.remove(&(namespace, writer))
+        } else {
+            self.batch.put(&key, &value);
+            self.segments.refer(segment, HOME_BYTES);
+            self.writers.insert((namespace, writer), value)
+        };
+        if let Some(before) = before {
+            self.leave_home(before.home);
+        }
+    }
+
+    fn note_key(&mut self, queue: QueueId, hash: u64, offset: u64) {
+        if queue.is_transient() {
+            return;
+        }
+        let key = LookupKey { queue, bucket: offset >> BUCKET_BITS, hash, offset: Offset(offset) };
+        self.batch.put(&key, &());
+        self.lookups.open.insert((queue, hash, offset));
+    }
+
+    /// The offsets in a queue of records with a key of this hash, ascending.
+    pub(crate) fn find_key(&mut self, queue: QueueId, hash: u64) -> Vec<u64> {
+        let Some(found) = self.queues.get(queue) else { return Vec::new() };
+        let (first, next) = (found.first(), found.next());
+        let mut offsets = BTreeSet::new();
+        for bucket in first >> BUCKET_BITS..=next >> BUCKET_BITS {
+            let stored: Result<Vec<_>, _> = self.index.lookups(queue, bucket, hash).collect();
+            let stored = self.sound(stored);
+            offsets.extend(stored.into_iter().map(|(key, ())| key.offset.0));
+        }
+        let fresh = self.lookups.range((queue, hash, first)..(queue, hash, next));
+        offsets.extend(fresh.map(|(_, _, offset)| *offset));
+        offsets.into_iter().filter(|offset| (first..next).contains(offset)).collect()
+    }
+
+    pub(crate) fn settle(&mut self, id: QueueId, cursor_id: CursorId, from: u64, to: u64) {
+        let Self { queues, index, segments, due_unknown, .. } = self;
+        let Some(queue) = queues.change(id) else { return };
+        let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { return };
+        let lane = lanes.iter().find(|lane| lane.id() == from >> LANE_SHIFT);
+        let Some(end) = lane.map(|lane| lane.next) else { return };
+        let to = to.min(end);
+        if from >= to {
+            return;
+        }
+        cursor.settle(from, to);
+        if cursor_id == CursorId::MAIN {
+            if lanes.iter().all(|lane| cursor.floor_at(lane.first) >= lane.next) {
+                let used = queue.clear();
+                release_all(segments, id, &used);
+            } else {
+                for offset in from..to {
+                    match queue.take(offset, index) {
+                        Ok(None) => {}
+                        Ok(Some(place)) => {
+                            let segment = segments.number(place.position);
+                            queue.uncount(segment, place.size);
+                            release(segments, id, segment, place.size);
+                        }
+                        Err(error) => {
+                            queues.failed.get_or_insert(error);
+                            return;
+                        }
+                    }
+                }
+                queue.pass(from);
+            }
+        } else if queue.def.retention == Retention::Cursors {
+            let floor = queue.common_floor(from);
+            if floor > queue.first() {
+                self.trim(id, floor);
+                return;
+            }
+        }
+        if queue.has_times() && !queue.is_due_unknown {
+            queue.is_due_unknown = true;
+            due_unknown.push(id);
+        }
+    }
+
+    /// A queue forgets what is before an offset.
+    pub(crate) fn trim(&mut self, id: QueueId, below: u64) {
+        let Self { queues, index, segments, due_unknown, lost_hands, batch, .. } = self;
+        let Some(queue) = queues.change(id) else { return };
+        let mut gone: Vec<Place> = Vec::new();
+        let trimmed = queue.trim(below, u64::MAX / 1024, index, |_, place| gone.push(place));
+        match trimmed {
+            Ok(hands) => lost_hands.extend(hands),
+            Err(error) => {
+                queues.failed.get_or_insert(error);
+                return;
+            }
+        }
+        for place in gone {
+            let segment = segments.number(place.position);
+            queue.uncount(segment, place.size);
+            release(segments, id, segment, place.size);
+        }
+        if !id.is_transient() && below >> BUCKET_BITS > 0 {
+            batch.delete_lookups(id, below >> BUCKET_BITS);
+        }
+        if queue.has_times() && !queue.is_due_unknown {
+            queue.is_due_unknown = true;
+            due_unknown.push(id);
+        }
+    }
+
+    pub(crate) fn apply_returned(
         &mut self,
         id: QueueId,
-        namespace: &str,
-        name: QueueName,
-        auto_delete: bool,
-        retention: Retention,
-        arguments: mainstem_schemas::Table,
+        cursor: CursorId,
+        records: &[(u64, Returned)],
     ) {
-        let shown = match &name {
-            QueueName::Named(name) | QueueName::Topic(name) => name.clone(),
-            QueueName::Filter(filter) => String::from_utf8_lossy(&filter.render()).into_owned(),
-        };
-        let durable = !id.is_transient();
-        let def = QueueDef {
-            id,
-            name: shown,
-            durable,
-            exclusive: false,
-            auto_delete,
-            retention,
-            arguments,
-        };
-        let space = self.namespace(namespace);
-        space.add_queue(id, &name);
-        let queue = Queue::new(space.name.clone(), name, def);
-        self.queues.insert(id, queue);
-    }
-
-    pub(crate) fn delete_queue(&mut self, id: QueueId) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
-        let namespace = queue.namespace.clone();
-        let bound = queue.bound.clone();
-        for (source, binding) in &bound {
-            self.note_unbound(&namespace, source, binding);
-            if let Some(exchange) = self.namespace(&namespace).exchanges.get_mut(source) {
-                exchange.unbind(binding);
+        let Self { queues, due_unknown, .. } = self;
+        let Some(queue) = queues.change(id) else { return };
+        let Some(at) = queue.cursor_mut(cursor) else { return };
+        at.dirty = true;
+        for (offset, returned) in records {
+            if !at.is_settled(*offset) {
+                at.returned.insert(*offset, *returned);
             }
         }
-        if let Some(queue) = self.queues.remove(&id) {
-            self.namespace(&namespace).remove_queue(id, &queue.name);
-        }
-        if !id.is_transient() {
-            self.batch.delete_queue(id);
-        }
-    }
-
-    /// What a binding's destination is called here. `None` when there is no such queue.
-    pub(crate) fn destination(&mut self, namespace: &str, bind: &Bind) -> Option<Destination> {
-        if bind.to_exchange {
-            return Some(Destination::Exchange(bind.destination.clone()));
-        }
-        let queue = self.namespace(namespace).named.get(bind.destination.as_bytes())?;
-        Some(Destination::Queue(*queue))
-    }
-
-    pub(crate) fn bind(&mut self, namespace: &str, bind: &Bind) {
-        let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
-        let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
-            return;
-        };
-        let mut durable = exchange.def.durable;
-        if !exchange.bind(binding.clone(), bind.arguments.clone()) {
-            return;
-        }
-        match &binding.destination {
-            Destination::Queue(id) => {
-                if let Some(queue) = self.queues.get_mut(id) {
-                    queue.bound.push((bind.source.clone(), binding.clone()));
-                    durable &= !id.is_transient();
-                }
-            }
-            Destination::Exchange(name) => {
-                let target = self.namespace(namespace).exchanges.get(name);
-                durable &= target.is_some_and(|exchange| exchange.def.durable);
-            }
-        }
-        if durable {
-            let key = StoredBinding {
-                namespace: namespace.to_owned(),
-                source: bind.source.clone(),
-                to_exchange: bind.to_exchange,
-                destination: bind.destination.clone(),
-                key: binding.key,
-                arguments: binding.arguments,
-            };
-            self.batch.put(&key, &());
-        }
-    }
-
-    pub(crate) fn unbind(&mut self, namespace: &str, bind: &Bind) {
-        let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
-        let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
-            return;
-        };
-        if exchange.unbind(&binding) {
-            self.note_unbound(namespace, &bind.source, &binding);
+        if queue.has_times() && !queue.is_due_unknown {
+            queue.is_due_unknown = true;
+            due_unknown.push(id);
         }
     }
 
@@ -326,243 +590,82 @@ impl State {
         &mut self,
         queue: QueueId,
         id: CursorId,
-        name: mainstem_index::CursorName,
+        name: CursorName,
         start: u64,
+        policy: DeliveryPolicy,
     ) {
-        let Some(found) = self.queues.get_mut(&queue) else { return };
-        let start = start.max(found.entries.first);
-        found.cursors.insert(id, Cursor::new(name, start, Ranges::default(), start));
-        self.note_dirty(queue);
-    }
-
-    pub(crate) fn close_cursor(&mut self, queue: QueueId, id: CursorId) {
-        let Some(found) = self.queues.get_mut(&queue) else { return };
-        found.cursors.remove(&id);
-        found.note_wanted(id);
-        found.trim_settled();
-        if !queue.is_transient() && !id.is_transient() {
-            self.batch.delete(&CursorKey { queue, cursor: id });
-        }
-        self.note_dirty(queue);
-    }
-
-    pub(crate) fn settle(&mut self, queue: QueueId, cursor: CursorId, from: u64, to: u64) {
-        let Some(found) = self.queues.get_mut(&queue) else { return };
-        let to = to.min(found.entries.next);
-        let Some(at) = found.cursors.get_mut(&cursor) else { return };
-        let floor = at.floor;
-        at.settle(from, to);
-        if at.floor > floor {
-            found.trim_settled();
-        }
-        self.note_dirty(queue);
-    }
-
-    pub(crate) fn end_session(&mut self, namespace: &str, id: &str) {
-        let space = self.namespace(namespace);
-        let Some(session) = space.sessions.remove(id) else { return };
-        for key in session.subscriptions.keys() {
-            space.leave_share(key);
-        }
-        if !session.is_durable {
+        let Some(found) = self.queues.change(queue) else { return };
+        if found.is_provisional {
             return;
         }
-        for key in session.subscriptions.keys() {
-            self.batch.delete(&stored_subscription(namespace, id, key));
-        }
-        self.batch.delete(&SessionKey { namespace: namespace.to_owned(), id: id.to_owned() });
+        let start = start.max(found.first());
+        found.insert_cursor(id, Cursor::new(name, Arc::new(policy), start));
     }
 
-    /// Puts a subscription into its session. A transient session's is not written down.
-    pub(crate) fn subscribe(&mut self, subscribed: Subscribed) {
-        let Subscribed { namespace, session, share, filter, options, live, queue, cursor } =
-            subscribed;
-        let key = SubscriptionKey { share, filter };
-        let space = self.namespace(&namespace);
-        let found = space.sessions.entry(session.clone()).or_default();
-        let existing = found.subscriptions.get(&key).map(|existing| existing.consumer);
-        let consumer = existing.unwrap_or_else(|| found.next_consumer());
-        let subscription = Subscription { options, live, queue, cursor, consumer };
-        let is_durable = found.is_durable;
-        found.subscriptions.insert(key.clone(), subscription);
-        if existing.is_none() {
-            space.join_share(&key, queue, cursor);
+    pub(crate) fn close_cursor(&mut self, id: QueueId, cursor: CursorId) {
+        let Some(queue) = self.queues.change(id) else { return };
+        queue.remove_cursor(cursor);
+        let floor = queue.common_floor(queue.next().saturating_sub(1));
+        let trims = queue.def.retention == Retention::Cursors && floor > queue.first();
+        if !id.is_transient() && !cursor.is_transient() {
+            self.batch.delete(&mainstem_index::CursorKey { queue: id, cursor });
         }
-        if is_durable {
-            let value = SubscriptionValue { options, live, queue, cursor };
-            self.batch.put(&stored_subscription(&namespace, &session, &key), &value);
+        if trims {
+            self.trim(id, floor);
         }
     }
 
-    /// Takes a subscription out of its session.
-    pub(crate) fn unsubscribe(&mut self, namespace: &str, session: &str, key: &SubscriptionKey) {
-        let space = self.namespace(namespace);
-        let Some(found) = space.sessions.get_mut(session) else { return };
-        let is_durable = found.is_durable;
-        if found.subscriptions.remove(key).is_some() {
-            space.leave_share(key);
-        }
-        if is_durable {
-            self.batch.delete(&stored_subscription(namespace, session, key));
+    /// The log has let go of everything before `below`.
+    fn trimmed(&mut self, below: Position) {
+        let number = self.segments.number(below);
+        self.segments.trim(number);
+        self.batch.delete_pointers(Position(0), below);
+        for fresh in [&mut self.pointers.open, &mut self.pointers.gathered] {
+            *fresh = fresh.split_off(&(below, Position(0)));
         }
     }
 
-    pub(crate) fn note_dirty(&mut self, id: QueueId) {
-        if id.is_transient() {
-            return;
-        }
-        if let Some(queue) = self.queues.get_mut(&id)
-            && !queue.is_dirty
-        {
-            queue.is_dirty = true;
-            self.dirty.push(id);
-        }
+    /// A definition lies at `home`, as long as it is not stated again.
+    fn move_in(&mut self, home: Position) {
+        let segment = self.segments.number(home);
+        self.segments.refer(segment, HOME_BYTES);
     }
 
-    /// Gathers what changed since the last time, to be committed to the index once the log is
-    /// durable up to here.
-    pub(crate) fn prepare_checkpoint(&mut self, applied: Position) -> Checkpoint {
-        let mut batch = std::mem::replace(&mut self.batch, self.index.batch());
-        let queues = std::mem::take(&mut self.dirty);
-        for id in &queues {
-            let Some(queue) = self.queues.get_mut(id) else { continue };
-            queue.is_dirty = false;
-            let (first, next) = (Offset(queue.entries.first), Offset(queue.entries.next));
-            let state = QueueStateValue { first, next, cursors_next: 0 };
-            batch.put(&QueueStateKey { queue: *id }, &state);
-            let write = |number, value| batch.put(&BlockKey { queue: *id, number }, &value);
-            let (from, to) = queue.entries.write_blocks(write);
-            batch.delete_blocks(*id, from, to);
-            for (cursor, at) in &mut queue.cursors {
-                if at.dirty && !cursor.is_transient() {
-                    at.dirty = false;
-                    batch.put(&CursorKey { queue: *id, cursor: *cursor }, &stored_cursor(at));
-                }
-            }
-        }
-        Checkpoint { batch, applied, queues }
-    }
-
-    /// Makes a checkpoint visible in the index, and lets go of what need not stay in memory.
-    pub(crate) fn commit_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), IndexError> {
-        self.index.commit(checkpoint.batch, checkpoint.applied)?;
-        for id in checkpoint.queues {
-            if let Some(queue) = self.queues.get_mut(&id) {
-                queue.entries.evict();
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads everything a checkpoint wrote. Call once, on a fresh state.
-    pub(crate) fn restore(&mut self) -> Result<(), IndexError> {
-        let index = self.index.clone();
-        for found in index.scan::<ExchangeKey>() {
-            let (key, value) = found?;
-            let Some(kind) = crate::command::ExchangeKind::from_u8(value.kind) else { continue };
-            let ExchangeValue { auto_delete, internal, arguments, .. } = value;
-            let name = key.name;
-            let def = ExchangeDef { name, kind, durable: true, auto_delete, internal, arguments };
-            self.namespace(&key.namespace).exchanges.insert(Exchange::new(def));
-        }
-        for found in index.scan::<QueueKey>() {
-            let (key, value) = found?;
-            let Some(retention) = Retention::from_u8(value.retention) else { continue };
-            let QueueValue { namespace, name, auto_delete, arguments, .. } = value;
-            self.insert_queue(key.queue, &namespace, name, auto_delete, retention, arguments);
-        }
-        for found in index.scan::<QueueStateKey>() {
-            let (key, value) = found?;
-            let number = value.next.0 / BLOCK_ENTRIES;
-            let tail = index.block(key.queue, number)?;
-            if let Some(queue) = self.queues.get_mut(&key.queue) {
-                queue.entries.restore(value.first, value.next, tail);
-            }
-        }
-        for found in index.scan::<CursorKey>() {
-            let (key, value) = found?;
-            if let Some(queue) = self.queues.get_mut(&key.queue) {
-                let ranges = value.settled.iter().map(|(from, to)| (from.0, to.0));
-                let mut cursor = Cursor::new(value.name, value.floor.0, Ranges::of(ranges), 0);
-                cursor.dirty = false;
-                queue.cursors.insert(key.cursor, cursor);
-            }
-        }
-        self.restore_names(&index)
-    }
-
-    fn restore_names(&mut self, index: &Index) -> Result<(), IndexError> {
-        for found in index.scan::<StoredBinding>() {
-            let (key, ()) = found?;
-            let arguments = mainstem_schemas::value::decode_table(key.arguments.clone());
-            let bind = Bind {
-                source: key.source,
-                destination: key.destination,
-                to_exchange: key.to_exchange,
-                key: key.key,
-                arguments: arguments.unwrap_or_default(),
-            };
-            self.bind(&key.namespace, &bind);
-        }
-        for found in index.scan::<SessionKey>() {
-            let (key, SessionValue { expiry_s, detached }) = found?;
-            let session = Session { expiry_s, detached, is_durable: true, ..Session::default() };
-            self.namespace(&key.namespace).sessions.insert(key.id, session);
-        }
-        for found in index.scan::<StoredSubscription>() {
-            let (key, value) = found?;
-            let SubscriptionValue { options, live, queue, cursor } = value;
-            let StoredSubscription { namespace, session, share, filter } = key;
-            let stored =
-                Subscribed { namespace, session, share, filter, options, live, queue, cursor };
-            self.subscribe(stored);
-        }
-        for found in index.scan::<RetainedKey>() {
-            let (key, RetainedValue { position, size, expiry }) = found?;
-            let retained = Retained { position, size, expiry };
-            self.namespace(&key.namespace).retained.insert(key.path, retained);
-        }
-        // What was read back is in the index already.
-        self.batch = index.batch();
-        Ok(())
-    }
-
-    /// After the log's end was reached: everything handed out by an earlier run may be seen again.
-    pub(crate) fn finish_recovery(&mut self, now: UnixMillis) {
-        for queue in self.queues.values_mut() {
-            let next = queue.entries.next;
-            for cursor in queue.cursors.values_mut() {
-                cursor.next = cursor.floor;
-                cursor.seen_below = next;
-            }
-        }
-        for namespace in self.namespaces.values_mut() {
-            for session in namespace.sessions.values_mut() {
-                if !session.detached.is_set() {
-                    session.detached = now;
-                }
-            }
+    fn leave_home(&mut self, home: Position) {
+        if home.0 != 0 {
+            let segment = self.segments.number(home);
+            self.segments.release(segment, HOME_BYTES);
         }
     }
 }
 
-fn stored_cursor(cursor: &Cursor) -> CursorValue {
-    CursorValue {
-        name: cursor.name.clone(),
-        floor: Offset(cursor.floor),
-        settled: cursor.settled.iter().map(|(from, to)| (Offset(from), Offset(to))).collect(),
+/// What a definition counts for in its segment, whatever its length.
+const HOME_BYTES: u32 = 128;
+
+/// A record's ordering group.
+pub(crate) fn group(record: &Record) -> u32 {
+    let hash = record.partition();
+    if hash == 0 {
+        return 0;
+    }
+    let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]) ^ u32::from_le_bytes([e, f, g, h])).max(1)
+}
+
+fn release(segments: &mut Segments, id: QueueId, segment: u64, size: u32) {
+    if id.is_transient() {
+        segments.release_transient(segment, 1);
+    } else {
+        segments.release(segment, size);
     }
 }
 
-fn stored_subscription(
-    namespace: &str,
-    session: &str,
-    key: &SubscriptionKey,
-) -> StoredSubscription {
-    StoredSubscription {
-        namespace: namespace.to_owned(),
-        session: session.to_owned(),
-        share: key.share.clone(),
-        filter: key.filter.clone(),
+fn release_all(segments: &mut Segments, id: QueueId, used: &[SegmentUse]) {
+    if id.is_transient() {
+        for used in used {
+            segments.release_transient(used.number, used.refs);
+        }
+    } else {
+        segments.release_all(used);
     }
 }

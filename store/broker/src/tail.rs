@@ -1,13 +1,18 @@
 //! The newest records, kept in memory for readers that follow closely.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use mainstem_schemas::{Position, Record};
+
+use crate::passage::Passage;
+
+/// A record, and how it came where it is if it was not published there.
+type Kept = (Record, Option<Arc<Passage>>);
 
 /// Records by position. Positions only grow, so a search is by halving.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    records: VecDeque<(Position, Record)>,
+    records: VecDeque<(Position, Kept)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -19,12 +24,18 @@ impl Tail {
 
     /// Adds the newest record. Older ones go when there are too many bytes, but never one at
     /// `written` or above, which nobody could read elsewhere.
-    pub(crate) fn push(&mut self, position: Position, record: Record, written: Position) {
+    pub(crate) fn push(
+        &mut self,
+        position: Position,
+        record: Record,
+        passage: Option<Arc<Passage>>,
+        written: Position,
+    ) {
         self.bytes += record.bytes().len();
-        self.records.push_back((position, record));
+        self.records.push_back((position, (record, passage)));
         while self.bytes > self.bytes_max {
             match self.records.front() {
-                Some((oldest, record)) if *oldest < written => {
+                Some((oldest, (record, _))) if *oldest < written => {
                     self.bytes -= record.bytes().len();
                     self.records.pop_front();
                 }
@@ -33,8 +44,8 @@ impl Tail {
         }
     }
 
-    pub(crate) fn get(&self, position: Position) -> Option<Record> {
+    pub(crate) fn get(&self, position: Position) -> Option<Kept> {
         let index = self.records.binary_search_by_key(&position, |(at, _)| *at).ok()?;
-        self.records.get(index).map(|(_, record)| record.clone())
+        self.records.get(index).map(|(_, kept)| kept.clone())
     }
 }

@@ -4,8 +4,7 @@ use mainstem_schemas::{Offset, Position, QueueId, UnixMillis};
 use rocksdb::WriteBatch;
 
 use crate::keys::{
-    self, BLOCK_ENTRIES, BlockKey, Entity, Entry, KeyKind, QueueKey, QueueStateKey, ReaderKey,
-    ser_block,
+    self, BlockKey, Entity, Entry, KeyKind, QueueKey, QueueStateKey, ReaderKey, ser_block,
 };
 
 /// From this many blocks on, one range delete is cheaper than a delete per block. Range deletes
@@ -33,13 +32,12 @@ impl Batch {
         self.writes.put(&self.key, &self.value);
     }
 
-    /// Writes the whole beginning of a block: `entries` are those of its offsets from the first on,
-    /// holes included. As [`Batch::put`] of a [`crate::BlockValue`], without making one.
-    pub fn put_block(&mut self, queue: QueueId, number: u64, entries: &[Entry]) {
-        assert!(number <= u64::MAX / BLOCK_ENTRIES, "a block number is an offset divided");
-        keys::write_key(&BlockKey { queue, number }, &mut self.key);
+    /// Writes a block: `entries` are those of its offsets from `first` on, holes included. As
+    /// [`Batch::put`] of a [`crate::BlockValue`], without making one.
+    pub fn put_block(&mut self, queue: QueueId, first: Offset, entries: &[Entry]) {
+        keys::write_key(&BlockKey::of(queue, first), &mut self.key);
         self.value.clear();
-        ser_block(Offset(number * BLOCK_ENTRIES), entries, &mut self.value);
+        ser_block(first, entries, &mut self.value);
         self.writes.put(&self.key, &self.value);
     }
 

@@ -124,7 +124,7 @@ pub enum KeyKind {
     Reader = 11,
     /// A body that waits for a time or a decision.
     /// Scope: the shard. Written once, deleted.
-    /// Key: `due: u64 | position: u64`. Value: `kind: u8 | size: varint`.
+    /// Key: `due: u64 | origin: u64`. Value: `position | size`, varints.
     Held = 12,
     /// A frame that points to an older body, found from the body.
     /// Scope: the shard. Written once; whole ranges are deleted with the log's segments.

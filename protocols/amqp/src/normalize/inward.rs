@@ -76,7 +76,7 @@ pub fn record(
     }
     let record =
         draft.encode().map_err(|error| Fault::new(Code::PreconditionFailed, error.to_string()))?;
-    Ok(Publish { record, extra_keys: routing.extra_keys })
+    Ok(Publish { extra_keys: routing.extra_keys, ..Publish::new(record) })
 }
 
 /// Reads the headers once: whether they are well-formed, and what the engine acts on.

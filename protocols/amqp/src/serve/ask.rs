@@ -47,11 +47,12 @@ pub(super) async fn ask(client: &Client, request: Request) -> Answered {
             Answer::Done
         }
         Request::Get { queue, settle_at_once } => {
-            let mut got = client.get(queue, settle_at_once).await?;
-            if let Some((delivery, _)) = &mut got {
-                client.resolve(std::slice::from_mut(delivery)).await?;
-            }
-            Answer::Got(got)
+            let Some((delivery, stats)) = client.get(queue, settle_at_once).await? else {
+                return Ok(Answer::Got(None));
+            };
+            let mut deliveries = vec![delivery];
+            client.resolve(&mut deliveries).await?;
+            Answer::Got(deliveries.pop().map(|delivery| (delivery, stats)))
         }
         Request::Barrier => Answer::Done,
     })

@@ -1,5 +1,7 @@
 //! Consuming: consumers, single gets, credit, deliveries.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Retention, Source, Start};
 use mainstem_schemas::{
@@ -119,6 +121,7 @@ impl Session {
             exclusive: true,
             auto_delete: true,
             retention: Retention::Unsettled,
+            policy: Arc::default(),
             arguments: Table::new(),
         };
         let wish = Wish {

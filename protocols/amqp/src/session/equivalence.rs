@@ -58,10 +58,8 @@ pub(super) fn check_queue_arguments(arguments: &Table, resource: &str) -> Result
                 Value::Int(256..) => Some("{max_value_exceeded,255}".to_owned()),
                 value => not_at_least(value, 0),
             },
-            // Accepting it would promise that what is rejected goes there, and lose it.
-            "x-dead-letter-exchange" => {
-                not_text(value).or_else(|| Some("dead-lettering is not available".to_owned()))
-            }
+            "x-dead-letter-exchange" => not_text(value),
+            "x-delivery-limit" => not_at_least(value, 0),
             "x-dead-letter-routing-key" => not_text(value).or_else(|| {
                 let lacks = text(arguments, "x-dead-letter-exchange").is_none();
                 lacks.then(|| "routing_key_but_no_dlx_defined".to_owned())

@@ -153,7 +153,10 @@ impl Fault {
             Refusal::BadArguments(why) => Self::new(Code::PreconditionFailed, why.clone()),
             Refusal::TooLarge { size, max } => Self::too_large(*size as u64, *max),
             Refusal::DiskFull => Self::new(Code::PreconditionFailed, "the disk is full"),
-            Refusal::ConsumerExists(_) | Refusal::Stale => {
+            Refusal::QueueFull(_) | Refusal::Limit { .. } => {
+                Self::new(Code::PreconditionFailed, refusal.to_string())
+            }
+            Refusal::ConsumerExists(_) | Refusal::Stale | Refusal::Unreadable(_) => {
                 Self::new(Code::InternalError, refusal.to_string())
             }
             Refusal::Closed => Self::shutdown(),

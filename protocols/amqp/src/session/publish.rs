@@ -62,8 +62,13 @@ impl Session {
     /// a channel are consecutive and are told together; [`Session::flush_confirms`] ends a batch.
     pub fn published(&mut self, ticket: &Ticket, outcome: &Published, effects: &mut Effects) {
         match outcome {
-            Published::Taken { .. } => self.confirmed(ticket, effects),
-            Published::Refused(Refusal::DiskFull) => self.refused_for_now(ticket, effects),
+            Published::Taken { .. } | Published::Held(_) | Published::Again => {
+                self.confirmed(ticket, effects);
+            }
+            // RabbitMQ nacks what a queue at its limit refuses.
+            Published::Refused(
+                Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. },
+            ) => self.refused_for_now(ticket, effects),
             Published::Refused(refusal) => {
                 let fault = Fault::refused(refusal, "exchange", &self.vhost);
                 self.fail_publish(ticket, &fault, effects);

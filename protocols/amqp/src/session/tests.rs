@@ -233,6 +233,7 @@ fn queue_def(name: &str) -> QueueDef {
         exclusive: false,
         auto_delete: false,
         retention: Retention::Unsettled,
+        policy: Arc::default(),
         arguments: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! Exchanges, queues and bindings: what is asked of the store, and how its answers are told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mainstem_broker::{
     Bind, Declared, ExchangeDef, ExchangeKind, QueueDef, QueueStats, Refusal, Retention,
@@ -8,7 +10,7 @@ use mainstem_schemas::{QueueId, Table, Value};
 
 use super::{
     Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then,
-    basic::DIRECT_REPLY_PREFIX, equivalence,
+    basic::DIRECT_REPLY_PREFIX, equivalence, policy,
 };
 use crate::codec::{
     Method, Reply,
@@ -139,6 +141,7 @@ impl Session {
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
             retention: equivalence::retention(&arguments),
+            policy: Arc::new(policy::of(&arguments)),
             arguments,
         };
         equivalence::check_stream(&def, &resource)?;

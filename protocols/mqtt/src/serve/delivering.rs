@@ -223,7 +223,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         let records = self.client.read(places).await.map_err(|_| End::Closing)?;
         let now = self.server.broker.now();
-        for record in records {
+        // What cannot be read any more was replaced meanwhile, or is damaged and was named.
+        for record in records.into_iter().flatten() {
             if let Some(copy) = self.copy_of_record(record, options, true, now) {
                 self.dispatch(copy, now);
             }

@@ -77,7 +77,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let (reason, text) = match owed.refused {
                 Some(refused) => (refused.reason, Some(refused.text.to_owned())),
                 None => match outcomes.next() {
-                    Some(Published::Taken { .. }) => (Reason::SUCCESS, None),
+                    Some(Published::Taken { .. } | Published::Held(_) | Published::Again) => {
+                        (Reason::SUCCESS, None)
+                    }
                     Some(Published::Refused(refusal)) => {
                         (reason_of(&refusal), Some(refusal.to_string()))
                     }
@@ -110,7 +112,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 /// The nearest of the codes that PUBACK and PUBREC may carry.
 fn reason_of(refusal: &Refusal) -> Reason {
     match refusal {
-        Refusal::DiskFull => Reason::QUOTA_EXCEEDED,
+        Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => Reason::QUOTA_EXCEEDED,
         Refusal::Locked(_) | Refusal::Internal(_) => Reason::NOT_AUTHORIZED,
         Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => Reason::TOPIC_INVALID,
         Refusal::TooLarge { .. }
@@ -122,6 +124,7 @@ fn reason_of(refusal: &Refusal) -> Reason {
         | Refusal::Predeclared(_)
         | Refusal::BadArguments(_)
         | Refusal::Stale
+        | Refusal::Unreadable(_)
         | Refusal::Closed => Reason::IMPLEMENTATION_SPECIFIC,
     }
 }

@@ -49,8 +49,10 @@ impl From<Refusal> for Fault {
             Refusal::NoTopic(topic) => return Self::no_topic(topic),
             Refusal::Stale => Code::InvalidReceiptHandle,
             Refusal::TooLarge { .. } => Code::MessageBodyTooLarge,
-            Refusal::DiskFull => Code::TooManyRequests,
-            Refusal::Closed => Code::InternalServerError,
+            Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => {
+                Code::TooManyRequests
+            }
+            Refusal::Closed | Refusal::Unreadable(_) => Code::InternalServerError,
             Refusal::NoExchange(_)
             | Refusal::NoQueue(_)
             | Refusal::Locked(_)

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mainstem_broker::{Claim, Delivery, Fetch, GroupRef, Refusal};
+use mainstem_broker::{Claim, Delivery, DeliveryPolicy, Fetch, GroupRef, Refusal};
 use mainstem_schemas::{DeliveryId, Settlement, UnixMillis, Verdict};
 use tokio::{sync::futures::Notified, time::Instant};
 use tokio_stream::Stream;
@@ -147,7 +147,10 @@ impl Front {
     }
 
     async fn open_group(&self, member: &Member, ask: &Ask) -> Result<GroupRef, Fault> {
-        let open = || member.client.open_group(ask.topic.name.clone(), ask.group.clone());
+        let open = || {
+            let (topic, group) = (ask.topic.name.clone(), ask.group.clone());
+            member.client.open_group(topic, group, DeliveryPolicy::default())
+        };
         match open().await {
             Err(Refusal::NoTopic(_)) if self.limits.auto_create_topics => {
                 self.open_topic(member, &ask.topic.name).await?;

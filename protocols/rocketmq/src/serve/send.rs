@@ -195,6 +195,12 @@ fn message_id(message: &Message) -> String {
 
 fn entry((message_id, published): (String, Published)) -> SendResultEntry {
     match published {
+        Published::Held(_) | Published::Again => SendResultEntry {
+            status: Some(status::ok()),
+            transaction_id: message_id.clone(),
+            message_id,
+            ..SendResultEntry::default()
+        },
         Published::Taken { offset, .. } => SendResultEntry {
             status: Some(status::ok()),
             // Clients compare the two, of every message.

@@ -98,9 +98,9 @@ impl Front {
         // The body is certain to be there only for as long as the delivery is outstanding.
         let id = self.renew(member, handle.id, BURIAL_MS, now).await?;
         let records = member.client.read(vec![(handle.position, handle.size)]).await?;
-        let record = records.first().ok_or_else(stale)?;
+        let record = records.into_iter().next().ok_or_else(stale)??;
         let topic = request.topic.clone().unwrap_or_default();
-        let message = normalize::message(record, topic, |record| self.broker.view(record));
+        let message = normalize::message(&record, topic, |record| self.broker.view(record));
         self.bury(member, owner.group, id, message).await?;
         Ok(ForwardMessageToDeadLetterQueueResponse { status: Some(status::ok()) })
     }

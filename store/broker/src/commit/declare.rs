@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use mainstem_index::QueueName;
-use mainstem_schemas::{CursorId, QueueId};
+use mainstem_schemas::{CursorId, Position, QueueId};
 
 use super::Commit;
 use crate::{
@@ -35,7 +35,7 @@ impl Commit {
         if def.durable {
             self.log(Entry::DeclareExchange { namespace: (*namespace).to_owned(), def });
         } else {
-            self.state.declare_exchange(&namespace, def);
+            self.state.declare_exchange(&namespace, def, Position(0));
         }
         Ok(Declared { created: true, def: shown, stats })
     }
@@ -117,11 +117,12 @@ impl Commit {
             name: QueueName::Named(def.name.clone()),
             auto_delete: def.auto_delete,
             retention: def.retention,
+            policy: (*def.policy).clone(),
             arguments: def.arguments,
         };
         let id = self.make_queue(declared, def.durable && !def.exclusive);
         if def.exclusive {
-            if let Some(queue) = self.state.queues.get_mut(&id) {
+            if let Some(queue) = self.state.queues.get(id) {
                 queue.owner = Some(client);
                 Arc::make_mut(&mut queue.def).exclusive = true;
             }
@@ -129,6 +130,11 @@ impl Commit {
                 member.exclusive.push(id);
             }
         }
+        let now = self.now;
+        if let Some(queue) = self.state.queues.get(id) {
+            queue.used = now;
+        }
+        self.note_due_unknown(id);
         let found = self.found_queue(id).ok_or(Refusal::NoQueue(def.name))?;
         Ok(Declared { created: true, ..found })
     }
@@ -139,7 +145,7 @@ impl Commit {
             QueueId(self.log(Entry::DeclareQueue(declared)).0)
         } else {
             let id = QueueId(self.next_transient());
-            self.state.declare_queue(id, declared);
+            self.state.declare_queue(id, declared, Position(0));
             id
         }
     }
@@ -171,15 +177,17 @@ impl Commit {
     /// only led here.
     pub(super) fn remove_queue(&mut self, id: QueueId) {
         self.flush_settled();
-        let Some(queue) = self.state.queues.get_mut(&id) else { return };
+        let Some(queue) = self.state.queues.get(id) else { return };
         let namespace = queue.namespace.clone();
-        let sources: Vec<String> = queue.bound.iter().map(|(source, _)| source.clone()).collect();
         let mut seats = Vec::new();
         let mut hands = Vec::new();
-        for cursor in queue.cursors.values_mut() {
+        for cursor in queue.cursors_mut() {
             seats.append(&mut cursor.seats);
             hands.extend(mem::take(&mut cursor.in_hand).into_values());
         }
+        let bound = self.state.bound.get(&id);
+        let sources: Vec<String> =
+            bound.into_iter().flatten().map(|(source, _)| source.clone()).collect();
         for hand in hands {
             self.give_room(&hand);
         }
@@ -204,20 +212,17 @@ impl Commit {
         let id = self.usable_queue(client, name)?;
         self.flush_settled();
         let ready = self.stats(id).ready;
-        let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(0) };
-        let next = queue.entries.next;
-        let Some(cursor) = queue.cursors.get_mut(&CursorId::MAIN) else {
-            if queue.def.retention == Retention::Time {
-                let below = mainstem_schemas::Offset(next);
-                self.log(Entry::Trim { queue: id, below });
-            }
+        let Some(queue) = self.state.queues.get(id) else { return Ok(0) };
+        if queue.def.retention == Retention::Time {
+            let below = mainstem_schemas::Offset(queue.next());
+            self.log(Entry::Trim { queue: id, below });
+            return Ok(ready);
+        }
+        let Some((cursor, lanes)) = queue.cursor_and_lanes(CursorId::MAIN) else {
             return Ok(ready);
         };
-        let ranges = self.settled.entry((id, CursorId::MAIN)).or_default();
-        ranges.extend(cursor.released.keys().map(|offset| (*offset, offset + 1)));
-        ranges.push((cursor.next, next));
-        ranges.retain(|(from, to)| from < to);
-        cursor.next = next;
+        let drained: Vec<(u64, u64)> = lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
+        self.settled.entry((id, CursorId::MAIN)).or_default().extend(drained);
         self.open.needs_sync |= !id.is_transient();
         Ok(ready)
     }
@@ -231,7 +236,7 @@ impl Commit {
         if durable {
             self.log(Entry::Bind { namespace: (*namespace).to_owned(), bind });
         } else {
-            self.state.bind(&namespace, &bind);
+            self.state.bind(&namespace, &bind, Position(0));
         }
         Ok(())
     }

@@ -4,18 +4,18 @@ use std::mem;
 
 use mainstem_index::{Entry as Place, Index, IndexError};
 use mainstem_schemas::{
-    CursorId, DeliveryId, Offset, Position, QueueId, Settlement, UnixMillis, Verdict,
+    ConsumerId, CursorId, DeliveryId, Offset, Position, QueueId, Settlement, UnixMillis, Verdict,
 };
 use rustc_hash::FxHashMap;
 
 use super::{Commit, Timer};
 use crate::{
     command::{Claim, ClientId},
-    cursor::{Cursor, InHand, Seat},
+    cursor::{Cursor, InHand, Seat, Turn},
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
-    queue::Entries,
-    state::DURABLE,
+    queue::Queue,
+    state::{DURABLE, SEEN},
 };
 
 /// A record that may be handed out.
@@ -25,11 +25,24 @@ struct Ready {
     place: Place,
 }
 
+/// What a walk along a cursor finds out besides the next record to hand out.
+struct Walk<'a> {
+    index: &'a Index,
+    /// Durable records from here on are not down yet.
+    gate: Position,
+    now: UnixMillis,
+    parked_max: usize,
+    /// Records whose time is over.
+    expired: &'a mut Vec<(QueueId, CursorId, u64, Place)>,
+    /// Records that rest, and until when.
+    resting: &'a mut Vec<(UnixMillis, u64)>,
+}
+
 impl Commit {
     /// Delivers from everything on this turn's lists.
     pub(super) fn deliver_touched(&mut self) -> Result<(), IndexError> {
         for id in mem::take(&mut self.touched) {
-            let Some(queue) = self.state.queues.get_mut(&id) else { continue };
+            let Some(queue) = self.state.queues.get(id) else { continue };
             queue.is_touched = false;
             if queue.wanted.is_empty() {
                 continue;
@@ -39,8 +52,8 @@ impl Commit {
             }
         }
         for (id, cursor_id) in mem::take(&mut self.touched_cursors) {
-            let queue = self.state.queues.get_mut(&id);
-            let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id)) else {
+            let queue = self.state.queues.get(id);
+            let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(cursor_id)) else {
                 continue;
             };
             cursor.is_touched = false;
@@ -51,66 +64,100 @@ impl Commit {
 
     fn deliver_cursor(&mut self, id: QueueId, cursor_id: CursorId) -> Result<(), IndexError> {
         self.deliver_to_fetchers(id, cursor_id)?;
-        let written = self.written;
+        let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
+        let started_at = self.state.started_at;
+        let mut resting = Vec::new();
         let Self { state, members, consumers, noticed, tail, settled, counts, now, .. } = self;
-        let Some(queue) = state.queues.get_mut(&id) else { return Ok(()) };
-        let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(()) };
-        let gate = if id.is_transient() { Position(u64::MAX) } else { written };
+        let Some(queue) = state.queues.get(id) else { return Ok(()) };
+        let mut settle = Vec::new();
+        let mut walk = Walk {
+            index: &state.index,
+            gate,
+            now: *now,
+            parked_max: self.config.parked_per_cursor_max,
+            expired: &mut self.expired,
+            resting: &mut resting,
+        };
         loop {
-            let Some((place, seat)) = pick(cursor, consumers, members) else { return Ok(()) };
-            let entries = &mut queue.entries;
-            let settle = settled.entry((id, cursor_id)).or_default();
-            let Some(ready) = next_ready(cursor, entries, &state.index, gate, *now, |offset| {
-                counts.expired += 1;
-                settle.push((offset, offset + 1));
-            })?
-            else {
-                return Ok(());
-            };
+            let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
+            let Some((place, seat)) = pick(cursor, consumers, members) else { break };
+            let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
+            let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
             cursor.turn = place + 1;
-            let key = (seat.client, seat.consumer);
-            let Some(consumer) = consumers.get_mut(&key) else { return Ok(()) };
-            let Some(member) = members.get_mut(&seat.client) else { return Ok(()) };
+            let Some(consumer) = consumers.get_mut(&(seat.client, seat.consumer)) else { break };
+            let Some(member) = members.get_mut(&seat.client) else { break };
             let epoch = cursor.next_epoch();
             let attempt = ready.attempts.saturating_add(1);
-            if consumer.settle_at_once {
-                settle.push((ready.offset, ready.offset + 1));
+            let (record, passage) = tail.get(ready.place.position).unzip();
+            // Its place in the log must outlast the reading.
+            let settles_when_read = consumer.settle_at_once && record.is_none();
+            if consumer.settle_at_once && !settles_when_read {
+                match settle.last_mut() {
+                    Some((_, to)) if *to == ready.offset => *to += 1,
+                    _ => settle.push((ready.offset, ready.offset + 1)),
+                }
+                cursor.end_turn(ready.offset, ready.place.group);
             } else {
                 consumer.in_hand += 1;
                 member.pools.entry(consumer.pool).or_default().in_hand += 1;
-                let (client, deadline) = (seat.client, UnixMillis::NONE);
-                let (consumer, pool) = (Some(seat.consumer), consumer.pool);
-                let hand = InHand { client, consumer, pool, epoch, attempt, deadline };
-                cursor.in_hand.insert(ready.offset, hand);
-            }
-            let delivery = Delivery {
-                id: DeliveryId {
-                    queue: id,
-                    cursor: cursor_id,
-                    offset: Offset(ready.offset),
+                let hand = InHand {
+                    client: seat.client,
+                    consumer: Some(seat.consumer),
+                    pool: consumer.pool,
                     epoch,
-                },
+                    attempt,
+                    size: ready.place.size,
+                    group: ready.place.group,
+                    deadline: UnixMillis::NONE,
+                };
+                cursor.hand_out(ready.offset, hand);
+            }
+            let offset = Offset(ready.offset);
+            let delivery = Delivery {
+                id: DeliveryId { queue: id, cursor: cursor_id, offset, epoch },
                 consumer: seat.consumer,
                 options: consumer.options,
                 position: ready.place.position,
                 attempt,
-                redelivered: attempt > 1 || ready.offset < cursor.seen_below,
+                redelivered: attempt > 1 || was_seen(&ready.place, started_at),
                 needs_settle: !consumer.settle_at_once,
-                record: tail.get(ready.place.position),
+                record,
+                passage: passage.flatten(),
                 size: ready.place.size,
+                settles_when_read,
             };
             counts.delivered += 1;
             if member.push(Notice::Delivery(delivery)) {
                 noticed.push(seat.client);
             }
         }
+        if !settle.is_empty() {
+            settled.entry((id, cursor_id)).or_default().extend(settle);
+        }
+        self.note_resting(id, cursor_id, resting);
+        Ok(())
+    }
+
+    fn note_resting(&mut self, queue: QueueId, cursor: CursorId, all: Vec<(UnixMillis, u64)>) {
+        for (until, offset) in all {
+            self.set_timer(until, Timer::Rest { queue, cursor, offset });
+        }
+    }
+
+    /// A record has rested long enough.
+    pub(super) fn end_rest(&mut self, queue: QueueId, cursor: CursorId, offset: u64) {
+        let found = self.state.queues.get(queue).and_then(|queue| queue.cursor_mut(cursor));
+        if let Some(found) = found {
+            found.make_ready(offset);
+        }
+        self.touch_cursor(queue, cursor);
     }
 
     /// Serves those who asked for a batch, first come first served.
     fn deliver_to_fetchers(&mut self, id: QueueId, cursor_id: CursorId) -> Result<(), IndexError> {
         loop {
-            let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(()) };
-            let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(()) };
+            let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
+            let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(()) };
             let Some(fetcher) = cursor.fetchers.front() else {
                 if cursor.seats.is_empty() {
                     queue.note_wanted(cursor_id);
@@ -119,7 +166,7 @@ impl Commit {
             };
             let (client, max, claim) = (fetcher.client, fetcher.max, fetcher.claim);
             if fetcher.reply.is_closed() || !self.members.contains_key(&client) {
-                cursor.fetchers.pop_front();
+                self.drop_fetcher(id, cursor_id);
                 continue;
             }
             let mut deliveries = Vec::new();
@@ -132,17 +179,21 @@ impl Commit {
             if deliveries.is_empty() {
                 return Ok(());
             }
-            let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(()) };
-            let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(()) };
-            if let Some(fetcher) = cursor.fetchers.pop_front()
-                && let Err(unread) = fetcher.reply.send(deliveries)
-            {
+            let Some(fetcher) = self.drop_fetcher(id, cursor_id) else { return Ok(()) };
+            if let Err(unread) = fetcher.reply.send(deliveries) {
                 let verdict = Verdict::Unread;
                 for delivery in unread {
                     self.settle_one(client, Settlement { id: delivery.id, verdict });
                 }
             }
         }
+    }
+
+    fn drop_fetcher(&mut self, queue: QueueId, cursor: CursorId) -> Option<crate::cursor::Fetcher> {
+        let found = self.state.queues.get(queue)?;
+        let fetcher = found.cursor_mut(cursor)?.fetchers.pop_front()?;
+        self.drop_timer(fetcher.deadline, Timer::Fetch { queue, cursor, id: fetcher.id });
+        Some(fetcher)
     }
 
     /// Takes the next ready record of a cursor for a client, without a consumer. With no claim it
@@ -156,67 +207,90 @@ impl Commit {
     ) -> Result<Option<Delivery>, IndexError> {
         let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
         let now = self.now;
-        let Some(queue) = self.state.queues.get_mut(&id) else { return Ok(None) };
-        let Some(cursor) = queue.cursors.get_mut(&cursor_id) else { return Ok(None) };
-        let settle = self.settled.entry((id, cursor_id)).or_default();
-        let counts = &mut self.counts;
-        let index = &self.state.index;
-        let Some(ready) = next_ready(cursor, &mut queue.entries, index, gate, now, |offset| {
-            counts.expired += 1;
-            settle.push((offset, offset + 1));
-        })?
-        else {
+        let mut resting = Vec::new();
+        let mut walk = Walk {
+            index: &self.state.index,
+            gate,
+            now,
+            parked_max: self.config.parked_per_cursor_max,
+            expired: &mut self.expired,
+            resting: &mut resting,
+        };
+        let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
+        let ready = next_ready(queue, id, cursor_id, &mut walk)?;
+        let Some(Ready { offset, attempts, place }) = ready else {
+            self.note_resting(id, cursor_id, resting);
             return Ok(None);
         };
+        let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
         let epoch = cursor.next_epoch();
-        let attempt = ready.attempts.saturating_add(1);
+        let attempt = attempts.saturating_add(1);
         let delivery_id =
-            DeliveryId { queue: id, cursor: cursor_id, offset: Offset(ready.offset), epoch };
-        let redelivered = attempt > 1 || ready.offset < cursor.seen_below;
-        match claim {
-            None => settle.push((ready.offset, ready.offset + 1)),
+            DeliveryId { queue: id, cursor: cursor_id, offset: Offset(offset), epoch };
+        let needs_settle = claim.is_some();
+        let (record, passage) = self.tail.get(place.position).unzip();
+        // Its place in the log must outlast the reading.
+        let settles_when_read = claim.is_none() && record.is_none();
+        match claim.or(settles_when_read.then_some(Claim::Client)) {
+            None => {
+                cursor.end_turn(offset, place.group);
+                self.settled.entry((id, cursor_id)).or_default().push((offset, offset + 1));
+            }
             Some(claim) => {
                 let deadline = match claim {
                     Claim::Client => UnixMillis::NONE,
                     Claim::Lease { ms } => now.plus(ms),
                 };
-                let (consumer, pool) = (None, 0);
-                let hand = InHand { client, consumer, pool, epoch, attempt, deadline };
-                cursor.in_hand.insert(ready.offset, hand);
+                let (consumer, pool, size, group) = (None, 0, place.size, place.group);
+                let hand = InHand { client, consumer, pool, epoch, attempt, size, group, deadline };
+                cursor.hand_out(offset, hand);
                 if let Some(member) = self.members.get_mut(&client) {
                     member.hands.insert((id, cursor_id));
                 }
                 self.lease(delivery_id, deadline);
             }
         }
+        self.note_resting(id, cursor_id, resting);
         self.counts.delivered += 1;
         Ok(Some(Delivery {
             id: delivery_id,
-            consumer: mainstem_schemas::ConsumerId::default(),
+            consumer: ConsumerId::default(),
             options: 0,
-            position: ready.place.position,
+            position: place.position,
             attempt,
-            redelivered,
-            needs_settle: claim.is_some(),
-            record: self.tail.get(ready.place.position),
-            size: ready.place.size,
+            redelivered: attempt > 1 || was_seen(&place, self.state.started_at),
+            needs_settle,
+            record,
+            passage: passage.flatten(),
+            size: place.size,
+            settles_when_read,
         }))
     }
 
     /// Makes a lease end by itself.
     pub(super) fn lease(&mut self, id: DeliveryId, deadline: UnixMillis) {
         if deadline.is_set() {
-            let DeliveryId { queue, cursor, offset: Offset(offset), epoch } = id;
-            self.set_timer(deadline, Timer::Lease { queue, cursor, offset, epoch });
+            self.set_timer(deadline, lease_timer(id));
         }
     }
 }
 
+/// What fires when a lease has run out.
+pub(super) fn lease_timer(id: DeliveryId) -> Timer {
+    let DeliveryId { queue, cursor, offset: Offset(offset), epoch } = id;
+    Timer::Lease { queue, cursor, offset, epoch }
+}
+
+/// Whether an earlier run of the process may have handed a record out.
+fn was_seen(place: &Place, started_at: Position) -> bool {
+    place.flags & SEEN != 0 || place.position < started_at
+}
+
 /// Whose turn it is among the consumers that have room: the highest priority first, in rotation
-/// among equals. Returns the seat's place too.
+/// among equals; only the first one where one is active. Returns the seat's place too.
 fn pick(
     cursor: &Cursor,
-    consumers: &FxHashMap<(ClientId, mainstem_schemas::ConsumerId), Consumer>,
+    consumers: &FxHashMap<(ClientId, ConsumerId), Consumer>,
     members: &FxHashMap<ClientId, Member>,
 ) -> Option<(usize, Seat)> {
     let has_room = |seat: &Seat| {
@@ -227,6 +301,9 @@ fn pick(
             && member.has_room()
     };
     let seats = &cursor.seats;
+    if cursor.policy.single_active {
+        return seats.first().filter(|seat| has_room(seat)).map(|seat| (0, *seat));
+    }
     let mut from = 0;
     while let Some(first) = seats.get(from) {
         let len = seats.iter().skip(from).take_while(|s| s.priority == first.priority).count();
@@ -244,29 +321,47 @@ fn pick(
     None
 }
 
-/// The next record to hand out that is down and not expired. `expire` is told of those that are.
+/// The next record to hand out: down, not expired, rested, and its group's turn.
 fn next_ready(
-    cursor: &mut Cursor,
-    entries: &mut Entries,
-    index: &Index,
-    gate: Position,
-    now: UnixMillis,
-    mut expire: impl FnMut(u64),
+    queue: &mut Queue,
+    id: QueueId,
+    cursor_id: CursorId,
+    walk: &mut Walk<'_>,
 ) -> Result<Option<Ready>, IndexError> {
-    while let Some((offset, attempts)) = cursor.peek(entries.next) {
-        let Some(place) = entries.get(offset, index)? else {
+    loop {
+        let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { return Ok(None) };
+        let Some(offset) = cursor.peek(lanes) else { return Ok(None) };
+        let place = queue.get(offset, walk.index)?;
+        let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
+        let Some(place) = place else {
             cursor.advance(offset);
             continue;
         };
-        if place.position >= gate && place.flags & DURABLE != 0 {
+        if place.position >= walk.gate && place.flags & DURABLE != 0 {
             return Ok(None);
         }
-        cursor.advance(offset);
-        if place.expiry.reached(now) {
-            expire(offset);
+        let is_ordered = cursor.policy.ordered && place.group != 0;
+        if place.expiry.reached(walk.now) {
+            cursor.advance(offset);
+            walk.expired.push((id, cursor_id, offset, place));
             continue;
         }
-        return Ok(Some(Ready { offset, attempts, place }));
+        if is_ordered {
+            match cursor.take_turn(offset, place.group, walk.parked_max) {
+                Turn::Free => {}
+                Turn::Parked => {
+                    cursor.advance(offset);
+                    continue;
+                }
+                Turn::Full => return Ok(None),
+            }
+        }
+        cursor.advance(offset);
+        let returned = cursor.returned(offset);
+        if returned.until.is_set() && !returned.until.reached(walk.now) {
+            walk.resting.push((returned.until, offset));
+            continue;
+        }
+        return Ok(Some(Ready { offset, attempts: returned.attempts, place }));
     }
-    Ok(None)
 }

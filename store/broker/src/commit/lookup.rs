@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mainstem_schemas::{CursorId, Filter, Position, QueueId};
+use mainstem_schemas::{DeliveryId, Filter, Position, QueueId};
 
 use super::Commit;
 use crate::{
@@ -12,12 +12,17 @@ use crate::{
 
 impl Commit {
     /// The named queue, if it exists and is not another connection's own.
-    pub(super) fn usable_queue(&self, client: ClientId, name: &str) -> Result<QueueId, Refusal> {
+    pub(super) fn usable_queue(
+        &mut self,
+        client: ClientId,
+        name: &str,
+    ) -> Result<QueueId, Refusal> {
         let missing = || Refusal::NoQueue(name.to_owned());
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
-        let space = self.state.namespaces.get(&namespace).ok_or_else(missing)?;
-        let id = *space.named.get(name.as_bytes()).ok_or_else(missing)?;
-        let queue = self.state.queues.get(&id).ok_or_else(missing)?;
+        let id = self.state.find_named(&namespace, name.as_bytes()).ok_or_else(missing)?;
+        let now = self.now;
+        let queue = self.state.queues.get(id).ok_or_else(missing)?;
+        queue.used = now;
         match queue.owner {
             Some(owner) if owner != client => Err(Refusal::Locked(name.to_owned())),
             Some(_) | None => Ok(id),
@@ -25,7 +30,7 @@ impl Commit {
     }
 
     pub(super) fn find_queue(
-        &self,
+        &mut self,
         client: ClientId,
         name: &str,
     ) -> Result<Declared<QueueDef>, Refusal> {
@@ -33,9 +38,15 @@ impl Commit {
         self.found_queue(id).ok_or_else(|| Refusal::NoQueue(name.to_owned()))
     }
 
-    pub(super) fn found_queue(&self, id: QueueId) -> Option<Declared<QueueDef>> {
-        let def = self.state.queues.get(&id)?.def.clone();
+    pub(super) fn found_queue(&mut self, id: QueueId) -> Option<Declared<QueueDef>> {
+        let def = self.state.queues.get(id)?.def.clone();
         Some(Declared { created: false, def, stats: self.stats(id) })
+    }
+
+    /// Where the record of a delivery stands now.
+    pub(super) fn locate(&mut self, id: DeliveryId) -> Option<(Position, u32)> {
+        let place = self.state.queues.get(id.queue)?.get(id.offset.0, &self.state.index);
+        self.state.sound(place).map(|place| (place.position, place.size))
     }
 
     pub(super) fn find_exchange(&self, client: ClientId, name: &str) -> Option<Arc<ExchangeDef>> {
@@ -45,17 +56,11 @@ impl Commit {
     }
 
     /// Counts of a queue: those of its own cursor, or of all its records if it keeps them.
-    pub(super) fn stats(&self, id: QueueId) -> QueueStats {
-        let Some(queue) = self.state.queues.get(&id) else { return QueueStats::default() };
+    pub(super) fn stats(&mut self, id: QueueId) -> QueueStats {
+        let Some(queue) = self.state.queues.get(id) else { return QueueStats::default() };
         let consumers = u32::try_from(queue.consumers()).unwrap_or(u32::MAX);
-        match queue.cursors.get(&CursorId::MAIN) {
-            Some(cursor) => QueueStats {
-                ready: cursor.ready(queue.entries.next),
-                unsettled: cursor.in_hand.len() as u64,
-                consumers,
-            },
-            None => QueueStats { ready: queue.entries.len(), unsettled: 0, consumers },
-        }
+        let unsettled = queue.main().map_or(0, |main| main.in_hand.len() as u64);
+        QueueStats { ready: queue.ready().0, unsettled, consumers }
     }
 
     pub(super) fn find_retained(&self, client: ClientId, filter: &Filter) -> Vec<(Position, u32)> {

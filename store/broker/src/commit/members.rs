@@ -47,7 +47,7 @@ impl Commit {
         if self.consumers.contains_key(&(client, consume.consumer)) {
             return Err(Refusal::ConsumerExists(consume.consumer.0));
         }
-        let Some(queue) = self.state.queues.get_mut(&queue_id) else {
+        let Some(queue) = self.state.queues.get(queue_id) else {
             return Err(Refusal::NoQueue(name.clone()));
         };
         if queue.has_exclusive_consumer || (consume.exclusive && queue.consumers() > 0) {
@@ -55,7 +55,7 @@ impl Commit {
         }
         queue.has_exclusive_consumer = consume.exclusive;
         queue.was_consumed = true;
-        let owns_cursor = !queue.cursors.contains_key(&CursorId::MAIN);
+        let owns_cursor = queue.main().is_none();
         let cursor = if owns_cursor {
             self.open_stream(queue_id, start.unwrap_or(Start::Next))
         } else {
@@ -80,19 +80,19 @@ impl Commit {
     fn open_stream(&mut self, id: QueueId, start: Start) -> CursorId {
         let cursor = CursorId(self.next_transient());
         let index = self.state.index.clone();
-        let Some(queue) = self.state.queues.get_mut(&id) else { return cursor };
-        let entries = &mut queue.entries;
+        let Some(queue) = self.state.queues.get(id) else { return cursor };
+        let (first, next) = (queue.first(), queue.next());
         let offset = match start {
-            Start::First => entries.first,
-            Start::Next => entries.next,
-            Start::Last => entries.next.saturating_sub(1).max(entries.first),
-            Start::Offset(offset) => offset.0.clamp(entries.first, entries.next),
+            Start::First => first,
+            Start::Next => next,
+            Start::Last => next.saturating_sub(1).max(first),
+            Start::Offset(offset) => offset.0.clamp(first, next),
             Start::Time(time) => {
-                let (mut low, mut high) = (entries.first, entries.next);
+                let (mut low, mut high) = (first, next);
                 while low < high {
                     let middle = low + (high - low) / 2;
                     let before = matches!(
-                        entries.get(middle, &index),
+                        queue.get(middle, &index),
                         Ok(Some(entry)) if entry.appended < time
                     );
                     if before { low = middle + 1 } else { high = middle }
@@ -100,7 +100,8 @@ impl Commit {
                 low
             }
         };
-        self.state.open_cursor(id, cursor, CursorName::Main, offset);
+        let policy = (*queue.def.policy).delivery.clone();
+        self.state.open_cursor(id, cursor, CursorName::Main, offset, policy);
         cursor
     }
 
@@ -116,8 +117,8 @@ impl Commit {
         member.consumers.push(id);
         member.hands.insert((consumer.queue, consumer.cursor));
         self.consumers.insert((client, id), consumer);
-        if let Some(queue) = self.state.queues.get_mut(&consumer.queue) {
-            if let Some(cursor) = queue.cursors.get_mut(&consumer.cursor) {
+        if let Some(queue) = self.state.queues.get(consumer.queue) {
+            if let Some(cursor) = queue.cursor_mut(consumer.cursor) {
                 cursor.sit(Seat { priority, client, consumer: id });
             }
             queue.note_wanted(consumer.cursor);
@@ -137,8 +138,10 @@ impl Commit {
     /// Takes a consumer off its cursor; what it has in hand stays there.
     pub(super) fn unseat(&mut self, client: ClientId, id: ConsumerId) -> Option<Consumer> {
         let consumer = self.consumers.remove(&(client, id))?;
-        if let Some(queue) = self.state.queues.get_mut(&consumer.queue) {
-            if let Some(cursor) = queue.cursors.get_mut(&consumer.cursor) {
+        let now = self.now;
+        if let Some(queue) = self.state.queues.get(consumer.queue) {
+            queue.used = now;
+            if let Some(cursor) = queue.cursor_mut(consumer.cursor) {
                 cursor.stand(client, id);
             }
             if consumer.exclusive {
@@ -146,14 +149,17 @@ impl Commit {
             }
             queue.note_wanted(consumer.cursor);
         }
+        self.note_due_unknown(consumer.queue);
+        // Where one consumer is active, the next one takes over.
+        self.touch_cursor(consumer.queue, consumer.cursor);
         Some(consumer)
     }
 
     /// A cursor of its own goes with its consumer; an auto-delete queue with its last one.
     fn after_unseat(&mut self, consumer: &Consumer) {
         if consumer.owns_cursor {
-            let queue = self.state.queues.get_mut(&consumer.queue);
-            let cursor = queue.and_then(|queue| queue.cursors.get_mut(&consumer.cursor));
+            let queue = self.state.queues.get(consumer.queue);
+            let cursor = queue.and_then(|queue| queue.cursor_mut(consumer.cursor));
             let hands = cursor.map(|at| std::mem::take(&mut at.in_hand)).unwrap_or_default();
             for hand in hands.values() {
                 self.give_room(hand);
@@ -161,7 +167,7 @@ impl Commit {
             self.settled.remove(&(consumer.queue, consumer.cursor));
             self.state.close_cursor(consumer.queue, consumer.cursor);
         }
-        let queue = self.state.queues.get(&consumer.queue);
+        let queue = self.state.queues.get(consumer.queue);
         if queue.is_some_and(|queue| {
             queue.def.auto_delete && queue.was_consumed && queue.consumers() == 0
         }) {
@@ -189,18 +195,25 @@ impl Commit {
 
     /// Puts back what a client has in hand of a cursor.
     pub(super) fn release_all(&mut self, client: ClientId, queue: QueueId, cursor: CursorId) {
-        let found = self.state.queues.get_mut(&queue);
-        let Some(at) = found.and_then(|queue| queue.cursors.get_mut(&cursor)) else { return };
-        let mut released: Vec<(u64, InHand)> = Vec::new();
-        at.in_hand.retain(|offset, hand| {
-            let is_its = hand.client == client;
-            if is_its {
-                released.push((*offset, *hand));
-            }
-            !is_its
-        });
+        let found = self.state.queues.get(queue);
+        let Some(at) = found.and_then(|queue| queue.cursor_mut(cursor)) else { return };
+        let its = at.in_hand.iter().filter(|(_, hand)| hand.client == client);
+        let mut offsets: Vec<u64> = its.map(|(offset, _)| *offset).collect();
+        // In order, so that what is said of it in the log does not hang on a hash map.
+        offsets.sort_unstable();
+        let released: Vec<(u64, InHand)> = offsets
+            .into_iter()
+            .filter_map(|offset| Some((offset, at.drop_hand(offset)?)))
+            .collect();
         for (offset, hand) in released {
             self.give_room(&hand);
+            let id = mainstem_schemas::DeliveryId {
+                queue,
+                cursor,
+                offset: mainstem_schemas::Offset(offset),
+                epoch: hand.epoch,
+            };
+            self.drop_timer(hand.deadline, super::deliver::lease_timer(id));
             self.put_back(queue, cursor, offset, &hand, true);
         }
     }
@@ -221,7 +234,7 @@ impl Commit {
     }
 
     /// Whether a queue has a record ready that waits for the disk.
-    pub(super) fn has_unwritten(&self, client: ClientId, name: &str) -> bool {
+    pub(super) fn has_unwritten(&mut self, client: ClientId, name: &str) -> bool {
         let Ok(id) = self.usable_queue(client, name) else { return false };
         !self.planner_is_empty() && self.stats(id).ready > 0
     }
@@ -230,14 +243,15 @@ impl Commit {
         let Fetch { group, max, claim, wait_ms } = fetch;
         let id = self.next_id();
         let deadline = self.now.plus(wait_ms);
-        let queue = self.state.queues.get_mut(&group.queue);
-        let Some(queue) = queue.filter(|queue| queue.cursors.contains_key(&group.cursor)) else {
+        let queue = self.state.queues.get(group.queue);
+        let Some(queue) = queue.filter(|queue| queue.cursor(group.cursor).is_some()) else {
             // The topic or the group went away; whoever asks finds that out when it opens it.
             super::send(reply, Vec::new());
             return;
         };
-        if let Some(cursor) = queue.cursors.get_mut(&group.cursor) {
-            cursor.fetchers.push_back(Fetcher { id, client, max: max.max(1), claim, reply });
+        if let Some(cursor) = queue.cursor_mut(group.cursor) {
+            let max = max.max(1);
+            cursor.fetchers.push_back(Fetcher { id, client, max, claim, deadline, reply });
         }
         queue.note_wanted(group.cursor);
         let (queue, cursor) = (group.queue, group.cursor);
@@ -247,8 +261,8 @@ impl Commit {
 
     /// A fetch has waited long enough: it gets nothing.
     pub(super) fn end_fetch(&mut self, queue: QueueId, cursor: CursorId, id: u64) {
-        let Some(found) = self.state.queues.get_mut(&queue) else { return };
-        let Some(at) = found.cursors.get_mut(&cursor) else { return };
+        let Some(found) = self.state.queues.get(queue) else { return };
+        let Some(at) = found.cursor_mut(cursor) else { return };
         let place = at.fetchers.iter().position(|fetcher| fetcher.id == id);
         if let Some(fetcher) = place.and_then(|place| at.fetchers.remove(place)) {
             super::send(fetcher.reply, Vec::new());

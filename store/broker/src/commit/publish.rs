@@ -6,19 +6,24 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    ConsumerId, Dialect, Entrance, Path, Position, QueueId, Record, Table, address::ROOT_EXCHANGE,
+    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Table,
+    UnixMillis, address::ROOT_EXCHANGE,
 };
+use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Commit, send};
+use super::{Commit, dead::headers_of, send};
 use crate::{
-    command::{ClientId, Publish, Published, Reply, Retention},
-    entry::{KIND_PUBLISH, encode_targets},
+    command::{ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
+    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, encode_head},
     error::Refusal,
     exchange::Targets,
     inbox::{Delivery, Notice},
     namespace::{Namespace, Reader},
+    passage::Reason,
+    policy::Overflow,
+    state::UNDECIDED,
 };
 
 /// Connected readers that get a copy and keep nothing.
@@ -26,9 +31,17 @@ type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
 
 /// Who gets a record.
 #[derive(Default)]
-struct Route {
-    queues: Targets,
+pub(super) struct Route {
+    pub(super) queues: Targets,
     live: LiveReaders,
+}
+
+/// The hash that look-up keys are kept under.
+pub(super) fn key_hash(key: &[u8]) -> u64 {
+    use std::hash::Hasher;
+    let mut hasher = FxHasher::default();
+    hasher.write(key);
+    hasher.finish()
 }
 
 impl Commit {
@@ -54,51 +67,224 @@ impl Commit {
     }
 
     fn publish_one(&mut self, namespace: &Arc<str>, publish: &Publish) -> Published {
+        match self.try_publish(namespace, publish) {
+            Ok(published) => published,
+            Err(refusal) => Published::Refused(refusal),
+        }
+    }
+
+    fn try_publish(
+        &mut self,
+        namespace: &Arc<str>,
+        publish: &Publish,
+    ) -> Result<Published, Refusal> {
         let record = &publish.record;
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
         // Properties have no bound of their own here; an entry must fit into a segment.
         if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
-            return Published::Refused(Refusal::TooLarge { size, max });
+            return Err(Refusal::TooLarge { size, max });
         }
         if self.is_full {
-            return Published::Refused(Refusal::DiskFull);
+            return Err(Refusal::DiskFull);
         }
-        let route = match self.route(namespace, publish) {
-            Ok(route) => route,
-            Err(refusal) => return Published::Refused(refusal),
-        };
+        let mut head = Head::default();
+        if let Some(terms) = &publish.terms {
+            if self.is_again(namespace, terms)? {
+                return Ok(Published::Again);
+            }
+            head.once = terms.once.clone().map(|(writer, sequence)| Once { writer, sequence });
+            head.keys = terms.keys.iter().map(|key| key_hash(key)).collect();
+            if terms.undecided {
+                head.held = UNDECIDED;
+            }
+        }
+        if !head.held.is_set() && !record.deliver_at().reached(self.now) {
+            head.held = record.deliver_at();
+        }
+        let mut route = self.route_to(namespace, &record.address(), &publish.extra_keys, record)?;
+        if head.held.is_set() {
+            return self.hold(head, record);
+        }
+        let refused = self.refuse_full(&mut route.queues);
         let readers = route.queues.len() + route.live.len();
-        let (position, size, offset) = if route.queues.is_empty() && !record.is_retain() {
+        let buries = refused.iter().any(|(_, buries)| *buries);
+        let (position, size, offset) = if route.queues.is_empty() && !record.is_retain() && !buries
+        {
             (Position::default(), record.bytes().len(), None)
         } else {
-            self.store(&route.queues, record)
+            self.store(&head, &route.queues, record)
         };
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         for (client, consumer, options) in route.live {
             self.deliver_live(client, consumer, options, position, size, record);
         }
+        for id in &route.queues {
+            self.keep_bounds(*id);
+        }
+        if let Some((first, _)) = refused.first().copied() {
+            let name = self.bury_refused(&refused, position, size, record);
+            return Err(Refusal::QueueFull(name.unwrap_or_else(|| first.0.to_string())));
+        }
         if readers == 0 {
             self.counts.unroutable += 1;
         }
-        Published::Taken { readers: u32::try_from(readers).unwrap_or(u32::MAX), offset }
+        Ok(Published::Taken { readers: u32::try_from(readers).unwrap_or(u32::MAX), offset })
     }
 
-    fn route(&mut self, namespace: &Arc<str>, publish: &Publish) -> Result<Route, Refusal> {
-        let views = self.views;
-        let record = &publish.record;
-        let headers = move || -> Table { views.of(record).props };
-        let Some(space) = self.state.namespaces.get(namespace) else {
-            return Ok(Route::default());
-        };
-        let mut route = Route::default();
-        let address = record.address();
-        let (path, is_private) = match address.entrance() {
-            Entrance::Exchange { name, key } if name.is_empty() => {
-                for key in std::iter::once(&key).chain(&publish.extra_keys) {
-                    route.queues.extend(space.named.get(key).copied());
-                }
-                (Path::default(), true)
+    /// Whether its writer published this before.
+    fn is_again(&self, namespace: &Arc<str>, terms: &Terms) -> Result<bool, Refusal> {
+        let Some((writer, sequence)) = &terms.once else { return Ok(false) };
+        let known = self.state.writers.get(&(namespace.clone(), writer.clone()));
+        match known {
+            Some(known) => Ok(*sequence <= known.sequence),
+            None if self.state.writers.len() >= self.config.writers_max => {
+                Err(Refusal::Limit { name: "writers_max", max: self.config.writers_max as u64 })
             }
+            None => Ok(*sequence == 0),
+        }
+    }
+
+    /// Keeps a record that nobody sees yet.
+    fn hold(&mut self, head: Head, record: &Record) -> Result<Published, Refusal> {
+        let max = self.config.undecided_max;
+        if head.held == UNDECIDED && self.state.undecided.len() >= max {
+            return Err(Refusal::Limit { name: "undecided_max", max: max as u64 });
+        }
+        let due = head.held;
+        let (origin, _) = self.plan_carried(KIND_HOLD, &head, &[], record);
+        self.open.needs_sync = true;
+        Ok(Published::Held(HeldId { due, origin }))
+    }
+
+    /// Plans an entry that carries a record, and applies it.
+    pub(super) fn plan_carried(
+        &mut self,
+        kind: u8,
+        head: &Head,
+        targets: &[(QueueId, u64)],
+        record: &Record,
+    ) -> (Position, u32) {
+        let mut encoded = mem::take(&mut self.scratch);
+        encode_head(head, targets, &mut encoded);
+        let position = self.plan(kind, &[&encoded, record.bytes()]);
+        let size = FRAME_HEADER_BYTES + encoded.len() + record.bytes().len();
+        self.scratch = encoded;
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        self.state.apply_carried(position, size, kind, head, targets, record);
+        self.tail.push(position, record.clone(), None, self.written);
+        (position, size)
+    }
+
+    /// Takes queues out that are at their limit and refuse; says for each whether what it refused
+    /// is dead-lettered.
+    fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
+        let mut refused = SmallVec::new();
+        queues.retain(|id| {
+            let Some(queue) = self.state.queues.get(*id) else { return true };
+            let policy = &queue.def.policy;
+            if policy.overflow == Overflow::DropHead || !policy.is_bounded() {
+                return true;
+            }
+            let (len, bytes) = queue.ready();
+            let is_full = policy.len_max.is_some_and(|max| len >= max)
+                || policy.bytes_max.is_some_and(|max| bytes >= max);
+            if is_full {
+                refused.push((*id, policy.overflow == Overflow::RefuseDeadLetter));
+            }
+            !is_full
+        });
+        refused
+    }
+
+    /// Dead-letters what was refused, where that is wanted. Returns the name of a queue that
+    /// refused.
+    fn bury_refused(
+        &mut self,
+        refused: &[(QueueId, bool)],
+        position: Position,
+        size: u32,
+        record: &Record,
+    ) -> Option<String> {
+        let mut name = None;
+        for (id, buries) in refused {
+            let Some(queue) = self.state.queues.get(*id) else { continue };
+            let shown = queue.def.name.clone();
+            let (namespace, policy) = (queue.namespace.clone(), queue.def.policy.clone());
+            if let (true, Some(to)) = (*buries, &policy.delivery.dead_letter) {
+                let place = Place {
+                    position,
+                    size,
+                    flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
+                    ..Place::HOLE
+                };
+                self.counts.died(Reason::Overflow);
+                self.bury_place(&namespace, &shown, to, place, Reason::Overflow);
+            }
+            name.get_or_insert(shown);
+        }
+        name
+    }
+
+    /// Drops the oldest ready records of a queue that is over its bounds.
+    pub(super) fn keep_bounds(&mut self, id: QueueId) {
+        loop {
+            let Some(queue) = self.state.queues.get(id) else { return };
+            let policy = &queue.def.policy;
+            if !policy.is_bounded() {
+                return;
+            }
+            let (len, bytes) = queue.ready();
+            let is_over = policy.len_max.is_some_and(|max| len > max)
+                || policy.bytes_max.is_some_and(|max| bytes > max);
+            let cursor = mainstem_schemas::CursorId::MAIN;
+            if !is_over || queue.def.retention != Retention::Unsettled {
+                return;
+            }
+            let Some((main, lanes)) = queue.cursor_and_lanes(cursor) else { return };
+            let Some(offset) = main.peek(lanes) else { return };
+            main.advance(offset);
+            let place = queue.get(offset, &self.state.index);
+            let Some(place) = self.state.sound(place) else { continue };
+            self.bury(id, cursor, offset, Reason::Overflow);
+            self.state_settle(id, cursor, offset, place.group);
+        }
+    }
+
+    /// Settles one record now, so that the queue's counts are true at once.
+    fn state_settle(
+        &mut self,
+        id: QueueId,
+        cursor: mainstem_schemas::CursorId,
+        offset: u64,
+        group: u32,
+    ) {
+        self.note_settled(id, cursor, offset, group);
+        self.flush_settled();
+    }
+
+    /// Who gets a record that was published to an address.
+    pub(super) fn route_to(
+        &mut self,
+        namespace: &Arc<str>,
+        address: &Address,
+        extra_keys: &[Bytes],
+        record: &Record,
+    ) -> Result<Route, Refusal> {
+        let views = self.views;
+        let headers = move || headers_of(views, record);
+        let mut route = Route::default();
+        let entrance = address.entrance();
+        if let Entrance::Exchange { name, key } = &entrance
+            && name.is_empty()
+        {
+            for key in std::iter::once(key).chain(extra_keys) {
+                route.queues.extend(self.state.find_named(namespace, key));
+            }
+            sort_out(&mut route.queues);
+            return Ok(route);
+        }
+        let Some(space) = self.state.namespaces.get(namespace) else { return Ok(route) };
+        let (path, is_private) = match entrance {
             Entrance::Exchange { name, key } => {
                 let exchange = std::str::from_utf8(&name)
                     .ok()
@@ -107,7 +293,7 @@ impl Commit {
                 if exchange.def.internal {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
-                for key in std::iter::once(&key).chain(&publish.extra_keys) {
+                for key in std::iter::once(&key).chain(extra_keys) {
                     space.exchanges.route(exchange, key, &headers, &mut route.queues);
                 }
                 let is_private = exchange.private || space.readers.is_empty();
@@ -127,51 +313,93 @@ impl Commit {
                 }
             });
         }
-        if route.queues.len() > 1 {
-            route.queues.sort_unstable();
-            route.queues.dedup();
-        }
+        sort_out(&mut route.queues);
         Ok(route)
+    }
+
+    /// The offsets that the durable ones of these queues give a record next.
+    pub(super) fn offsets_for(&mut self, queues: &[QueueId], priority: u8) -> Vec<(QueueId, u64)> {
+        let mut offsets = Vec::with_capacity(queues.len());
+        for id in queues.iter().filter(|id| !id.is_transient()) {
+            if let Some(queue) = self.state.queues.get(*id) {
+                offsets.push((*id, queue.next_offset(priority)));
+            }
+        }
+        offsets
     }
 
     /// Plans the record into the open batch and puts its place into its queues.
     fn store(
         &mut self,
+        head: &Head,
         queues: &[QueueId],
         record: &Record,
-    ) -> (Position, usize, Option<mainstem_schemas::Offset>) {
+    ) -> (Position, usize, Option<Offset>) {
         let mut durable: SmallVec<[(QueueId, u64); 8]> = SmallVec::new();
         let mut offset = None;
         for id in queues.iter().filter(|id| !id.is_transient()) {
-            let Some(queue) = self.state.queues.get(id) else { continue };
-            durable.push((*id, queue.entries.next));
+            let Some(queue) = self.state.queues.get(*id) else { continue };
+            let next = queue.next_offset(record.priority());
+            durable.push((*id, next));
             if queue.def.retention == Retention::Time {
-                offset = Some(mainstem_schemas::Offset(queue.entries.next));
+                offset = Some(Offset(next));
             }
         }
-        let mut head = mem::take(&mut self.scratch);
-        encode_targets(&durable, &mut head);
-        let position = self.plan(KIND_PUBLISH, &[&head, record.bytes()]);
-        let size = FRAME_HEADER_BYTES + head.len() + record.bytes().len();
-        self.scratch = head;
-        let short = u32::try_from(size).unwrap_or(u32::MAX);
-        self.state.apply_publish(position, short, &durable, record);
+        let (position, size) = self.plan_carried(KIND_PUBLISH, head, &durable, record);
         for (id, _) in &durable {
             self.open.touched.push(*id);
         }
         for id in queues.iter().filter(|id| id.is_transient()) {
-            if let Some(queue) = self.state.queues.get_mut(id) {
-                let (expiry, appended) = (record.expiry(), record.appended());
-                queue.push(Place { position, size: short, expiry, appended, flags: 0 });
-                self.touch(*id);
-            }
+            let (expiry, appended) = (record.expiry(), record.appended());
+            let group = crate::state::group(record);
+            let place = Place { position, size, expiry, appended, flags: 0, group };
+            self.put_transient(*id, place, record.priority());
         }
         let kept = !durable.is_empty() || record.is_retain();
         if kept && record.is_durable() {
             self.open.needs_sync = true;
         }
-        self.tail.push(position, record.clone(), self.written);
-        (position, size, offset)
+        (position, size as usize, offset)
+    }
+
+    /// Puts a place into a queue that is not in the log.
+    pub(super) fn put_transient(&mut self, id: QueueId, place: Place, priority: u8) {
+        let Some(queue) = self.state.queues.get(id) else { return };
+        let offset = queue.next_offset(priority);
+        self.state.put(id, offset, place);
+        self.touch(id);
+    }
+
+    /// The time of a held record has come, or the decision is to publish it.
+    pub(super) fn publish_held(
+        &mut self,
+        due: UnixMillis,
+        body: crate::state::HeldBody,
+    ) -> Result<(), super::dead::ReadError> {
+        let found = self.read_place(body.position, body.size)?;
+        let record = found.record;
+        let namespace: Arc<str> = self.state.queues.intern(record.namespace());
+        let route = self.route_to(&namespace, &record.address(), &[], &record);
+        let mut route = route.unwrap_or_default();
+        self.refuse_full(&mut route.queues);
+        let placed = crate::entry::Placed {
+            source: body.position,
+            size: body.size,
+            expiry: record.expiry(),
+            appended: self.now,
+            flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
+            group: crate::state::group(&record),
+            held: due,
+            origin: body.origin,
+            passage: Bytes::new(),
+            targets: self.offsets_for(&route.queues, record.priority()),
+        };
+        self.log_placed(placed, &route.queues, &record, None);
+        for (client, consumer, options) in route.live {
+            let (position, size) = (body.position, body.size);
+            self.deliver_live(client, consumer, options, position, size, &record);
+        }
+        Ok(())
     }
 
     fn deliver_live(
@@ -198,7 +426,9 @@ impl Commit {
             redelivered: false,
             needs_settle: false,
             record: Some(record.clone()),
+            passage: None,
             size,
+            settles_when_read: false,
         };
         self.notify(client, Notice::Delivery(delivery));
     }
@@ -219,6 +449,14 @@ fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queue
         && !exchange.def.internal
     {
         space.exchanges.route(exchange, &rest, headers, queues);
+    }
+}
+
+/// Each queue once.
+fn sort_out(queues: &mut Targets) {
+    if queues.len() > 1 {
+        queues.sort_unstable();
+        queues.dedup();
     }
 }
 

@@ -1,9 +1,9 @@
 //! Sessions: subscriptions with cursors that wait for their holder to come back.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use mainstem_index::{CursorName, QueueName};
-use mainstem_schemas::{CursorId, Filter, Offset, QueueId, Table, UnixMillis};
+use mainstem_index::{CursorKey, CursorName, IndexError, QueueName};
+use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId, Table, UnixMillis};
 use rustc_hash::FxHashSet;
 
 use super::Commit;
@@ -17,6 +17,7 @@ use crate::{
     inbox::Notice,
     member::Consumer,
     namespace::{Reader, Session, Subscription, SubscriptionKey},
+    policy::{DeliveryPolicy, Policy},
 };
 
 /// Subscriptions share the limit of this pool.
@@ -80,8 +81,8 @@ impl Commit {
     /// What the last holder had in hand of a subscription becomes the new one's, if it knows of
     /// it by the parcel; else it is put back.
     fn take_up(&mut self, client: ClientId, held: &Subscription, has_parcel: bool) {
-        let queue = self.state.queues.get_mut(&held.queue);
-        let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&held.cursor)) else {
+        let queue = self.state.queues.get(held.queue);
+        let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(held.cursor)) else {
             return;
         };
         if !matches!(cursor.name, CursorName::Session(_)) || cursor.in_hand.is_empty() {
@@ -100,7 +101,9 @@ impl Commit {
             }
             return;
         }
-        let hands: Vec<_> = cursor.in_hand.drain().collect();
+        let mut hands: Vec<_> = cursor.in_hand.drain().collect();
+        cursor.in_hand_bytes = 0;
+        hands.sort_unstable_by_key(|(offset, _)| *offset);
         for (offset, hand) in hands {
             self.put_back(held.queue, held.cursor, offset, &hand, true);
         }
@@ -120,8 +123,8 @@ impl Commit {
             self.state.namespace(namespace).readers.insert(key.filter.steps(), reader);
             return;
         }
-        let queue = self.state.queues.get(&held.queue);
-        let cursor = queue.and_then(|queue| queue.cursors.get(&held.cursor));
+        let queue = self.state.queues.get(held.queue);
+        let cursor = queue.and_then(|queue| queue.cursor(held.cursor));
         let in_hand = cursor.map_or(0, |cursor| {
             let its = cursor.in_hand.values().filter(|hand| hand.client == client);
             u32::try_from(its.count()).unwrap_or(u32::MAX)
@@ -242,7 +245,7 @@ impl Commit {
         } else {
             self.log(Entry::CloseCursor { queue, cursor });
         }
-        if self.state.queues.get(&queue).is_some_and(|queue| queue.cursors.is_empty()) {
+        if self.state.queues.get(queue).is_some_and(|queue| !queue.has_cursors()) {
             self.remove_queue(queue);
         }
     }
@@ -283,7 +286,7 @@ impl Commit {
         if is_durable {
             self.log(Entry::Subscribe(subscribed));
         } else {
-            self.state.subscribe(subscribed);
+            self.state.subscribe(subscribed, Position(0));
         }
         if let Some(held) = existing.filter(|held| !held.live && live) {
             self.release_all(client, held.queue, held.cursor);
@@ -316,6 +319,7 @@ impl Commit {
                 name: QueueName::Filter(key.filter.clone()),
                 auto_delete: false,
                 retention: Retention::Cursors,
+                policy: Policy::default(),
                 arguments: Table::new(),
             };
             self.make_queue(declared, is_durable)
@@ -324,13 +328,14 @@ impl Commit {
             Some(group) => CursorName::Share(group.clone()),
             None => CursorName::Session(session.to_owned()),
         };
-        let start = self.state.queues.get(&queue).map_or(0, |queue| queue.entries.next);
+        let start = self.state.queues.get(queue).map_or(0, |queue| queue.next());
+        let policy = DeliveryPolicy::default();
         let cursor = if is_durable {
             let start = Offset(start);
-            CursorId(self.log(Entry::OpenCursor { queue, name, start }).0)
+            CursorId(self.log(Entry::OpenCursor { queue, name, start, policy }).0)
         } else {
             let cursor = CursorId(self.next_transient());
-            self.state.open_cursor(queue, cursor, name, start);
+            self.state.open_cursor(queue, cursor, name, start, policy);
             cursor
         };
         (queue, cursor)
@@ -367,31 +372,46 @@ impl Commit {
 
     /// Closes cursors of filters' queues that no subscription holds: those of sessions that ended
     /// with a crash.
-    pub(super) fn close_orphans(&mut self) {
+    pub(super) fn close_orphans(&mut self) -> Result<(), IndexError> {
         let sessions = self.state.namespaces.values().flat_map(|space| space.sessions.values());
         let held: FxHashSet<(QueueId, CursorId)> = sessions
             .flat_map(|session| session.subscriptions.values())
             .map(|held| (held.queue, held.cursor))
             .collect();
-        let (mut orphans, mut unread) = (Vec::new(), Vec::new());
-        for (id, queue) in &self.state.queues {
-            if !matches!(queue.name, QueueName::Filter(_)) {
-                continue;
-            }
-            let is_orphan = |cursor: &&CursorId| !held.contains(&(*id, **cursor));
-            let gone: Vec<CursorId> = queue.cursors.keys().filter(is_orphan).copied().collect();
-            if gone.len() == queue.cursors.len() {
-                unread.push(*id);
-            } else {
-                orphans.extend(gone.into_iter().map(|cursor| (*id, cursor)));
+        let filters: FxHashSet<QueueId> = self
+            .state
+            .namespaces
+            .values()
+            .flat_map(|space| space.filters.values())
+            .copied()
+            .collect();
+        let mut cursors: BTreeSet<(QueueId, CursorId)> = BTreeSet::new();
+        for found in self.state.index.scan::<CursorKey>() {
+            let (key, _) = found?;
+            // What was replayed is newer than the index.
+            if filters.contains(&key.queue) && self.state.queues.peek(key.queue).is_none() {
+                cursors.insert((key.queue, key.cursor));
             }
         }
+        for (id, queue) in self.state.queues.resident() {
+            if filters.contains(&id) {
+                cursors.extend(queue.cursors().map(|(cursor, _)| (id, cursor)));
+            }
+        }
+        let (kept, orphans): (Vec<_>, Vec<_>) =
+            cursors.into_iter().partition(|cursor| held.contains(cursor));
+        let read: FxHashSet<QueueId> = kept.into_iter().map(|(queue, _)| queue).collect();
         for (queue, cursor) in orphans {
-            self.log_lazily(Entry::CloseCursor { queue, cursor });
+            if read.contains(&queue) {
+                self.log_lazily(Entry::CloseCursor { queue, cursor });
+            }
         }
+        let unread: BTreeSet<QueueId> =
+            filters.into_iter().filter(|queue| !read.contains(queue)).collect();
         for queue in unread {
             self.remove_queue(queue);
         }
+        Ok(())
     }
 
     /// Ends sessions whose holder has been away for too long.

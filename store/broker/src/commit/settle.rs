@@ -2,14 +2,16 @@
 
 use std::mem;
 
+use mainstem_index::Entry as Place;
 use mainstem_schemas::{CursorId, DeliveryId, Offset, QueueId, Settlement, UnixMillis, Verdict};
 
-use super::{Commit, send};
+use super::{Commit, deliver::lease_timer, send};
 use crate::{
     command::{Claim, ClientId, Reply},
-    cursor::InHand,
+    cursor::{InHand, Returned},
     entry::{Entry, Settled},
     error::Refusal,
+    passage::Reason,
 };
 
 /// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
@@ -39,29 +41,56 @@ impl Commit {
         let Some(hand) = self.take_hand(client, id) else { return false };
         let offset = id.offset.0;
         match verdict {
-            Verdict::Accept | Verdict::Reject => {
+            Verdict::Accept => {
                 self.counts.settled += 1;
-                self.settled.entry((id.queue, id.cursor)).or_default().push((offset, offset + 1));
+                self.note_settled(id.queue, id.cursor, offset, hand.group);
             }
-            Verdict::Release | Verdict::Unread => {
-                let counts = verdict == Verdict::Release;
-                self.put_back(id.queue, id.cursor, offset, &hand, counts);
+            Verdict::Reject => {
+                self.counts.settled += 1;
+                self.bury(id.queue, id.cursor, offset, Reason::Rejected);
+                self.note_settled(id.queue, id.cursor, offset, hand.group);
             }
+            Verdict::Release => self.put_back(id.queue, id.cursor, offset, &hand, true),
+            Verdict::Unread => self.put_back(id.queue, id.cursor, offset, &hand, false),
         }
         true
+    }
+
+    /// A cursor is done with a record; its ordering group may go on.
+    pub(super) fn note_settled(
+        &mut self,
+        queue: QueueId,
+        cursor: CursorId,
+        offset: u64,
+        group: u32,
+    ) {
+        let ranges = self.settled.entry((queue, cursor)).or_default();
+        match ranges.last_mut() {
+            Some((_, to)) if *to == offset => *to += 1,
+            _ => ranges.push((offset, offset + 1)),
+        }
+        if group == 0 {
+            return;
+        }
+        let found = self.state.queues.get(queue).and_then(|queue| queue.cursor_mut(cursor));
+        if let Some(found) = found.filter(|found| found.policy.ordered) {
+            found.end_turn(offset, group);
+            self.touch_cursor(queue, cursor);
+        }
     }
 
     /// Takes a delivery out of its holder's hand, if it is still there under this id. A lease may
     /// be settled by any client of its group; everything else only by its holder.
     fn take_hand(&mut self, client: ClientId, id: DeliveryId) -> Option<InHand> {
-        let cursor = self.state.queues.get_mut(&id.queue)?.cursors.get_mut(&id.cursor)?;
+        let cursor = self.state.queues.get(id.queue)?.cursor_mut(id.cursor)?;
         let hand = *cursor.in_hand.get(&id.offset.0)?;
         let is_holder = hand.client == client || hand.deadline.is_set();
         if hand.epoch != id.epoch || !is_holder {
             return None;
         }
-        cursor.in_hand.remove(&id.offset.0);
+        cursor.drop_hand(id.offset.0);
         self.give_room(&hand);
+        self.drop_timer(hand.deadline, lease_timer(id));
         Some(hand)
     }
 
@@ -85,6 +114,8 @@ impl Commit {
         }
     }
 
+    /// Puts a delivery back at its place. If the attempt counts, it may have been one too many,
+    /// and the record may have to rest.
     pub(super) fn put_back(
         &mut self,
         queue_id: QueueId,
@@ -93,15 +124,59 @@ impl Commit {
         hand: &InHand,
         counts: bool,
     ) {
-        let queue = self.state.queues.get_mut(&queue_id);
-        if let Some(cursor) = queue.and_then(|queue| queue.cursors.get_mut(&cursor_id)) {
-            cursor.release(offset, hand, counts);
+        let now = self.now;
+        let queue = self.state.queues.get(queue_id);
+        let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(cursor_id)) else { return };
+        if cursor.is_settled(offset) {
+            return;
+        }
+        if counts {
+            if cursor.policy.attempts_max.is_some_and(|max| hand.attempt >= max) {
+                self.bury(queue_id, cursor_id, offset, Reason::Attempts);
+                self.note_settled(queue_id, cursor_id, offset, hand.group);
+                return;
+            }
+            let rest_ms = cursor.policy.rest_ms(hand.attempt);
+            let until = if rest_ms == 0 { UnixMillis::NONE } else { now.plus(rest_ms) };
+            let returned = Returned { attempts: hand.attempt, until };
+            if until.is_set() {
+                let (queue, cursor) = (queue_id, cursor_id);
+                self.set_timer(until, super::Timer::Rest { queue, cursor, offset });
+            } else {
+                cursor.make_ready(offset);
+            }
+            self.returned.entry((queue_id, cursor_id)).or_default().push((offset, returned));
+        } else {
+            cursor.make_ready(offset);
         }
         self.touch_cursor(queue_id, cursor_id);
     }
 
-    /// What was settled in this turn becomes one entry; what is transient is applied at once.
+    /// A delivery's record cannot be read: it stays in hand, so that nothing is lost and nobody
+    /// is given it again, but it takes no room from its holder.
+    pub(super) fn set_aside(&mut self, client: ClientId, id: DeliveryId) {
+        let Some(hand) = self.take_hand(client, id) else { return };
+        let queue = self.state.queues.get(id.queue);
+        if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(id.cursor)) {
+            let hand =
+                InHand { client: ClientId(0), consumer: None, deadline: UnixMillis::NONE, ..hand };
+            cursor.hand_out(id.offset.0, hand);
+        }
+    }
+
+    /// What was settled or came back in this turn becomes entries; what is transient is applied at
+    /// once.
     pub(super) fn flush_settled(&mut self) {
+        for ((queue, cursor), records) in mem::take(&mut self.returned) {
+            if queue.is_transient() || cursor.is_transient() {
+                self.state.apply_returned(queue, cursor, &records);
+                continue;
+            }
+            for part in records.chunks(RANGES_MAX) {
+                let records = part.to_vec();
+                self.log_lazily(Entry::Returned { queue, cursor, records });
+            }
+        }
         if self.settled.is_empty() {
             return;
         }
@@ -111,18 +186,23 @@ impl Commit {
             if ranges.is_empty() {
                 continue;
             }
-            ranges.sort_unstable();
-            ranges.dedup_by(|next, last| {
-                let joins = next.0 <= last.1;
-                if joins {
-                    last.1 = last.1.max(next.1);
-                }
-                joins
-            });
+            if ranges.len() > 1 {
+                ranges.sort_unstable();
+                ranges.dedup_by(|next, last| {
+                    let joins = next.0 <= last.1;
+                    if joins {
+                        last.1 = last.1.max(next.1);
+                    }
+                    joins
+                });
+            }
             if queue.is_transient() || cursor.is_transient() {
                 for (from, to) in ranges {
                     self.state.settle(queue, cursor, from, to);
                 }
+            } else if count + ranges.len() <= RANGES_MAX {
+                count += ranges.len();
+                durable.push(Settled { queue, cursor, ranges });
             } else {
                 for part in ranges.chunks(RANGES_MAX) {
                     count += part.len();
@@ -139,15 +219,25 @@ impl Commit {
         }
     }
 
+    /// Records whose time was over when a cursor came to them.
+    pub(super) fn bury_expired(&mut self) {
+        for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
+            let Place { group, .. } = place;
+            self.counts.expired += 1;
+            self.bury(queue, cursor, offset, Reason::Expired);
+            self.note_settled(queue, cursor, offset, group);
+        }
+    }
+
     /// A lease ran out: the delivery comes back and counts as an attempt.
     pub(super) fn end_lease(&mut self, queue: QueueId, cursor: CursorId, offset: u64, epoch: u32) {
-        let Some(found) = self.state.queues.get_mut(&queue) else { return };
-        let Some(at) = found.cursors.get_mut(&cursor) else { return };
+        let Some(found) = self.state.queues.get(queue) else { return };
+        let Some(at) = found.cursor_mut(cursor) else { return };
         let Some(hand) = at.in_hand.get(&offset).copied() else { return };
         if hand.epoch != epoch || !hand.deadline.reached(self.now) {
             return;
         }
-        at.in_hand.remove(&offset);
+        at.drop_hand(offset);
         self.put_back(queue, cursor, offset, &hand, true);
     }
 
@@ -158,13 +248,14 @@ impl Commit {
         claim: Claim,
     ) -> Result<DeliveryId, Refusal> {
         let now = self.now;
-        let found = self.state.queues.get_mut(&id.queue).ok_or(Refusal::Stale)?;
-        let cursor = found.cursors.get_mut(&id.cursor).ok_or(Refusal::Stale)?;
+        let found = self.state.queues.get(id.queue).ok_or(Refusal::Stale)?;
+        let cursor = found.cursor_mut(id.cursor).ok_or(Refusal::Stale)?;
         let epoch = cursor.next_epoch();
         let hand = cursor.in_hand.get_mut(&id.offset.0).ok_or(Refusal::Stale)?;
         if hand.epoch != id.epoch || (hand.client != client && !hand.deadline.is_set()) {
             return Err(Refusal::Stale);
         }
+        let before = hand.deadline;
         hand.epoch = epoch;
         hand.deadline = match claim {
             Claim::Lease { ms } => now.plus(ms),
@@ -172,6 +263,7 @@ impl Commit {
         };
         let deadline = hand.deadline;
         let renewed = DeliveryId { offset: Offset(id.offset.0), epoch, ..id };
+        self.drop_timer(before, lease_timer(id));
         self.lease(renewed, deadline);
         Ok(renewed)
     }

@@ -2,7 +2,8 @@
 
 use std::mem;
 
-use mainstem_schemas::Position;
+use mainstem_index::IndexError;
+use mainstem_schemas::{Position, QueueId};
 use tokio::sync::mpsc;
 
 use super::{Commit, Fatal, Timer, Waiting, send};
@@ -12,7 +13,39 @@ use crate::{
     entry::Entry,
     inbox::Notice,
     pipeline::{Done, Job},
+    state::Checkpoint,
 };
+
+/// Queues that one turn writes to a checkpoint, or lets go of after one: about a millisecond.
+const QUEUES_PER_TURN: usize = 1024;
+
+/// How far a checkpoint is.
+pub(super) enum Checkpointing {
+    None,
+    /// Changed queues are being written to the batch, which says what was true at `applied`.
+    Gathering {
+        applied: Position,
+        replies: Vec<Reply<u64>>,
+    },
+    /// It waits for the log to be synced up to what it says, so that the index never knows more
+    /// than the log.
+    Gathered {
+        checkpoint: Checkpoint,
+        replies: Vec<Reply<u64>>,
+    },
+    /// A thread of its own writes it to the index.
+    Writing {
+        replies: Vec<Reply<u64>>,
+    },
+}
+
+/// What became of a checkpoint.
+pub(crate) struct Indexed {
+    queues: Vec<QueueId>,
+    /// How far the index on the disk is for sure, and the hash of everything in it if somebody
+    /// asked.
+    outcome: Result<(Position, Option<u64>), IndexError>,
+}
 
 /// How long what nobody was promised (settlements above all) may stay unsynced.
 const LAZY_SYNC_MS: u64 = 1000;
@@ -27,7 +60,11 @@ impl Commit {
         if self.writing.is_some() {
             return Ok(());
         }
+        if let Some(below) = self.take_trim() {
+            self.jobs.send(Job::Trim { below }).map_err(|_| Fatal::WriterGone)?;
+        }
         self.begin_checkpoint();
+        let checkpoint_waits = matches!(self.checkpoint, Checkpointing::Gathered { .. });
         if self.planner_is_empty() && !self.sync_due {
             // Nothing was planned, so what was promised holds already.
             let waiting = mem::take(&mut self.open);
@@ -45,7 +82,7 @@ impl Commit {
             Durability::Interval { ms } => (false, Some(ms)),
             Durability::None => (false, None),
         };
-        let sync = promised || self.sync_due || self.checkpoint.is_some();
+        let sync = promised || self.sync_due || checkpoint_waits;
         self.sync_due = false;
         if sync {
             self.is_unsynced = false;
@@ -63,7 +100,7 @@ impl Commit {
         let open = &self.open;
         let promises = open.needs_sync
             || self.sync_due
-            || self.checkpoint.is_some()
+            || matches!(self.checkpoint, Checkpointing::Gathered { .. })
             || !open.published.is_empty()
             || !open.replies.is_empty()
             || !open.touched.is_empty()
@@ -92,7 +129,8 @@ impl Commit {
                 self.written = end;
                 if synced {
                     self.planner.begin(end);
-                    self.end_checkpoint(end)?;
+                    self.synced = end;
+                    self.write_checkpoint()?;
                 }
                 if let Some(waiting) = self.writing.take() {
                     self.keep_promises(waiting);
@@ -130,44 +168,111 @@ impl Commit {
         }
     }
 
-    /// Prepares a checkpoint when enough was logged or somebody asked. It is committed to the
-    /// index when the log is synced up to it, so that the index never knows more than the log.
-    pub(super) fn begin_checkpoint(&mut self) {
+    /// Begins a checkpoint when enough was logged, somebody asked, or the log wants to let go of
+    /// what the index does not know yet.
+    fn begin_checkpoint(&mut self) {
         let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
-        let is_due = grown >= self.config.checkpoint_bytes || !self.checkpoint_wanted.is_empty();
-        if self.checkpoint.is_some() || !is_due {
+        let is_due = grown >= self.config.checkpoint_bytes
+            || !self.checkpoint_wanted.is_empty()
+            || self.clean.wants_checkpoint(self.checkpointed);
+        let is_free = matches!(self.checkpoint, Checkpointing::None);
+        if !is_free || !is_due || self.state.queues.is_evicting() {
             return;
-        }
-        if self.planner_is_empty() {
-            // Nothing new: what is down is what the checkpoint says. An empty settlement makes
-            // the batch that carries the sync.
-            self.log_lazily(Entry::Settle(Vec::new()));
         }
         let applied = self.planner.end();
         self.checkpointed = applied;
-        let prepared = self.state.prepare_checkpoint(applied);
-        self.checkpoint = Some((prepared, mem::take(&mut self.checkpoint_wanted)));
+        self.state.begin_checkpoint();
+        let replies = mem::take(&mut self.checkpoint_wanted);
+        self.checkpoint = Checkpointing::Gathering { applied, replies };
     }
 
-    pub(super) fn end_checkpoint(&mut self, synced: Position) -> Result<(), Fatal> {
-        let ready = self.checkpoint.as_ref().is_some_and(|(at, _)| at.applied <= synced);
-        if !ready {
-            return Ok(());
+    /// Whether a turn should follow although nobody asks for anything.
+    pub(super) fn has_more_to_do(&self) -> bool {
+        matches!(self.checkpoint, Checkpointing::Gathering { .. })
+            || self.state.queues.is_evicting()
+            || self.clean.has_more_to_do()
+    }
+
+    /// Does a little of what a checkpoint needs done.
+    pub(super) fn go_on_with_checkpoint(&mut self) -> Result<(), Fatal> {
+        if self.state.queues.is_evicting() {
+            self.state.evict(QUEUES_PER_TURN);
         }
-        let Some((checkpoint, replies)) = self.checkpoint.take() else { return Ok(()) };
-        let applied = checkpoint.applied;
-        self.state.commit_checkpoint(checkpoint)?;
-        for reply in replies {
-            send(reply, self.state.index.state_hash()?);
+        if matches!(self.checkpoint, Checkpointing::Gathering { .. })
+            && self.state.gather(QUEUES_PER_TURN)
+        {
+            self.finish_gathering();
+            self.write_checkpoint()?;
+            if matches!(self.checkpoint, Checkpointing::Gathered { .. })
+                && self.planner_is_empty()
+                && self.writing.is_none()
+            {
+                // What it says is written, but not synced: an empty settlement makes the batch
+                // that carries the sync.
+                self.log_lazily(Entry::Settle(Vec::new()));
+                self.ship()?;
+            }
         }
-        if applied.0.saturating_sub(self.flushed.0) >= self.config.checkpoint_bytes * 4 {
-            self.flushed = applied;
-            let index = self.state.index.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = index.flush() {
-                    tracing::error!(event = "index_flush_failed", "{error}");
-                }
-            });
+        Ok(())
+    }
+
+    fn finish_gathering(&mut self) {
+        let Checkpointing::Gathering { applied, replies } =
+            mem::replace(&mut self.checkpoint, Checkpointing::None)
+        else {
+            return;
+        };
+        if let Some(checkpoint) = self.state.finish_gathering(applied) {
+            self.checkpoint = Checkpointing::Gathered { checkpoint, replies };
+        }
+    }
+
+    /// Hands a gathered checkpoint to a thread that writes it, if the log is synced up to it.
+    fn write_checkpoint(&mut self) -> Result<(), Fatal> {
+        let (checkpoint, replies) = match mem::replace(&mut self.checkpoint, Checkpointing::None) {
+            Checkpointing::Gathered { checkpoint, replies }
+                if checkpoint.applied <= self.synced =>
+            {
+                (checkpoint, replies)
+            }
+            other => {
+                self.checkpoint = other;
+                return Ok(());
+            }
+        };
+        let hashes = !replies.is_empty();
+        let index = self.state.index.clone();
+        let indexed = self.indexed.clone();
+        let flushes = checkpoint.applied.0.saturating_sub(self.flushed.0)
+            >= self.config.checkpoint_bytes
+            || self.clean.wants_checkpoint(self.flushed);
+        let flushed = self.flushed;
+        let (batch, applied, queues) = checkpoint.split();
+        self.checkpoint = Checkpointing::Writing { replies };
+        tokio::task::spawn_blocking(move || {
+            let write = || {
+                index.commit(batch, applied)?;
+                let flushed = if flushes { index.flush()? } else { flushed };
+                let hash = if hashes { Some(index.state_hash()?) } else { None };
+                Ok((flushed, hash))
+            };
+            // If the commit thread is gone, nobody wants to know.
+            let _told = indexed.blocking_send(Indexed { queues, outcome: write() });
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
+        let Indexed { queues, outcome } = indexed;
+        let (flushed, hash) = outcome?;
+        self.flushed = self.flushed.max(flushed);
+        self.state.end_checkpoint(queues);
+        if let Checkpointing::Writing { replies } =
+            mem::replace(&mut self.checkpoint, Checkpointing::None)
+        {
+            for reply in replies {
+                send(reply, hash.unwrap_or_default());
+            }
         }
         Ok(())
     }
@@ -176,21 +281,44 @@ impl Commit {
     pub(super) async fn close(
         mut self,
         done: &mut mpsc::Receiver<Done>,
+        indexed: &mut mpsc::Receiver<Indexed>,
     ) -> Result<Option<Reply<()>>, Fatal> {
         while self.writing.is_some() || !self.planner_is_empty() {
             self.sync_due = true;
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
         }
+        if self.synced < self.written {
+            self.log_lazily(Entry::Settle(Vec::new()));
+            self.sync_due = true;
+            self.ship()?;
+            self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
+        }
+        while !self.state.gather(QUEUES_PER_TURN) {}
+        self.finish_gathering();
+        self.write_checkpoint()?;
+        if let Checkpointing::Writing { .. } = self.checkpoint
+            && let Some(indexed) = indexed.recv().await
+        {
+            self.on_indexed(indexed)?;
+        }
         let applied = self.planner.end();
-        let checkpoint = self.state.prepare_checkpoint(applied);
+        while self.state.queues.is_evicting() {
+            self.state.evict(QUEUES_PER_TURN);
+        }
+        self.state.begin_checkpoint();
+        while !self.state.gather(QUEUES_PER_TURN) {}
+        let checkpoint = self.state.finish_gathering(applied);
         let planner = Box::new(self.planner);
         self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
         match done.recv().await.ok_or(Fatal::WriterGone)? {
             Done::Failed(error) => return Err(error.into()),
             Done::Written { .. } | Done::Space { .. } | Done::Closed => {}
         }
-        self.state.commit_checkpoint(checkpoint)?;
+        if let Some(checkpoint) = checkpoint {
+            let (batch, applied, _) = checkpoint.split();
+            self.state.index.commit(batch, applied)?;
+        }
         self.state.index.flush()?;
         Ok(self.stopping)
     }

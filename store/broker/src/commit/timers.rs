@@ -1,31 +1,40 @@
 //! What happens by itself when its time has come.
 
-use std::{cmp::Reverse, mem};
+use std::mem;
 
 use mainstem_schemas::UnixMillis;
 
 use super::{Commit, Fatal, TICK_MS, Timer};
-use crate::pipeline::Job;
+use crate::{entry::Entry, pipeline::Job};
 
 impl Commit {
     pub(super) fn next_timer(&self) -> UnixMillis {
-        self.timers.peek().map_or(self.now, |Reverse((at, _))| *at)
+        let first = self.timers.first().map_or(self.now, |(at, _)| *at);
+        first.min(self.state.delayed.next()).min(self.state.wakes.next())
     }
 
     pub(super) fn set_timer(&mut self, at: UnixMillis, timer: Timer) {
-        self.timers.push(Reverse((at, timer)));
+        self.timers.insert((at, timer));
+    }
+
+    /// Takes a timer back that has not fired.
+    pub(super) fn drop_timer(&mut self, at: UnixMillis, timer: Timer) {
+        if at.is_set() {
+            self.timers.remove(&(at, timer));
+        }
     }
 
     pub(super) fn fire_timers(&mut self) -> Result<(), Fatal> {
-        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
+        while let Some((at, timer)) = self.timers.first().copied() {
             if at > self.now {
                 break;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             match timer {
                 Timer::Lease { queue, cursor, offset, epoch } => {
                     self.end_lease(queue, cursor, offset, epoch);
                 }
+                Timer::Rest { queue, cursor, offset } => self.end_rest(queue, cursor, offset),
                 Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
                 // The turn that fires it ships.
                 Timer::Ship => {}
@@ -33,18 +42,39 @@ impl Commit {
                 Timer::Tick => self.tick()?,
             }
         }
-        Ok(())
+        Ok(self.fire_schedules()?)
     }
 
     pub(super) fn tick(&mut self) -> Result<(), Fatal> {
         self.set_timer(self.now.plus(TICK_MS), Timer::Tick);
         self.end_sessions();
-        self.trim_topics()?;
+        self.forget_writers();
+        self.begin_cleaning();
         self.export_counts();
         if self.is_full && self.writing.is_none() {
             self.jobs.send(Job::CheckSpace).map_err(|_| Fatal::WriterGone)?;
         }
         Ok(())
+    }
+
+    /// Forgets the sequences of writers that have been silent for long.
+    fn forget_writers(&mut self) {
+        let oldest = self.now.0.saturating_sub(self.config.writer_idle_ms);
+        let silent: Vec<_> = self
+            .state
+            .writers
+            .iter()
+            .filter(|(_, value)| value.seen.0 < oldest)
+            .map(|((namespace, writer), _)| (namespace.to_string(), writer.clone()))
+            .collect();
+        for (namespace, writer) in silent {
+            self.log_lazily(Entry::Writer {
+                namespace,
+                writer,
+                sequence: 0,
+                seen: UnixMillis::NONE,
+            });
+        }
     }
 
     pub(super) fn export_counts(&mut self) {
@@ -54,12 +84,24 @@ impl Commit {
         metrics::counter!("mainstem_settled_total").increment(counts.settled);
         metrics::counter!("mainstem_expired_total").increment(counts.expired);
         metrics::counter!("mainstem_unroutable_total").increment(counts.unroutable);
-        metrics::counter!("mainstem_dropped_total", "reason" => "slow_reader")
-            .increment(counts.dropped);
+        metrics::counter!("mainstem_rejected_total").increment(counts.rejected);
+        metrics::counter!("mainstem_unreadable_total").increment(counts.unreadable);
+        metrics::counter!("mainstem_moved_total").increment(counts.moved);
+        for (reason, count) in [
+            ("slow_reader", counts.dropped),
+            ("overflow", counts.overflowed),
+            ("attempts", counts.exhausted),
+        ] {
+            metrics::counter!("mainstem_dropped_total", "reason" => reason).increment(count);
+        }
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
         let gauge = |value: u64| value as f64;
         metrics::gauge!("mainstem_log_end_bytes").set(gauge(self.planner.end().0));
+        metrics::gauge!("mainstem_log_bytes").set(gauge(self.log_bytes()));
+        metrics::gauge!("mainstem_log_live_bytes").set(gauge(self.state.segments.live_bytes()));
         metrics::gauge!("mainstem_clients").set(gauge(self.members.len() as u64));
-        metrics::gauge!("mainstem_queues").set(gauge(self.state.queues.len() as u64));
+        metrics::gauge!("mainstem_queues_resident").set(gauge(self.state.queues.len() as u64));
+        metrics::gauge!("mainstem_delayed_near").set(gauge(self.state.delayed.len() as u64));
+        metrics::gauge!("mainstem_undecided").set(gauge(self.state.undecided.len() as u64));
     }
 }

@@ -1,6 +1,8 @@
 //! Topics, which keep records for a time, and the groups that read them.
 
-use mainstem_index::{CursorName, IndexError, QueueName};
+use std::sync::Arc;
+
+use mainstem_index::{CursorName, QueueName};
 use mainstem_schemas::{CursorId, Offset, QueueId, Table};
 
 use super::Commit;
@@ -8,6 +10,7 @@ use crate::{
     command::{ClientId, ExchangeDef, ExchangeKind, GroupRef, Retention},
     entry::{DeclaredQueue, Entry},
     error::Refusal,
+    policy::{DeliveryPolicy, Policy},
 };
 
 impl Commit {
@@ -18,12 +21,20 @@ impl Commit {
         create: bool,
     ) -> Result<QueueId, Refusal> {
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
-        let space = self.state.namespace(&namespace);
-        if let Some(id) = space.topics.get(topic) {
+        if let Some(id) = self.state.namespace(&namespace).topics.get(topic) {
             return Ok(*id);
         }
         if !create {
             return Err(Refusal::NoTopic(topic.to_owned()));
+        }
+        Ok(self.make_topic(&namespace, topic))
+    }
+
+    /// The topic's queue, made if there is none.
+    pub(super) fn make_topic(&mut self, namespace: &Arc<str>, topic: &str) -> QueueId {
+        let space = self.state.namespace(namespace);
+        if let Some(id) = space.topics.get(topic) {
+            return *id;
         }
         if space.exchanges.get(topic).is_none() {
             let def = ExchangeDef {
@@ -34,16 +45,17 @@ impl Commit {
                 internal: false,
                 arguments: Table::new(),
             };
-            self.log(Entry::DeclareExchange { namespace: (*namespace).to_owned(), def });
+            self.log(Entry::DeclareExchange { namespace: (**namespace).to_owned(), def });
         }
         let declared = DeclaredQueue {
-            namespace: (*namespace).to_owned(),
+            namespace: (**namespace).to_owned(),
             name: QueueName::Topic(topic.to_owned()),
             auto_delete: false,
             retention: Retention::Time,
+            policy: Policy::default(),
             arguments: Table::new(),
         };
-        Ok(self.make_queue(declared, true))
+        self.make_queue(declared, true)
     }
 
     pub(super) fn open_group(
@@ -51,56 +63,25 @@ impl Commit {
         client: ClientId,
         topic: &str,
         group: String,
+        policy: DeliveryPolicy,
     ) -> Result<GroupRef, Refusal> {
         let queue_id = self.open_topic(client, topic, false)?;
         let missing = || Refusal::NoTopic(topic.to_owned());
-        let queue = self.state.queues.get(&queue_id).ok_or_else(missing)?;
+        let queue = self.state.queues.get(queue_id).ok_or_else(missing)?;
         let name = CursorName::Group(group);
-        let found = queue.cursors.iter().find(|(_, cursor)| cursor.name == name);
-        if let Some((cursor, _)) = found {
-            return Ok(GroupRef { queue: queue_id, cursor: *cursor });
+        let found = queue.cursors().find(|(_, cursor)| cursor.name == name).map(|(id, _)| id);
+        if let Some(cursor) = found {
+            if let Some(known) = queue.cursor_mut(cursor)
+                && *known.policy != policy
+            {
+                // The newest member of a group says how it is served; after a restart, the next.
+                known.policy = Arc::new(policy);
+            }
+            return Ok(GroupRef { queue: queue_id, cursor });
         }
-        let is_young = queue.entries.first == 0;
-        let start = Offset(if is_young { 0 } else { queue.entries.next });
-        let position = self.log(Entry::OpenCursor { queue: queue_id, name, start });
+        let is_young = queue.first() == 0;
+        let start = Offset(if is_young { 0 } else { queue.next() });
+        let position = self.log(Entry::OpenCursor { queue: queue_id, name, start, policy });
         Ok(GroupRef { queue: queue_id, cursor: CursorId(position.0) })
-    }
-
-    /// Forgets what topics have kept long enough.
-    pub(super) fn trim_topics(&mut self) -> Result<(), IndexError> {
-        let oldest = self.now.0.saturating_sub(self.config.topic_retention_ms);
-        let mut trims = Vec::new();
-        let index = &self.state.index;
-        for (id, queue) in &mut self.state.queues {
-            if queue.def.retention != Retention::Time || queue.entries.len() == 0 {
-                continue;
-            }
-            let is_old = |entry: Option<mainstem_index::Entry>| {
-                entry.is_some_and(|entry| entry.appended.0 < oldest)
-            };
-            if !is_old(queue.entries.get(queue.entries.first, index)?) {
-                continue;
-            }
-            let (mut low, mut high) = (queue.entries.first, queue.entries.next);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                if is_old(queue.entries.get(middle, index)?) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            trims.push((*id, low));
-        }
-        for (queue, below) in trims {
-            if queue.is_transient() {
-                if let Some(found) = self.state.queues.get_mut(&queue) {
-                    found.trim(below);
-                }
-            } else {
-                self.log_lazily(Entry::Trim { queue, below: Offset(below) });
-            }
-        }
-        Ok(())
     }
 }

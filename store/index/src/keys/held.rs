@@ -11,15 +11,16 @@ use super::{Entity, KeyKind, KeyReader};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeldKey {
     pub due: UnixMillis,
-    pub position: Position,
+    /// Where the body stood first: its name for as long as it is held.
+    pub origin: Position,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeldValue {
-    /// Bytes of the record at that position.
+    /// Where the body stands now.
+    pub position: Position,
+    /// Bytes of its entry.
     pub size: u32,
-    /// What it waits for; the meaning is the broker's.
-    pub kind: u8,
 }
 
 impl Entity for HeldKey {
@@ -28,23 +29,23 @@ impl Entity for HeldKey {
 
     fn ser_key(&self, out: &mut Vec<u8>) {
         out.put_u64(self.due.0);
-        out.put_u64(self.position.0);
+        out.put_u64(self.origin.0);
     }
 
     fn deser_key(reader: &mut KeyReader) -> Result<Self, Short> {
-        Ok(Self { due: UnixMillis(reader.u64()?), position: Position(reader.u64()?) })
+        Ok(Self { due: UnixMillis(reader.u64()?), origin: Position(reader.u64()?) })
     }
 
     fn ser_value(value: &HeldValue, out: &mut Vec<u8>) {
-        out.put_u8(value.kind);
+        wire::put_varint(out, value.position.0);
         wire::put_varint(out, u64::from(value.size));
     }
 
     fn deser_value(bytes: Bytes) -> Result<HeldValue, Short> {
         let mut reader = Reader::new(bytes);
-        let kind = reader.u8()?;
+        let position = Position(reader.varint()?);
         let size = u32::try_from(reader.varint()?).map_err(|_| Short)?;
-        if reader.is_empty() { Ok(HeldValue { size, kind }) } else { Err(Short) }
+        if reader.is_empty() { Ok(HeldValue { position, size }) } else { Err(Short) }
     }
 }
 
@@ -57,9 +58,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_back(due: u64, position: u64, size: u32, kind: u8) {
-            let key = HeldKey { due: UnixMillis(due), position: Position(position) };
-            check(&key, &HeldValue { size, kind });
+        fn reads_back(due: u64, origin: u64, position: u64, size: u32) {
+            let key = HeldKey { due: UnixMillis(due), origin: Position(origin) };
+            check(&key, &HeldValue { position: Position(position), size });
         }
 
         #[test]
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn key_order_is_by_time_then_position() {
-        let key = |due, position| HeldKey { due: UnixMillis(due), position: Position(position) };
+        let key = |due, origin| HeldKey { due: UnixMillis(due), origin: Position(origin) };
         check_order(&key(255, 9), &key(256, 1));
         check_order(&key(1, 255), &key(1, 256));
     }

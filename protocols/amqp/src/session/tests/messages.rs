@@ -199,7 +199,9 @@ fn a_get_counts_what_remains_trap_15() {
         redelivered: false,
         needs_settle: true,
         record: None::<Record>,
+        passage: None,
         size: 0,
+        settles_when_read: false,
     };
     let stats = QueueStats { ready: 8, unsettled: 1, consumers: 0 };
     pair.answer(ask, Ok(Answer::Got(Some((delivery, stats)))));

@@ -4,7 +4,7 @@ use super::*;
 use crate::keys::{BLOCK_ENTRIES, HeldValue};
 
 fn held(due: u64, position: u64) -> HeldKey {
-    HeldKey { due: UnixMillis(due), position: Position(position) }
+    HeldKey { due: UnixMillis(due), origin: Position(position) }
 }
 
 fn wake(at: u64, queue: u64) -> WakeKey {
@@ -31,7 +31,7 @@ const NUMBERS: [u64; 7] = [0, 1, 255, 256, 1 << 40, u64::MAX - 1, u64::MAX];
 #[test]
 fn ranges_begin_with_their_start_and_end_before_their_end() {
     let (_dir, index) = open();
-    let value = HeldValue { size: 5, kind: 2 };
+    let value = HeldValue { position: Position(2), size: 5 };
     commit(&index, |batch| {
         for at in NUMBERS.into_iter().rev() {
             for other in [u64::MAX, 0] {
@@ -49,7 +49,7 @@ fn ranges_begin_with_their_start_and_end_before_their_end() {
             let found = index.held(from_time, to_time).map(|item| {
                 let (key, found) = item.unwrap();
                 assert_eq!(found, value);
-                (key.due.0, key.position.0)
+                (key.due.0, key.origin.0)
             });
             assert_eq!(found.collect::<Vec<_>>(), within);
             let found = keys_of(index.wakes(from_time, to_time));
@@ -168,7 +168,7 @@ fn a_block_written_from_a_slice_is_the_block() {
     let entries: Vec<_> =
         (0..BLOCK_ENTRIES).map(|n| if n % 3 == 0 { Entry::HOLE } else { entry(n) }).collect();
     let number = Offset(7 << LANE_SHIFT).0 / BLOCK_ENTRIES + 2;
-    commit(&index, |batch| batch.put_block(QueueId(1), number, &entries));
+    commit(&index, |batch| batch.put_block(QueueId(1), Offset(number * BLOCK_ENTRIES), &entries));
     let found = index.block(QueueId(1), number).unwrap().unwrap();
     assert_eq!(found.first, Offset((7 << LANE_SHIFT) + 2 * BLOCK_ENTRIES));
     assert_eq!(found.entries, entries);

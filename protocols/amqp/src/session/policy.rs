@@ -1,0 +1,98 @@
+//! What a queue's arguments ask the store to do (RabbitMQ: queue length limit, TTL, priority, dead
+//! lettering, single active consumer, quorum delivery limit, stream retention).
+
+use bytes::Bytes;
+use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy};
+use mainstem_schemas::{Table, Value};
+
+use super::topology::text;
+
+/// The rules that checked arguments ask for.
+pub(super) fn of(arguments: &Table) -> Policy {
+    let number = |name: &str| {
+        let (_, value) = arguments.iter().find(|(have, _)| have == name)?;
+        u64::try_from(value.as_int()?).ok()
+    };
+    let is_true = |name: &str| {
+        arguments.iter().any(|(have, value)| have == name && *value == Value::Bool(true))
+    };
+    let overflow = match text(arguments, "x-overflow") {
+        Some("reject-publish") => Overflow::Refuse,
+        Some("reject-publish-dlx") => Overflow::RefuseDeadLetter,
+        _ => Overflow::DropHead,
+    };
+    let dead_letter = text(arguments, "x-dead-letter-exchange").map(|name| DeadLetter::Exchange {
+        name: name.to_owned(),
+        key: text(arguments, "x-dead-letter-routing-key")
+            .map(|key| Bytes::copy_from_slice(key.as_bytes())),
+    });
+    let is_quorum = text(arguments, "x-queue-type") == Some("quorum");
+    // The limit counts returns; a record is handed out once more than it comes back. A quorum queue
+    // has one if it asks for none (RabbitMQ 4).
+    let returns_max = number("x-delivery-limit").or(is_quorum.then_some(QUORUM_RETURNS_MAX));
+    Policy {
+        ttl_ms: number("x-message-ttl"),
+        expires_ms: number("x-expires"),
+        len_max: number("x-max-length"),
+        bytes_max: number("x-max-length-bytes"),
+        overflow,
+        priority_max: number("x-max-priority")
+            .map_or(0, |max| u8::try_from(max).unwrap_or(u8::MAX)),
+        age_max_ms: text(arguments, "x-max-age").and_then(age_ms),
+        delivery: DeliveryPolicy {
+            dead_letter,
+            attempts_max: returns_max
+                .map(|max| u32::try_from(max.saturating_add(1)).unwrap_or(u32::MAX)),
+            single_active: is_true("x-single-active-consumer"),
+            ..DeliveryPolicy::default()
+        },
+    }
+}
+
+const QUORUM_RETURNS_MAX: u64 = 20;
+
+/// A stream's age such as `7D`: a number and one of Y, M, D, h, m, s.
+pub(super) fn age_ms(text: &str) -> Option<u64> {
+    let unit = text.chars().next_back()?;
+    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    let seconds: u64 = match unit {
+        'Y' => 365 * 24 * 3600,
+        'M' => 30 * 24 * 3600,
+        'D' => 24 * 3600,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return None,
+    };
+    number.checked_mul(seconds)?.checked_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_become_rules() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let arguments = vec![
+            ("x-message-ttl".to_owned(), Value::Int(5)),
+            ("x-max-length".to_owned(), Value::Int(7)),
+            ("x-overflow".to_owned(), text("reject-publish")),
+            ("x-dead-letter-exchange".to_owned(), text("dlx")),
+            ("x-max-priority".to_owned(), Value::Int(255)),
+            ("x-single-active-consumer".to_owned(), Value::Bool(true)),
+            ("x-delivery-limit".to_owned(), Value::Int(3)),
+        ];
+        let policy = of(&arguments);
+        assert_eq!((policy.ttl_ms, policy.len_max, policy.priority_max), (Some(5), Some(7), 255));
+        assert_eq!(policy.overflow, Overflow::Refuse);
+        assert_eq!(policy.delivery.attempts_max, Some(4));
+        assert!(policy.delivery.single_active);
+        let name = "dlx".to_owned();
+        let dead_letter = Some(DeadLetter::Exchange { name, key: None });
+        assert_eq!(policy.delivery.dead_letter, dead_letter);
+        assert_eq!(of(&Table::new()), Policy::default());
+        assert_eq!(age_ms("7D"), Some(7 * 24 * 3_600_000));
+        assert_eq!(age_ms("7"), None);
+    }
+}

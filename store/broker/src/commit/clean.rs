@@ -1,0 +1,443 @@
+//! Cleaning: the log's oldest segment goes when nothing in it is needed.
+//!
+//! Where something is, and the segment is mostly dead or the log much larger than what lives in it,
+//! the survivors move: records to the log's end, definitions are stated again. What stands in the
+//! log then says all that is true without the segment, which is trimmed as soon as that is synced
+//! and the index on the disk is beyond it.
+
+use std::{collections::BTreeMap, mem};
+
+use mainstem_index::QueueName;
+use mainstem_log::{Frame, LogError};
+use mainstem_schemas::{CursorId, Position, QueueId, Record};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+
+use super::{Commit, Fatal, dead::ReadError};
+use crate::{
+    command::Bind,
+    cursor::Returned,
+    entry::{
+        Carried, DeclaredQueue, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, Settled,
+        Subscribed, carries_record, decode_carried,
+    },
+    exchange::{BindingKey, Destination},
+    namespace::SubscriptionKey,
+    queue::Found,
+    state::SEEN,
+};
+
+/// Frames that are looked at in one turn, and bytes of them.
+const FRAMES_PER_BATCH: usize = 256;
+const BYTES_PER_BATCH: usize = 1 << 20;
+/// Batches that may wait for the commit thread.
+const BATCHES_MAX: usize = 2;
+/// Ranges in one entry.
+const RANGES_MAX: usize = 4096;
+
+/// What the thread that reads a segment found.
+enum Scanned {
+    Frames(Vec<(Position, Frame)>),
+    End(Result<(), LogError>),
+}
+
+/// Where the cleaning is.
+#[derive(Default)]
+pub(super) struct Cleaning {
+    /// The segment whose survivors are being moved.
+    segment: Option<u64>,
+    /// Where the log ended when the scan began.
+    began_at: Position,
+    scanned: Option<mpsc::Receiver<Scanned>>,
+    /// Frames that wait, since what they hang on is not written yet.
+    waiting: Vec<(Position, Frame)>,
+    /// Placings of bodies in the segment.
+    pointers: BTreeMap<Position, Vec<(Position, u32)>>,
+    /// Entries of transient queues that lie in the segment.
+    transient: FxHashMap<Position, Vec<(QueueId, u64)>>,
+    /// A segment that could not be emptied; it is tried again when the log has grown.
+    stuck: Option<(u64, u64)>,
+    /// The log needs nothing before this.
+    needed_from: Position,
+    /// Everything that makes that true stands before this.
+    proven_at: Position,
+    /// What was asked of the log already.
+    asked: Position,
+}
+
+impl Cleaning {
+    /// Whether an index that is applied up to `applied` hinders the log.
+    pub(super) fn wants_checkpoint(&self, applied: Position) -> bool {
+        self.needed_from > applied
+    }
+
+    /// Whether there are frames to be looked at.
+    pub(super) fn has_more_to_do(&self) -> bool {
+        self.scanned.is_some()
+    }
+}
+
+impl Commit {
+    /// Bytes of the log's files.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.reader.files().saturating_mul(self.config.segment_bytes)
+    }
+
+    /// Lets the oldest segments go that nobody needs, and begins to empty one if that is worth it.
+    pub(super) fn begin_cleaning(&mut self) {
+        if self.clean.segment.is_some() {
+            return;
+        }
+        let segments = &self.state.segments;
+        let first = self.reader.first().max(self.clean.needed_from);
+        let end = segments.number(self.written);
+        let mut number = segments.number(first);
+        while number < end && segments.usage(number).0.refs == 0 && segments.usage(number).1 == 0 {
+            number += 1;
+        }
+        let base = segments.base(number);
+        if base > first {
+            self.let_go_below(base);
+        }
+        if number >= end || self.clean.stuck.is_some_and(|(at, when)| at == number && when == end) {
+            return;
+        }
+        let (durable, _) = self.state.segments.usage(number);
+        let sealed = (end - number).saturating_mul(self.config.segment_bytes);
+        let live = self.state.segments.live_bytes();
+        let is_mostly_dead = durable.bytes < self.config.segment_bytes / 4;
+        if !is_mostly_dead && sealed <= live.saturating_mul(2) {
+            return;
+        }
+        let room = self.config.segment_bytes - self.written.0 % self.config.segment_bytes;
+        if self.is_full && durable.bytes > room / 2 {
+            return;
+        }
+        self.begin_scan(number);
+    }
+
+    fn let_go_below(&mut self, below: Position) {
+        self.log_lazily(Entry::Trimmed { below });
+        self.clean.needed_from = below;
+        self.clean.proven_at = self.planner.end();
+    }
+
+    fn begin_scan(&mut self, number: u64) {
+        let (from, upto) = self.reader.segment_bounds(number);
+        let pointers = self.state.pointers_in(from, upto);
+        self.clean.pointers = pointers;
+        self.clean.transient = self.state.transient_places_in(number);
+        self.clean.segment = Some(number);
+        self.clean.began_at = self.planner.end();
+        let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
+        self.clean.scanned = Some(receiver);
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            let ended = reader.scan(from, upto, &mut |position, frame| {
+                bytes += frame.size();
+                batch.push((position, frame));
+                if batch.len() < FRAMES_PER_BATCH && bytes < BYTES_PER_BATCH {
+                    return true;
+                }
+                bytes = 0;
+                scanned.blocking_send(Scanned::Frames(mem::take(&mut batch))).is_ok()
+            });
+            if !batch.is_empty() && scanned.blocking_send(Scanned::Frames(batch)).is_err() {
+                return;
+            }
+            // Nobody left to tell is fine: the commit thread has gone first.
+            let _told = scanned.blocking_send(Scanned::End(ended));
+        });
+    }
+
+    /// Looks at what the scan found since the last turn.
+    pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
+        let Some(number) = self.clean.segment else {
+            let end = self.state.segments.number(self.written);
+            if end != self.clean_looked_at {
+                self.clean_looked_at = end;
+                self.begin_cleaning();
+            }
+            return Ok(());
+        };
+        if !self.clean.waiting.is_empty() {
+            let waiting = mem::take(&mut self.clean.waiting);
+            self.clean_frames(waiting);
+            return Ok(());
+        }
+        let Some(scanned) = &mut self.clean.scanned else { return Ok(()) };
+        match scanned.try_recv() {
+            Ok(Scanned::Frames(frames)) => self.clean_frames(frames),
+            Ok(Scanned::End(ended)) => self.end_scan(number, ended),
+            Err(mpsc::error::TryRecvError::Empty) => {}
+            Err(mpsc::error::TryRecvError::Disconnected) => self.end_scan(number, Ok(())),
+        }
+        Ok(())
+    }
+
+    fn end_scan(&mut self, number: u64, ended: Result<(), LogError>) {
+        let end = self.state.segments.number(self.written);
+        self.clean.segment = None;
+        self.clean.scanned = None;
+        self.clean.pointers.clear();
+        self.clean.transient.clear();
+        if let Err(error) = ended {
+            // Nothing around the damage goes: the segment stays as it is.
+            tracing::error!(event = "log_damaged", "a segment cannot be emptied: {error}");
+            self.clean.stuck = Some((number, end));
+            return;
+        }
+        let (from, upto) = (self.state.segments.base(number), self.state.segments.base(number + 1));
+        let began_at = self.clean.began_at;
+        let pointers = self.state.pointers_in(from, upto);
+        if pointers.values().flatten().any(|(frame, _)| *frame >= began_at) {
+            // A body was placed again after it had been looked at.
+            self.begin_scan(number);
+            return;
+        }
+        self.state.forget_pointers_of(number);
+        let (durable, transient) = self.state.segments.usage(number);
+        if durable.refs > 0 || transient > 0 {
+            // What came to be referred to while it was read: a dead letter of an old body.
+            let refs = durable.refs + transient;
+            tracing::warn!(event = "segment_in_use", number, refs, "a segment is still needed");
+            self.clean.stuck = Some((number, end));
+            return;
+        }
+        self.clean.stuck = None;
+        self.let_go_below(self.state.segments.base(number + 1));
+        self.begin_cleaning();
+    }
+
+    fn clean_frames(&mut self, frames: Vec<(Position, Frame)>) {
+        let mut frames = frames.into_iter();
+        while let Some((position, frame)) = frames.next() {
+            let is_early = self
+                .clean
+                .pointers
+                .get(&position)
+                .is_some_and(|all| all.iter().any(|(at, _)| *at >= self.written));
+            if is_early {
+                self.clean.waiting.push((position, frame));
+                self.clean.waiting.extend(frames);
+                return;
+            }
+            if let Err(error) = self.clean_frame(position, frame) {
+                let position = position.0;
+                tracing::error!(event = "log_damaged", position, "an entry stays: {error}");
+            }
+        }
+    }
+
+    fn clean_frame(&mut self, position: Position, frame: Frame) -> Result<(), ReadError> {
+        if carries_record(frame.kind) {
+            return self.clean_record(position, decode_carried(frame.body)?);
+        }
+        // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
+        let body = bytes::Bytes::copy_from_slice(&frame.body);
+        match Entry::decode(frame.kind, body)? {
+            Entry::DeclareQueue(_) => self.restate_queue(QueueId(position.0), position),
+            Entry::QueueImage { queue, .. } => self.restate_queue(queue, position),
+            Entry::DeclareExchange { namespace, def } => {
+                let found = self.state.namespace(&namespace).exchanges.get(&def.name);
+                if found.is_some_and(|found| found.home == position) {
+                    self.log_lazily(Entry::DeclareExchange { namespace, def });
+                }
+            }
+            Entry::Bind { namespace, bind } => self.restate_binding(namespace, bind, position),
+            Entry::Session { namespace, id, .. } => {
+                let found = self.state.namespace(&namespace).sessions.get(&id);
+                if let Some(found) = found.filter(|found| found.home == position) {
+                    let (expiry_s, detached) = (found.expiry_s, found.detached);
+                    self.log_lazily(Entry::Session { namespace, id, expiry_s, detached });
+                }
+            }
+            Entry::Subscribe(subscribed) => self.restate_subscription(subscribed, position),
+            Entry::Writer { namespace, writer, .. } => {
+                self.restate_writer(namespace, writer, position);
+            }
+            Entry::Place(placed) if !placed.passage.is_empty() => {
+                let targets = self.alive(&placed.targets, position);
+                if !targets.is_empty() {
+                    self.log_lazily(Entry::Place(Placed { targets, ..placed }));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Those of an entry's targets that still point to it.
+    fn alive(&mut self, targets: &[(QueueId, u64)], position: Position) -> Vec<(QueueId, u64)> {
+        let mut alive = Vec::new();
+        for (id, offset) in targets {
+            let Some(queue) = self.state.queues.get(*id) else { continue };
+            let place = queue.get(*offset, &self.state.index);
+            if self.state.sound(place).is_some_and(|place| place.position == position) {
+                alive.push((*id, *offset));
+            }
+        }
+        alive
+    }
+
+    fn clean_record(&mut self, position: Position, carried: Carried) -> Result<(), ReadError> {
+        let Carried { head, targets, record } = carried;
+        if let Some(once) = &head.once {
+            let namespace = record.namespace().to_owned();
+            self.restate_writer(namespace, once.writer.clone(), position);
+        }
+        let mut alive = self.alive(&targets, position);
+        let mut placings = Vec::new();
+        for (frame, size) in self.clean.pointers.remove(&position).unwrap_or_default() {
+            let read = self.reader.read(frame, size as usize)?;
+            if read.kind != KIND_PLACE {
+                continue;
+            }
+            let placed = Placed::decode(mainstem_schemas::wire::Reader::new(read.body));
+            let placed = placed.map_err(EntryError::from)?;
+            let points_to = if placed.passage.is_empty() { position } else { frame };
+            let targets = self.alive(&placed.targets, points_to);
+            if !targets.is_empty() && placed.source == position {
+                placings.push(Placed { targets, ..placed });
+            }
+        }
+        let origin = if head.origin.0 == 0 { position } else { head.origin };
+        let held = self.state.held(head.held, origin).filter(|body| body.position == position);
+        let is_held = head.held.is_set() && held.is_some();
+        let is_retained = self.is_retained(position, &record);
+        let transient = self.clean.transient.remove(&position).unwrap_or_default();
+        if alive.is_empty()
+            && placings.is_empty()
+            && transient.is_empty()
+            && !is_held
+            && !is_retained
+        {
+            return Ok(());
+        }
+        let seen = alive.first().copied().and_then(|(id, offset)| {
+            let place = self.state.queues.get(id)?.get(offset, &self.state.index);
+            self.state.sound(place).map(|place| place.flags & SEEN != 0)
+        });
+        let moved = Head {
+            from: position,
+            held: if is_held { head.held } else { mainstem_schemas::UnixMillis::NONE },
+            origin: if is_held { origin } else { Position(0) },
+            seen: seen.unwrap_or(false) || position < self.state.started_at,
+            ..Head::default()
+        };
+        self.counts.moved += 1;
+        let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
+        for placed in placings {
+            self.log_lazily(Entry::Place(Placed { source, size, ..placed }));
+        }
+        alive.clear();
+        for (id, offset) in transient {
+            self.state.move_transient(id, offset, position, source, size);
+        }
+        Ok(())
+    }
+
+    fn is_retained(&mut self, position: Position, record: &Record) -> bool {
+        record.is_retain() && {
+            let path = record.address().path();
+            let known = self.state.namespace(record.namespace()).retained.get(&path);
+            known.is_some_and(|known| known.position == position)
+        }
+    }
+
+    /// States all of a queue but its entries again, if `position` is where it is stated.
+    fn restate_queue(&mut self, id: QueueId, position: Position) {
+        self.flush_settled();
+        let Some(queue) = self.state.queues.get(id).filter(|queue| queue.home == position) else {
+            return;
+        };
+        let name = match &queue.found {
+            Found::ByName => QueueName::Named(queue.def.name.clone()),
+            Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
+            Found::ByFilter(filter) => QueueName::Filter((**filter).clone()),
+        };
+        let declared = DeclaredQueue {
+            namespace: (*queue.namespace).to_owned(),
+            name,
+            auto_delete: queue.def.auto_delete,
+            retention: queue.def.retention,
+            policy: (*queue.def.policy).clone(),
+            arguments: queue.def.arguments.clone(),
+        };
+        let mut entries =
+            vec![Entry::QueueImage { queue: id, lanes: queue.lane_states(), declared }];
+        for (cursor, at) in queue.cursors().filter(|(cursor, _)| !cursor.is_transient()) {
+            let progress = at.progress();
+            entries.push(Entry::CursorImage {
+                queue: id,
+                cursor,
+                name: at.name.clone(),
+                floors: progress.floors,
+                policy: (*at.policy).clone(),
+            });
+            let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
+            for part in ranges.chunks(RANGES_MAX) {
+                let settled = Settled { queue: id, cursor, ranges: part.to_vec() };
+                entries.push(Entry::Settle(vec![settled]));
+            }
+            let returned: Vec<(u64, Returned)> =
+                at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
+            for part in returned.chunks(RANGES_MAX) {
+                entries.push(Entry::Returned { queue: id, cursor, records: part.to_vec() });
+            }
+        }
+        for entry in entries {
+            self.log_lazily(entry);
+        }
+    }
+
+    fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {
+        let Some(destination) = self.state.destination(&namespace, &bind) else { return };
+        let destination: Destination = destination;
+        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
+        let bound = exchange.and_then(|exchange| exchange.bindings.get(&binding));
+        if bound.is_some_and(|bound| bound.home == position) {
+            self.log_lazily(Entry::Bind { namespace, bind });
+        }
+    }
+
+    fn restate_subscription(&mut self, subscribed: Subscribed, position: Position) {
+        let key =
+            SubscriptionKey { share: subscribed.share.clone(), filter: subscribed.filter.clone() };
+        let space = self.state.namespace(&subscribed.namespace);
+        let session = space.sessions.get(&subscribed.session);
+        let found = session.and_then(|session| session.subscriptions.get(&key)).copied();
+        if let Some(found) = found.filter(|found| found.home == position) {
+            let (options, live) = (found.options, found.live);
+            let (queue, cursor): (QueueId, CursorId) = (found.queue, found.cursor);
+            self.log_lazily(Entry::Subscribe(Subscribed {
+                options,
+                live,
+                queue,
+                cursor,
+                ..subscribed
+            }));
+        }
+    }
+
+    fn restate_writer(&mut self, namespace: String, writer: String, position: Position) {
+        let interned = self.state.queues.intern(&namespace);
+        let known = self.state.writers.get(&(interned, writer.clone())).copied();
+        if let Some(known) = known.filter(|known| known.home == position) {
+            let (sequence, seen) = (known.sequence, known.seen);
+            self.log_lazily(Entry::Writer { namespace, writer, sequence, seen });
+        }
+    }
+
+    /// Where the log may be trimmed to now, if it was not asked before.
+    pub(super) fn take_trim(&mut self) -> Option<Position> {
+        let Cleaning { needed_from, proven_at, asked, .. } = self.clean;
+        if needed_from > asked && self.flushed >= needed_from && self.synced >= proven_at {
+            self.clean.asked = needed_from;
+            return Some(needed_from);
+        }
+        None
+    }
+}

@@ -1,0 +1,246 @@
+//! Dead letters: a record that a queue is done with goes to another, as a pointer to its body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstem_index::Entry as Place;
+use mainstem_log::LogError;
+use mainstem_schemas::{
+    Address, CursorId, Dialect, Entrance, Origin, Position, QueueId, Record, Table, UnixMillis,
+};
+
+use super::Commit;
+use crate::{
+    entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
+    passage::{Death, Passage, Reason},
+    policy::DeadLetter,
+    state::POINTER,
+};
+
+/// A record read back, with how it came where it is and where its body stands.
+pub(super) struct Found {
+    pub(super) record: Record,
+    pub(super) passage: Option<Arc<Passage>>,
+    pub(super) body: (Position, u32),
+}
+
+/// Why a record cannot be read back.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Entry(#[from] EntryError),
+}
+
+impl Commit {
+    /// The record at a place, from memory or from the log.
+    pub(super) fn read_place(&self, position: Position, size: u32) -> Result<Found, ReadError> {
+        if let Some((record, passage)) = self.tail.get(position) {
+            let body = passage.as_ref().map_or((position, size), |passage| passage.body);
+            return Ok(Found { record, passage, body });
+        }
+        let frame = self.reader.read(position, size as usize)?;
+        if frame.kind != KIND_PLACE {
+            return Ok(Found {
+                record: decode_record(frame.body)?,
+                passage: None,
+                body: (position, size),
+            });
+        }
+        let placed = Placed::decode(mainstem_schemas::wire::Reader::new(frame.body));
+        let placed = placed.map_err(EntryError::from)?;
+        let passage = Passage::of(&placed).map_err(EntryError::from)?;
+        let body = (placed.source, placed.size);
+        let record = match self.tail.get(placed.source) {
+            Some((record, _)) => record,
+            None => decode_record(self.reader.read(placed.source, placed.size as usize)?.body)?,
+        };
+        Ok(Found { record, passage: Some(Arc::new(passage)), body })
+    }
+
+    /// A cursor is done with a record for a reason other than success: it goes where the cursor's
+    /// policy says. The caller settles it.
+    pub(super) fn bury(
+        &mut self,
+        queue_id: QueueId,
+        cursor_id: CursorId,
+        offset: u64,
+        reason: Reason,
+    ) {
+        self.counts.died(reason);
+        let Some(queue) = self.state.queues.get(queue_id) else { return };
+        let Some(cursor) = queue.cursor(cursor_id) else { return };
+        let Some(to) = cursor.policy.dead_letter.clone() else { return };
+        let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
+        let place = queue.get(offset, &self.state.index);
+        let Some(place) = self.state.sound(place) else { return };
+        self.bury_place(&namespace, &name, &to, place, reason);
+    }
+
+    pub(super) fn bury_place(
+        &mut self,
+        namespace: &Arc<str>,
+        queue: &str,
+        to: &DeadLetter,
+        place: Place,
+        reason: Reason,
+    ) {
+        let found = match self.read_place(place.position, place.size) {
+            Ok(found) => found,
+            Err(error) => {
+                let position = place.position.0;
+                tracing::error!(
+                    event = "record_unreadable",
+                    queue,
+                    position,
+                    "a dead record cannot be moved: {error}"
+                );
+                self.counts.unreadable += 1;
+                return;
+            }
+        };
+        let Found { record, passage, body } = found;
+        let address = match &passage {
+            Some(passage) => passage.address.clone(),
+            None => record.address(),
+        };
+        let mut next = match passage {
+            Some(passage) => (*passage).clone(),
+            None => Passage { address: address.clone(), deaths: Vec::new(), body },
+        };
+        next.die(Death {
+            queue: queue.to_owned(),
+            reason,
+            address: address.clone(),
+            count: 1,
+            time: self.now,
+            had_expiry: place.flags & POINTER == 0 && record.expiry().is_set(),
+        });
+        next.address = dead_address(to, &address);
+        next.body = body;
+        let mut targets = self.dead_targets(namespace, to, &next.address, &record);
+        targets.retain(|id| {
+            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
+            name.is_some_and(|name| !next.closes_circle(&name))
+        });
+        if targets.is_empty() {
+            return;
+        }
+        self.place(body, place.flags & !POINTER, UnixMillis::NONE, &targets, &record, Some(next));
+    }
+
+    fn dead_targets(
+        &mut self,
+        namespace: &Arc<str>,
+        to: &DeadLetter,
+        address: &Address,
+        record: &Record,
+    ) -> Vec<QueueId> {
+        match to {
+            DeadLetter::Topic(topic) => vec![self.make_topic(namespace, topic)],
+            DeadLetter::Exchange { .. } => {
+                let routed = self.route_to(namespace, address, &[], record);
+                routed.map(|route| route.queues.to_vec()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Brings a body that is in the log to queues. `expiry` is the record's own, where it still
+    /// has one.
+    pub(super) fn place(
+        &mut self,
+        body: (Position, u32),
+        flags: u8,
+        expiry: UnixMillis,
+        targets: &[QueueId],
+        record: &Record,
+        passage: Option<Passage>,
+    ) -> Position {
+        let mut stored = Vec::new();
+        if let Some(passage) = &passage {
+            passage.encode(&mut stored);
+        }
+        let durable = self.offsets_for(targets, record.priority());
+        let placed = Placed {
+            source: body.0,
+            size: body.1,
+            expiry,
+            appended: self.now,
+            flags,
+            group: crate::state::group(record),
+            held: UnixMillis::NONE,
+            origin: Position(0),
+            passage: Bytes::from(stored),
+            targets: durable,
+        };
+        self.log_placed(placed, targets, record, passage)
+    }
+
+    /// Logs a placing. Transient queues among `targets` get theirs at once.
+    pub(super) fn log_placed(
+        &mut self,
+        placed: Placed,
+        targets: &[QueueId],
+        record: &Record,
+        passage: Option<Passage>,
+    ) -> Position {
+        let touched: Vec<QueueId> = placed.targets.iter().map(|(queue, _)| *queue).collect();
+        let place = Place {
+            position: placed.source,
+            size: placed.size,
+            expiry: placed.expiry,
+            appended: placed.appended,
+            flags: placed.flags & !crate::state::DURABLE,
+            group: placed.group,
+        };
+        let has_passage = passage.is_some();
+        let (position, size) = self.log_sized(Entry::Place(placed));
+        if let Some(passage) = passage {
+            self.tail.push(position, record.clone(), Some(Arc::new(passage)), self.written);
+        }
+        self.open.touched.extend(touched);
+        for id in targets.iter().filter(|id| id.is_transient()) {
+            let place = if has_passage {
+                Place { position, size, flags: place.flags | POINTER, ..place }
+            } else {
+                place
+            };
+            self.put_transient(*id, place, record.priority());
+        }
+        for id in targets {
+            self.keep_bounds(*id);
+        }
+        position
+    }
+}
+
+/// Where a dead record is published again.
+fn dead_address(to: &DeadLetter, before: &Address) -> Address {
+    match to {
+        DeadLetter::Exchange { name, key } => {
+            let key = key.clone().unwrap_or_else(|| routing_key(before));
+            Address::amqp(Bytes::copy_from_slice(name.as_bytes()), key)
+        }
+        DeadLetter::Topic(topic) => {
+            let tag = match before.origin {
+                Origin::Rocketmq if !before.lite => before.second.clone(),
+                _ => Bytes::new(),
+            };
+            Address::rocketmq(Bytes::copy_from_slice(topic.as_bytes()), tag)
+        }
+    }
+}
+
+/// The key that an exchange sees of an address.
+fn routing_key(address: &Address) -> Bytes {
+    match address.entrance() {
+        Entrance::Exchange { key, .. } => key,
+        Entrance::Path => address.path().render(Dialect::Amqp),
+    }
+}
+
+/// The headers a record is routed by.
+pub(super) fn headers_of(views: mainstem_schemas::Views, record: &Record) -> Table {
+    views.of(record).props
+}

@@ -1,0 +1,299 @@
+//! All queues: those in use in memory, the others in the index.
+//!
+//! A checkpoint is the state at one position of the log, but is written over many turns. What is
+//! changed meanwhile is written before its first change, so that publishing never waits for it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use mainstem_index::{
+    Batch, CursorValue, Index, IndexError, QueueKey, QueueName, QueueStateKey, QueueValue,
+};
+use mainstem_schemas::{Position, QueueId};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    command::{QueueDef, Retention},
+    cursor::Cursor,
+    policy::{DeliveryPolicy, Policy},
+    queue::{Found, Queue},
+};
+
+pub(crate) struct Queues {
+    index: Index,
+    resident: FxHashMap<QueueId, Box<Queue>>,
+    names: FxHashSet<Arc<str>>,
+    /// Which checkpoint changes wait for.
+    epoch: u64,
+    dirty: Vec<QueueId>,
+    gather: Option<Gather>,
+    /// Queues that may leave memory, the oldest first.
+    idle: VecDeque<QueueId>,
+    /// Written by the last checkpoint, and not looked at since.
+    evicting: Vec<QueueId>,
+    resident_max: usize,
+    /// What went wrong with the index; the store stops over it.
+    pub(crate) failed: Option<IndexError>,
+    /// Entries of queues that are not known yet are kept: the definition comes later.
+    pub(crate) is_rebuilding: bool,
+}
+
+/// A checkpoint being gathered.
+struct Gather {
+    batch: Batch,
+    /// Queues still to be written, by their place in `queues`.
+    written: usize,
+    queues: Vec<QueueId>,
+}
+
+/// What a queue's definition says, from the index.
+pub(crate) fn definition(
+    id: QueueId,
+    value: QueueValue,
+) -> Option<(String, Found, QueueDef, Position)> {
+    let QueueValue { namespace, name, auto_delete, retention, policy, arguments, home } = value;
+    let retention = Retention::from_u8(retention)?;
+    let policy = Policy::decode(policy).ok()?;
+    let (found, shown) = show(&name);
+    let def = QueueDef {
+        id,
+        name: shown,
+        durable: !id.is_transient(),
+        exclusive: false,
+        auto_delete,
+        retention,
+        policy: Arc::new(policy),
+        arguments,
+    };
+    Some((namespace, found, def, home))
+}
+
+/// How a queue is found, and what it is called towards people.
+pub(crate) fn show(name: &QueueName) -> (Found, String) {
+    match name {
+        QueueName::Named(name) => (Found::ByName, name.clone()),
+        QueueName::Topic(topic) => (Found::AsTopic, topic.clone()),
+        QueueName::Filter(filter) => {
+            let shown = String::from_utf8_lossy(&filter.render()).into_owned();
+            (Found::ByFilter(Box::new(filter.clone())), shown)
+        }
+    }
+}
+
+impl Queues {
+    pub(crate) fn new(index: Index, resident_max: usize) -> Self {
+        Self {
+            index,
+            resident: FxHashMap::default(),
+            names: FxHashSet::default(),
+            epoch: 1,
+            dirty: Vec::new(),
+            gather: None,
+            idle: VecDeque::new(),
+            evicting: Vec::new(),
+            resident_max,
+            failed: None,
+            is_rebuilding: false,
+        }
+    }
+
+    /// One copy of a namespace's name.
+    pub(crate) fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone());
+        name
+    }
+
+    /// The queue, if it is in memory.
+    pub(crate) fn peek(&self, id: QueueId) -> Option<&Queue> {
+        self.resident.get(&id).map(|queue| &**queue)
+    }
+
+    /// The queue. Nothing that the index keeps may be changed through it.
+    pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
+        if !self.resident.contains_key(&id) {
+            self.load(id)?;
+        }
+        self.resident.get_mut(&id).map(|queue| &mut **queue)
+    }
+
+    /// The queue, to be changed. With it every change of what the index keeps begins.
+    pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
+        if !self.resident.contains_key(&id) && self.load(id).is_none() {
+            if !self.is_rebuilding || id.is_transient() {
+                return None;
+            }
+            self.make_provisional(id);
+        }
+        let queue = self.resident.get_mut(&id)?;
+        if queue.dirty_in != self.epoch && !id.is_transient() {
+            if let Some(gather) = &mut self.gather
+                && queue.dirty_in != 0
+            {
+                queue.write(&mut gather.batch);
+            }
+            queue.dirty_in = self.epoch;
+            self.dirty.push(id);
+        }
+        Some(queue)
+    }
+
+    fn load(&mut self, id: QueueId) -> Option<()> {
+        if id.is_transient() {
+            return None;
+        }
+        let loaded = load(&self.index, id);
+        let loaded = loaded.unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            None
+        });
+        let Loaded { namespace, found, def, home, state, cursors } = loaded?;
+        let namespace = self.intern(&namespace);
+        let mut queue = Queue::new(namespace, found, def, home);
+        queue.restore(&state);
+        for (cursor, value) in cursors {
+            let CursorValue { name, policy, progress } = value;
+            let mut reader = mainstem_schemas::wire::Reader::new(policy);
+            let policy = DeliveryPolicy::decode(&mut reader).unwrap_or_default();
+            queue.insert_cursor(cursor, Cursor::restore(name, Arc::new(policy), &progress));
+        }
+        queue.is_listed = true;
+        self.resident.insert(id, Box::new(queue));
+        self.idle.push_back(id);
+        Some(())
+    }
+
+    fn make_provisional(&mut self, id: QueueId) {
+        let namespace = self.intern("");
+        let def = QueueDef {
+            id,
+            name: String::new(),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            retention: Retention::Time,
+            policy: Arc::default(),
+            arguments: Vec::new(),
+        };
+        let mut queue = Queue::new(namespace, Found::ByName, def, Position(0));
+        queue.is_provisional = true;
+        self.resident.insert(id, Box::new(queue));
+    }
+
+    pub(crate) fn insert(&mut self, id: QueueId, queue: Queue) {
+        self.resident.insert(id, Box::new(queue));
+        self.change(id);
+    }
+
+    /// Takes a queue out. Call [`Queues::change`] before.
+    pub(crate) fn remove(&mut self, id: QueueId) -> Option<Box<Queue>> {
+        self.resident.remove(&id)
+    }
+
+    /// Those in memory.
+    pub(crate) fn resident(&self) -> impl Iterator<Item = (QueueId, &Queue)> {
+        self.resident.iter().map(|(id, queue)| (*id, &**queue))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.resident.len()
+    }
+
+    // Checkpoints.
+
+    /// From here on a checkpoint is being gathered, beginning with what `batch` has already.
+    pub(crate) fn begin_checkpoint(&mut self, batch: Batch) {
+        let queues = std::mem::take(&mut self.dirty);
+        self.epoch += 1;
+        self.gather = Some(Gather { batch, written: 0, queues });
+    }
+
+    /// Writes up to `count` more queues; true when all are written.
+    pub(crate) fn gather(&mut self, count: usize) -> bool {
+        let Some(gather) = &mut self.gather else { return true };
+        for _ in 0..count {
+            let Some(id) = gather.queues.get(gather.written) else { return true };
+            gather.written += 1;
+            if let Some(queue) = self.resident.get_mut(id)
+                && queue.dirty_in != 0
+                && queue.dirty_in != self.epoch
+            {
+                queue.write(&mut gather.batch);
+                queue.dirty_in = 0;
+            }
+        }
+        gather.written >= gather.queues.len()
+    }
+
+    /// What was gathered, and of which queues.
+    pub(crate) fn take_gathered(&mut self) -> Option<(Batch, Vec<QueueId>)> {
+        let gather = self.gather.take()?;
+        Some((gather.batch, gather.queues))
+    }
+
+    /// The index has what was gathered of these queues.
+    pub(crate) fn begin_evicting(&mut self, written: Vec<QueueId>) {
+        self.evicting = written;
+    }
+
+    pub(crate) fn is_evicting(&self) -> bool {
+        !self.evicting.is_empty()
+    }
+
+    /// Lets blocks of up to `count` written queues leave memory, and queues that nobody uses.
+    /// Returns those that left, as their namespaces know them.
+    pub(crate) fn evict(&mut self, count: usize) -> Vec<(Arc<str>, Bytes)> {
+        for _ in 0..count {
+            let Some(id) = self.evicting.pop() else { break };
+            let Some(queue) = self.resident.get_mut(&id) else { continue };
+            queue.evict();
+            if !queue.is_listed {
+                queue.is_listed = true;
+                self.idle.push_back(id);
+            }
+        }
+        let mut left = Vec::new();
+        let excess = self.resident.len().saturating_sub(self.resident_max);
+        for _ in 0..self.idle.len().min(excess).min(count) {
+            let Some(id) = self.idle.pop_front() else { break };
+            let Some(queue) = self.resident.get(&id) else { continue };
+            if !queue.may_leave() {
+                self.idle.push_back(id);
+                continue;
+            }
+            if let Some(queue) = self.resident.remove(&id)
+                && queue.found == Found::ByName
+            {
+                let name = Bytes::copy_from_slice(queue.def.name.as_bytes());
+                left.push((queue.namespace.clone(), name));
+            }
+        }
+        left
+    }
+}
+
+struct Loaded {
+    namespace: String,
+    found: Found,
+    def: QueueDef,
+    home: Position,
+    state: mainstem_index::QueueStateValue,
+    cursors: Vec<(mainstem_schemas::CursorId, CursorValue)>,
+}
+
+fn load(index: &Index, id: QueueId) -> Result<Option<Loaded>, IndexError> {
+    let Some(value) = index.get(&QueueKey { queue: id })? else { return Ok(None) };
+    let Some((namespace, found, def, home)) = definition(id, value) else { return Ok(None) };
+    let state = index.get(&QueueStateKey { queue: id })?.unwrap_or_default();
+    let mut cursors = Vec::new();
+    if def.retention != Retention::Unsettled {
+        for found in index.cursors(id) {
+            let (key, value) = found?;
+            cursors.push((key.cursor, value));
+        }
+    }
+    Ok(Some(Loaded { namespace, found, def, home, state, cursors }))
+}
