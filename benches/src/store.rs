@@ -52,7 +52,7 @@ const fn minutes(count: u64) -> Duration {
 const ALL: &[Scenario] = &[
     Scenario {
         name: "append",
-        what: "Synced appends: 1 KiB payloads, nobody consumes",
+        what: "Synced appends: 1 KiB payloads, the queues emptied every 200 ms",
         bound: minutes(2),
         run: rates::append,
     },
@@ -265,13 +265,14 @@ fn heading(bench: &Bench, data: &Path) -> Result<String> {
     writeln!(
         text,
         "- The machine: memcpy {}/s; RocksDB alone takes {} blocks of 400 B ({} entries) without \
-         its log; a lone synced 4 KiB write p50 {}, p99 {}; synced writes one after another into a \
-         file written before:",
+         its log; a lone synced 4 KiB write p50 {}, p99 {}; a new file in synced steps of 2 MiB \
+         {}/s; synced writes one after another into a file written before:",
         volume(bench.memcpy),
         rate(bench.rocksdb),
         rate(bench.rocksdb * raw::ENTRIES_PER_VALUE as f64),
         millis(lone.percentile(50)),
         millis(lone.percentile(99)),
+        volume(raw::new_file(&data.join("new"))?),
     )?;
     for kib in [4, 64, 256, 1024, 4096] {
         let synced = bench.raw.measure(kib << 10, Duration::from_millis(500))?;

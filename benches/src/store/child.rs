@@ -147,8 +147,8 @@ async fn act(broker: &Broker, words: &[&str]) -> Result<f64> {
             .await?;
             Ok(0.0)
         }
-        ["checkpoint"] => {
-            broker.checkpoint().await?;
+        ["stop"] => {
+            broker.stop().await;
             Ok(0.0)
         }
         // Publishing alone, to one queue.

@@ -27,6 +27,7 @@ use crate::{
     clock::{now_nanos, since},
     histogram::Histogram,
     load::Result,
+    process::Pid,
 };
 
 /// Published and not yet taken by the consumers: publishers wait for them, so that what is
@@ -57,6 +58,37 @@ pub(super) struct Outcome {
     pub(super) cold: u64,
     pub(super) log: Usage,
     pub(super) commit: Usage,
+    /// Of the whole process: the clients' one thread, above all, besides the two above.
+    cpu: Duration,
+}
+
+/// Looks at what was used before and after.
+struct Meter {
+    start: u64,
+    log: Usage,
+    commit: Usage,
+    cpu: Duration,
+}
+
+impl Meter {
+    fn start() -> Result<Self> {
+        let log = Usage::of_threads("log")?;
+        let commit = Usage::of_threads("commit")?;
+        Ok(Self { log, commit, cpu: Pid::own().cpu()?, start: now_nanos() })
+    }
+
+    fn stop(self, records: u64, confirm: Histogram, progress: &Progress) -> Result<Outcome> {
+        let elapsed = since(self.start, now_nanos());
+        Ok(Outcome {
+            records,
+            elapsed,
+            confirm,
+            cold: progress.cold.load(Relaxed),
+            log: Usage::of_threads("log")?.since(self.log),
+            commit: Usage::of_threads("commit")?.since(self.commit),
+            cpu: Pid::own().cpu()?.saturating_sub(self.cpu),
+        })
+    }
 }
 
 impl Outcome {
@@ -68,10 +100,13 @@ impl Outcome {
     pub(super) fn effort(&self) -> String {
         let busy = |cpu: Duration| cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9);
         format!(
-            "commit thread {:.2} cores, log thread {:.2}, {} B written per record in writes of {} kB, \
+            "commit thread {:.2} cores ({} ns a record), log thread {:.2}, all else (clients, index, new segments) \
+             {:.2}; {} B written per record in writes of {} kB, \
              {} % read back from disk",
             busy(self.commit.cpu),
+            self.commit.cpu.as_nanos() / u128::from(self.records.max(1)),
             busy(self.log.cpu),
+            busy(self.cpu.saturating_sub(self.commit.cpu + self.log.cpu)),
             self.log.written_bytes / self.records.max(1),
             self.log.write_bytes() / 1000,
             self.cold * 100 / self.records.max(1),
@@ -120,8 +155,7 @@ pub(super) async fn run_with(
     let names = Names::new(flow.queues.clone());
     let data = Bytes::from(vec![b'm'; flow.data_bytes]);
     let mut publishers = JoinSet::new();
-    let (log, commit) = (Usage::of_threads("log")?, Usage::of_threads("commit")?);
-    let start = now_nanos();
+    let meter = Meter::start()?;
     for _ in 0..flow.publishers {
         let (client, _inbox) = subject::login(broker).await?;
         let publisher = Publisher {
@@ -140,32 +174,16 @@ pub(super) async fn run_with(
     if flow.consumers > 0 {
         finish(&mut consumers, &progress).await?;
     }
-    let elapsed = since(start, now_nanos());
-    Ok(Outcome {
-        records: flow.records,
-        elapsed,
-        confirm,
-        cold: progress.cold.load(Relaxed),
-        log: Usage::of_threads("log")?.since(log),
-        commit: Usage::of_threads("commit")?.since(commit),
-    })
+    meter.stop(flow.records, confirm, &progress)
 }
 
 /// Takes and settles `records` that are in the queues already.
 pub(super) async fn drain(broker: &Broker, queues: Range<u64>, records: u64) -> Result<Outcome> {
     let progress = Progress::new(records, 0);
-    let (log, commit) = (Usage::of_threads("log")?, Usage::of_threads("commit")?);
-    let start = now_nanos();
+    let meter = Meter::start()?;
     let mut consumers = attach(broker, queues, 1, &progress).await?;
     finish(&mut consumers, &progress).await?;
-    Ok(Outcome {
-        records,
-        elapsed: since(start, now_nanos()),
-        confirm: Histogram::default(),
-        cold: progress.cold.load(Relaxed),
-        log: Usage::of_threads("log")?.since(log),
-        commit: Usage::of_threads("commit")?.since(commit),
-    })
+    meter.stop(records, Histogram::default(), &progress)
 }
 
 /// Waits until the consumers reached their goal; until then none may end.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use mainstem_broker::Broker;
+
 use super::{
     Bench,
     figure::{Figure, millis, rate, volume},
@@ -12,6 +14,7 @@ use super::{
 use crate::load::Result;
 
 const RAW_TIME: Duration = Duration::from_secs(2);
+const EMPTIED_EVERY: Duration = Duration::from_millis(200);
 
 /// A promised rate.
 pub(super) struct Promise {
@@ -55,7 +58,7 @@ pub(super) fn flow(bench: &Bench, promise: &Promise) -> Result<Vec<Figure>> {
     let broker = subject::open(&bench.fresh()?)?;
     let outcome = bench.block_on(async {
         // What a store does once, when it is new, is not what is asked.
-        let warm_up = Flow { records: flow.records / 10, ..flow.clone() };
+        let warm_up = Flow { records: flow.records / 4, ..flow.clone() };
         flow::run(&broker, &warm_up).await?;
         let outcome = flow::run(&broker, &flow).await;
         broker.stop().await;
@@ -87,12 +90,31 @@ fn disk_limit(bench: &Bench, outcome: &Outcome) -> Result<f64> {
     Ok(raw.bytes_per_second / record_bytes.max(1.0))
 }
 
+/// Publishes while the queues are emptied at intervals: a log that only grows never gets a segment
+/// back, and what would be measured is the making of files.
+async fn emptied(broker: &Broker, flow: &Flow) -> Result<Outcome> {
+    let (janitor, _inbox) = subject::login(broker).await?;
+    let running = flow::run(broker, flow);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            outcome = &mut running => return outcome,
+            () = tokio::time::sleep(EMPTIED_EVERY) => {
+                for number in flow.queues.clone() {
+                    // A queue that is not declared yet is as good as empty.
+                    let _records = janitor.purge_queue(subject::queue_name(number)).await;
+                }
+            }
+        }
+    }
+}
+
 pub(super) fn append(bench: &Bench) -> Result<Vec<Figure>> {
     let many = Flow {
-        queues: 0..1000,
+        queues: 0..8,
         data_bytes: 1024,
         batch: 64,
-        in_flight: 1024,
+        in_flight: 256,
         records: bench.size(500_000, 5_000_000),
         publishers: 64,
         consumers: 0,
@@ -106,8 +128,11 @@ pub(super) fn append(bench: &Bench) -> Result<Vec<Figure>> {
     };
     let broker = subject::open(&bench.fresh()?)?;
     let (many, alone) = bench.block_on(async {
-        let many = flow::run(&broker, &many).await?;
-        let alone = flow::run(&broker, &lone).await?;
+        // The second time around, the segments are those that the first left behind.
+        let warm_up = Flow { records: many.records / 4, ..many.clone() };
+        emptied(&broker, &warm_up).await?;
+        let many = emptied(&broker, &many).await?;
+        let alone = emptied(&broker, &lone).await?;
         broker.stop().await;
         Ok((many, alone))
     })?;

@@ -23,6 +23,8 @@ const FILE_BYTES: u64 = 512 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
 /// A synced write begins and ends at one of these, as a disk has it.
 const SECTOR_BYTES: u64 = 4096;
+const NEW_STEP_BYTES: usize = 2 << 20;
+const NEW_STEPS: usize = 128;
 const COPY_BYTES: usize = 64 << 20;
 
 /// A queue's block of entries as the index packs it.
@@ -34,6 +36,22 @@ const VALUES_PER_BATCH: u64 = 1000;
 pub(super) struct Recycled {
     file: File,
     bytes: Vec<u8>,
+}
+
+/// Bytes per second into a file that is made anew, synced in steps: what a log that gets no
+/// segment back has to do once more for each byte.
+pub(super) fn new_file(path: &Path) -> Result<f64> {
+    let bytes = vec![0; NEW_STEP_BYTES];
+    let start = now_nanos();
+    let mut file = File::create(path)?;
+    for _ in 0..NEW_STEPS {
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+    }
+    let took = since(start, now_nanos());
+    drop(file);
+    fs::remove_file(path)?;
+    Ok(per_second((NEW_STEP_BYTES * NEW_STEPS) as u64, took))
 }
 
 /// Synced writes one after another.
