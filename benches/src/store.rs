@@ -7,12 +7,12 @@ use std::{
     fs,
     future::Future,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
 use figure::{Figure, HEAD, millis, rate, volume};
 use raw::Recycled;
-use tokio::runtime::Runtime;
 
 use crate::{
     clock::{now_nanos, since},
@@ -35,6 +35,9 @@ mod rates;
 mod turnover;
 
 pub use child::serve;
+
+/// The thread of the store's clients.
+const CLIENTS: &str = "clients";
 
 /// What is measured together.
 struct Scenario {
@@ -202,10 +205,9 @@ impl Bench {
         Ok(folder)
     }
 
-    /// Runs a scenario's future on one thread, within the scenario's bound.
-    fn block_on<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        let bounded = async { tokio::time::timeout(self.bound, future).await };
-        runtime()?.block_on(bounded)?
+    /// Runs a scenario's future within the scenario's bound.
+    fn block_on<T: Send>(&self, future: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        block_on(async { tokio::time::timeout(self.bound, future).await? })
     }
 }
 
@@ -213,9 +215,14 @@ const fn pick(is_quick: bool, quick: u64, full: u64) -> u64 {
     if is_quick { quick } else { full }
 }
 
-/// Clients of the store share one thread, beside the store's own.
-fn runtime() -> Result<Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?)
+/// Clients of the store share one thread, beside the store's own; its name tells what it used.
+fn block_on<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    thread::scope(|scope| {
+        let clients = thread::Builder::new().name(CLIENTS.to_owned());
+        let clients = clients.spawn_scoped(scope, move || runtime.block_on(future))?;
+        clients.join().map_err(|_| "the clients found themselves in error")?
+    })
 }
 
 /// All scenarios, or those the plan selects; the report goes to the terminal and to a file.

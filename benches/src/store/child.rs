@@ -7,8 +7,8 @@ use std::{
     env,
     io::{BufRead, BufReader, Write as _, stdin},
     path::Path,
-    process::{Child as Process, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, sync_channel},
+    process::{self, Child as Process, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
     time::Duration,
 };
@@ -16,8 +16,9 @@ use std::{
 use mainstem_broker::Broker;
 
 use super::{
+    block_on,
     flow::{self, Flow},
-    runtime, subject,
+    subject,
 };
 use crate::{
     clock::{now_nanos, since},
@@ -27,6 +28,8 @@ use crate::{
 
 /// Answers that may wait to be read.
 const LINES_MAX: usize = 64;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const RESIDENT_MIB_MAX: u64 = 12 << 10;
 /// Queues that only the child's own sign of life uses.
 const PROBE: u64 = 99_999_999;
 
@@ -77,8 +80,26 @@ impl Child {
         Ok(writeln!(self.input, "{words}")?)
     }
 
+    /// The next answer. Errors: none came in time, or the child takes more memory than a machine
+    /// has to spare for one of its programs.
     fn answer(&mut self, patience: Duration) -> Result<f64> {
-        let line = self.lines.recv_timeout(patience)?;
+        let start = now_nanos();
+        let line = loop {
+            match self.lines.recv_timeout(LOOK_EVERY) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Disconnected) => return Err("the child ended".into()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let resident = self.pid.resident_mib()?;
+            if resident > RESIDENT_MIB_MAX {
+                self.end()?;
+                return Err(format!("given up at {resident} MiB resident").into());
+            }
+            if since(start, now_nanos()) > patience {
+                self.end()?;
+                return Err(format!("given up after {} s", patience.as_secs()).into());
+            }
+        };
         let number = line.strip_prefix("done ").ok_or_else(|| format!("the child says: {line}"))?;
         Ok(number.parse()?)
     }
@@ -105,13 +126,21 @@ impl Drop for Child {
 /// The child's side. It ends when its standard input does.
 pub fn serve(data: &Path) -> Result<()> {
     let broker = subject::open(data)?;
-    let runtime = runtime()?;
-    runtime.block_on(show_life(&broker))?;
+    block_on(show_life(&broker))?;
     println!("done 0");
-    for line in stdin().lines() {
-        let line = line?;
+    let (sender, orders) = sync_channel(LINES_MAX);
+    thread::spawn(move || {
+        for line in stdin().lines().map_while(std::result::Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+        // Whoever started it is gone, in the middle of its work perhaps.
+        process::exit(0);
+    });
+    for line in orders {
         let words: Vec<&str> = line.split(' ').collect();
-        println!("done {}", runtime.block_on(act(&broker, &words))?);
+        println!("done {}", block_on(act(&broker, &words))?);
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    CLIENTS,
     figure::per_second,
     subject::{self, Names},
     usage::Usage,
@@ -58,7 +59,8 @@ pub(super) struct Outcome {
     pub(super) cold: u64,
     pub(super) log: Usage,
     pub(super) commit: Usage,
-    /// Of the whole process: the clients' one thread, above all, besides the two above.
+    clients: Usage,
+    /// Of the whole process.
     cpu: Duration,
 }
 
@@ -67,6 +69,7 @@ struct Meter {
     start: u64,
     log: Usage,
     commit: Usage,
+    clients: Usage,
     cpu: Duration,
 }
 
@@ -74,7 +77,8 @@ impl Meter {
     fn start() -> Result<Self> {
         let log = Usage::of_threads("log")?;
         let commit = Usage::of_threads("commit")?;
-        Ok(Self { log, commit, cpu: Pid::own().cpu()?, start: now_nanos() })
+        let clients = Usage::of_threads(CLIENTS)?;
+        Ok(Self { log, commit, clients, cpu: Pid::own().cpu()?, start: now_nanos() })
     }
 
     fn stop(self, records: u64, confirm: Histogram, progress: &Progress) -> Result<Outcome> {
@@ -86,6 +90,7 @@ impl Meter {
             cold: progress.cold.load(Relaxed),
             log: Usage::of_threads("log")?.since(self.log),
             commit: Usage::of_threads("commit")?.since(self.commit),
+            clients: Usage::of_threads(CLIENTS)?.since(self.clients),
             cpu: Pid::own().cpu()?.saturating_sub(self.cpu),
         })
     }
@@ -99,14 +104,18 @@ impl Outcome {
     /// Where the time went.
     pub(super) fn effort(&self) -> String {
         let busy = |cpu: Duration| cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9);
+        let each = |cpu: Duration| cpu.as_nanos() / u128::from(self.records.max(1));
+        let (commit, clients, log) = (self.commit.cpu, self.clients.cpu, self.log.cpu);
         format!(
-            "commit thread {:.2} cores ({} ns a record), log thread {:.2}, all else (clients, index, new segments) \
-             {:.2}; {} B written per record in writes of {} kB, \
-             {} % read back from disk",
-            busy(self.commit.cpu),
-            self.commit.cpu.as_nanos() / u128::from(self.records.max(1)),
-            busy(self.log.cpu),
-            busy(self.cpu.saturating_sub(self.commit.cpu + self.log.cpu)),
+            "commit thread {:.2} cores ({} ns a record), clients {:.2} ({} ns), log thread {:.2}, \
+             index and new segments {:.2}; {} B written per record in writes of {} kB, {} % read \
+             back from disk",
+            busy(commit),
+            each(commit),
+            busy(clients),
+            each(clients),
+            busy(log),
+            busy(self.cpu.saturating_sub(commit + clients + log)),
             self.log.written_bytes / self.records.max(1),
             self.log.write_bytes() / 1000,
             self.cold * 100 / self.records.max(1),

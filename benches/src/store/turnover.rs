@@ -13,6 +13,8 @@ use crate::load::Result;
 
 const DATA_BYTES: u64 = 1024;
 const STUCK_EVERY: u64 = 100_000;
+/// A store that pins its log is found out before it has filled the disk.
+const DISK_BYTES_MAX: u64 = 8 << 30;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The disk at one moment.
@@ -44,7 +46,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         )
     };
     let within = looks.iter().filter(|look| look.all <= allowed(look)).count();
-    Ok(vec![
+    let mut figures = vec![
         Figure::new(
             format!("worst disk use while {} turn over", volume(bytes as f64)),
             format!("{}; {within} of {} looks within", show(&worst), looks.len()),
@@ -53,12 +55,23 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         .bar("under 3 x live + 2 segments", within == looks.len()),
         Figure::new("disk use at the end", show(&last))
             .limit(volume(allowed(&last) as f64), part(&last)),
-        Figure::new("rate meanwhile", rate(outcome.rate())),
-        Figure::new("where the time goes", outcome.effort()),
-    ])
+    ];
+    match outcome {
+        Some(outcome) => figures.extend([
+            Figure::new("rate meanwhile", rate(outcome.rate())),
+            Figure::new("where the time goes", outcome.effort()),
+        ]),
+        None => figures.push(Figure::missing(
+            "the whole of it",
+            "",
+            &format!("given up at {} of disk", volume(DISK_BYTES_MAX as f64)),
+        )),
+    }
+    Ok(figures)
 }
 
-async fn turn_over(data: &Path, records: u64) -> Result<(Outcome, Vec<Look>)> {
+/// What the disk was like all the time, and without an outcome when it was too much.
+async fn turn_over(data: &Path, records: u64) -> Result<(Option<Outcome>, Vec<Look>)> {
     let broker = subject::open(data)?;
     let progress = Progress::new(records, STUCK_EVERY);
     let flow = Flow {
@@ -80,6 +93,10 @@ async fn turn_over(data: &Path, records: u64) -> Result<(Outcome, Vec<Look>)> {
                 let untaken = progress.published.load(Relaxed) - progress.taken.load(Relaxed);
                 let live = (untaken + progress.stuck.load(Relaxed)) * DATA_BYTES;
                 looks.push(Look { log: disk_bytes(&data.join("log")), all: disk_bytes(data), live });
+                if looks.last().is_some_and(|look| look.all > DISK_BYTES_MAX) {
+                    broker.stop().await;
+                    return Ok((None, looks));
+                }
             }
         }
     };
@@ -88,5 +105,5 @@ async fn turn_over(data: &Path, records: u64) -> Result<(Outcome, Vec<Look>)> {
     let live = progress.stuck.load(Relaxed) * DATA_BYTES;
     looks.push(Look { log: disk_bytes(&data.join("log")), all: disk_bytes(data), live });
     broker.stop().await;
-    Ok((outcome, looks))
+    Ok((Some(outcome), looks))
 }
