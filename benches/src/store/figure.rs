@@ -106,3 +106,17 @@ pub(super) fn millis(duration: Duration) -> String {
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_whether_the_bar_is_met() {
+        let figure = Figure::new("rate", rate(1.5e6)).limit("2.00 M/s", 0.75);
+        let row = "| rate | 1.50 M/s | 2.00 M/s | 0.75 | at least 1 M/s | met |";
+        assert_eq!(figure.bar("at least 1 M/s", true).row(), row);
+        let figure = Figure::new("rate", rate(900.0)).bar("at least 1 M/s", false);
+        assert_eq!(figure.row(), "| rate | 900 /s |  |  | at least 1 M/s | **not met** |");
+    }
+}

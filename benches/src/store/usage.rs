@@ -59,3 +59,28 @@ pub(super) fn disk_bytes(folder: &Path) -> u64 {
     };
     entries.flatten().map(bytes).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_named_threads_writes_are_counted_and_nobody_elses() {
+        let folder = std::env::temp_dir().join(format!("usage-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mut file = fs::File::create(folder.join("file")).unwrap();
+        let write = move || {
+            let before = Usage::of_threads("busy").unwrap();
+            (0..10).for_each(|_| file.write_all(&[7; 8192]).unwrap());
+            file.sync_all().unwrap();
+            Usage::of_threads("busy").unwrap().since(before)
+        };
+        let busy = thread::Builder::new().name("busy".to_owned()).spawn(write).unwrap();
+        let used = busy.join().unwrap();
+        assert_eq!((used.writes, used.written_bytes, used.write_bytes()), (10, 81_920, 8192));
+        assert_eq!(disk_bytes(&folder), 81_920);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
