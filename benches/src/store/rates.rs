@@ -14,6 +14,8 @@ use super::{
 use crate::load::Result;
 
 const RAW_TIME: Duration = Duration::from_secs(2);
+const PUBLISHERS: u64 = 64;
+const APPEND_BYTES: usize = 1024;
 const EMPTIED_EVERY: Duration = Duration::from_millis(200);
 
 /// A promised rate.
@@ -110,61 +112,57 @@ async fn emptied(broker: &Broker, flow: &Flow) -> Result<Outcome> {
 }
 
 pub(super) fn append(bench: &Bench) -> Result<Vec<Figure>> {
-    let many = Flow {
+    let flow = |publishers, batch, records| Flow {
         queues: 0..8,
-        data_bytes: 1024,
-        batch: 64,
-        in_flight: 256,
-        records: bench.size(500_000, 5_000_000),
-        publishers: 64,
+        data_bytes: APPEND_BYTES,
+        batch,
+        in_flight: batch,
+        records,
+        publishers,
         consumers: 0,
     };
-    let lone = Flow {
-        batch: 1,
-        in_flight: 1,
-        records: bench.size(2000, 10_000),
-        publishers: 1,
-        ..many.clone()
-    };
+    let records = bench.size(200_000, 2_000_000);
     let broker = subject::open(&bench.fresh()?)?;
-    let (many, alone) = bench.block_on(async {
+    let mut figures = Vec::new();
+    bench.block_on(async {
         // The second time around, the segments are those that the first left behind.
-        let warm_up = Flow { records: many.records / 4, ..many.clone() };
-        emptied(&broker, &warm_up).await?;
-        let many = emptied(&broker, &many).await?;
-        let alone = emptied(&broker, &lone).await?;
-        broker.stop().await;
-        Ok((many, alone))
+        emptied(&broker, &flow(PUBLISHERS, 16, records)).await?;
+        Ok(())
     })?;
-    let raw = bench.raw.measure(many.log.write_bytes(), RAW_TIME)?;
-    let ours = many.rate() * 1024.0;
-    let lone_raw = bench.raw.measure(1, RAW_TIME)?.latency;
-    let p50 = alone.confirm.percentile(50);
-    let times = p50.as_secs_f64() / lone_raw.percentile(50).as_secs_f64();
-    Ok(vec![
-        Figure::new(
-            "64 publishers, payload bytes",
-            format!("{}/s ({})", volume(ours), rate(many.rate())),
-        )
-        .limit(
-            format!(
-                "{}/s in synced writes of {}",
-                volume(raw.bytes_per_second),
-                volume(raw.write_bytes as f64)
-            ),
-            ours / raw.bytes_per_second,
-        )
-        .bar("at least 0.70 of it", ours >= 0.7 * raw.bytes_per_second),
-        Figure::new("where the time goes", many.effort()),
-        Figure::new("a lone publisher's confirm p50, p99", confirms(&alone))
-            .limit(
-                format!(
-                    "one synced write {}, {}",
-                    millis(lone_raw.percentile(50)),
-                    millis(lone_raw.percentile(99))
-                ),
-                times,
-            )
+    for batch in [1, 4, 16, 64] {
+        let outcome = bench.block_on(emptied(&broker, &flow(PUBLISHERS, batch, records)))?;
+        figures.extend(appended(bench, &outcome, batch)?);
+    }
+    let lone = flow(1, 1, bench.size(2000, 10_000));
+    let lone = bench.block_on(async {
+        let outcome = flow::run(&broker, &lone).await;
+        broker.stop().await;
+        outcome
+    })?;
+    let raw = bench.raw.measure(1, RAW_TIME)?.latency;
+    let times = lone.confirm.percentile(50).as_secs_f64() / raw.percentile(50).as_secs_f64();
+    let limit =
+        format!("one synced write {}, {}", millis(raw.percentile(50)), millis(raw.percentile(99)));
+    figures.push(
+        Figure::new("a lone publisher's confirm p50, p99", confirms(&lone))
+            .limit(limit, times)
             .bar("p50 within 1.3 x", times <= 1.3),
+    );
+    Ok(figures)
+}
+
+/// What many publishers reached, each with one batch on its way.
+fn appended(bench: &Bench, outcome: &Outcome, batch: u64) -> Result<[Figure; 2]> {
+    let raw = bench.raw.measure(outcome.log.write_bytes(), RAW_TIME)?;
+    let ours = outcome.rate() * APPEND_BYTES as f64;
+    let (limit, write_bytes) = (volume(raw.bytes_per_second), volume(raw.write_bytes as f64));
+    Ok([
+        Figure::new(
+            format!("{PUBLISHERS} publishers with {batch} on their way each, payload bytes"),
+            format!("{}/s ({})", volume(ours), rate(outcome.rate())),
+        )
+        .limit(format!("{limit}/s in synced writes of {write_bytes}"), ours / raw.bytes_per_second)
+        .bar("at least 0.70 of it", ours >= 0.7 * raw.bytes_per_second),
+        Figure::new("where the time goes", outcome.effort()),
     ])
 }

@@ -73,28 +73,33 @@ impl Recycled {
         Ok(Self { file, bytes })
     }
 
-    /// Writes of `write_bytes`, rounded up to sectors, each synced before the next.
+    /// Writes of `write_bytes`, rounded up to sectors, each synced before the next. The rate is that
+    /// of the best quarter of the time: others share the disk, and a limit is what it can do.
     pub(super) fn measure(&self, write_bytes: u64, duration: Duration) -> Result<Synced> {
         let sectors = write_bytes.div_ceil(SECTOR_BYTES).max(1);
         let write_bytes = (sectors * SECTOR_BYTES).min(self.bytes.len() as u64);
         let bytes = self.bytes.get(..usize::try_from(write_bytes)?).unwrap_or_default();
-        let (mut offset, mut written) = (0, 0);
+        let mut offset = 0;
         let mut latency = Histogram::default();
-        let start = now_nanos();
-        let mut now = start;
-        while since(start, now) < duration {
-            if offset + write_bytes > FILE_BYTES {
-                offset = 0;
+        let mut bytes_per_second = 0.0_f64;
+        for _ in 0..4 {
+            let mut written = 0;
+            let start = now_nanos();
+            let mut now = start;
+            while since(start, now) < duration / 4 {
+                if offset + write_bytes > FILE_BYTES {
+                    offset = 0;
+                }
+                self.file.write_all_at(bytes, offset)?;
+                self.file.sync_data()?;
+                offset += write_bytes;
+                written += write_bytes;
+                let end = now_nanos();
+                latency.record(end - now);
+                now = end;
             }
-            self.file.write_all_at(bytes, offset)?;
-            self.file.sync_data()?;
-            offset += write_bytes;
-            written += write_bytes;
-            let end = now_nanos();
-            latency.record(end - now);
-            now = end;
+            bytes_per_second = bytes_per_second.max(per_second(written, since(start, now)));
         }
-        let bytes_per_second = per_second(written, since(start, now));
         Ok(Synced { write_bytes, bytes_per_second, latency })
     }
 }
