@@ -91,10 +91,16 @@ const ALL: &[Scenario] = &[
         run: |bench| rates::flow(bench, &rates::SINGLY),
     },
     Scenario {
-        name: "queues",
-        what: "Durable queues: 1,000,000 with one record each; 10,000,000 declared",
-        bound: minutes(30),
-        run: queues::run,
+        name: "queues-filled",
+        what: "1,000,000 durable queues with one record each",
+        bound: minutes(10),
+        run: queues::with_a_record,
+    },
+    Scenario {
+        name: "queues-declared",
+        what: "10,000,000 durable queues declared",
+        bound: minutes(20),
+        run: queues::declared,
     },
     Scenario {
         name: "backlog",
@@ -268,7 +274,7 @@ const NOTES: &str = "
 - Settings are the defaults, but for an inbox of 65,536 deliveries and 64 MiB, since one client here stands for very many connections. At most 100,000 records are published and not yet taken.
 - The machine's limit is measured right after the figure: synced writes, one after another, as large as the mean write of the log thread was, into a file of 512 MiB that was written before, of which the best quarter counts. Its rate over the bytes that the log wrote per record is the disk's limit in records.
 - A ratio is the store's figure as a part of the limit; for a time it is a multiple of the limit's.
-- Starts are timed from the making of the process until its first publish was confirmed, with what it reads in the operating system's cache. Memory is the resident size of that process, its clients among it.
+- Starts are timed from the making of the process until its first publish was confirmed; the operating system's cache is left as it is. Memory is the resident size of that process, its clients among it.
 - Disk use is blocks allocated, with segments kept in reserve and the index.
 ";
 

@@ -12,13 +12,7 @@ use crate::load::Result;
 
 const DATA_BYTES: u64 = 256;
 
-pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = with_a_record(bench)?;
-    figures.extend(declared(bench)?);
-    Ok(figures)
-}
-
-fn with_a_record(bench: &Bench) -> Result<Vec<Figure>> {
+pub(super) fn with_a_record(bench: &Bench) -> Result<Vec<Figure>> {
     let count = bench.size(100_000, 1_000_000);
     let data = bench.fresh()?;
     let mut child = Child::start(&data, bench.bound)?;
@@ -44,7 +38,7 @@ fn with_a_record(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
-fn declared(bench: &Bench) -> Result<Vec<Figure>> {
+pub(super) fn declared(bench: &Bench) -> Result<Vec<Figure>> {
     let count = bench.size(500_000, 10_000_000);
     let data = bench.fresh()?;
     let mut child = Child::start(&data, bench.bound)?;
