@@ -14,7 +14,7 @@ const DATA_BYTES: u64 = 256;
 
 pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let backlog = bench.size(2_000_000, 20_000_000);
-    let some = bench.size(500_000, 2_000_000);
+    let some = bench.size(1_000_000, 2_000_000);
     let data = bench.fresh()?;
     let mut child = Child::start(&data, bench.bound)?;
     let mut ask = |words: String| child.ask(&words, bench.bound);
@@ -32,6 +32,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let (restart, again) = (child.until_serving, child.pid.resident_mib()?);
     child.tell(&format!("load 1000 {} {DATA_BYTES}", backlog * 100))?;
     thread::sleep(Duration::from_secs(bench.size(3, 20)));
+    child.expect_busy()?;
     child.kill()?;
     let child = Child::start(&data, bench.bound)?;
     let loaded_restart = child.until_serving;

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write as _, stdin},
     path::Path,
     process::{self, Child as Process, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel},
     thread,
     time::Duration,
 };
@@ -102,6 +102,15 @@ impl Child {
         };
         let number = line.strip_prefix("done ").ok_or_else(|| format!("the child says: {line}"))?;
         Ok(number.parse()?)
+    }
+
+    /// Errors: it does not work at what it was told last any more.
+    pub(super) fn expect_busy(&self) -> Result<()> {
+        match self.lines.try_recv() {
+            Err(TryRecvError::Empty) => Ok(()),
+            Err(TryRecvError::Disconnected) => Err("the child ended".into()),
+            Ok(line) => Err(format!("the child says: {line}").into()),
+        }
     }
 
     /// As `kill -9` does.
