@@ -12,9 +12,11 @@ CARGO := . $(MAINSTEM_TOOLS)/build.env && cargo
 # and are built by `make bench` alone.
 TESTED := --release --locked --workspace --exclude mainstem-benches
 SECONDS_EACH ?= 30
+# For `make bench-store`: --quick, --only NAME.
+STORE ?=
 SERVER := $(CARGO_TARGET_DIR)/release/mainstem
 
-.PHONY: check run test e2e interop crash demo golden fuzz bench doc build setup tools
+.PHONY: check run test e2e interop crash demo golden fuzz bench bench-store doc build setup tools
 .DEFAULT_GOAL := check
 
 check: setup ## formatting, lints and the tidy test
@@ -50,6 +52,9 @@ fuzz: setup ## each fuzz target for SECONDS_EACH
 
 bench: build ## measure Mainstem and its peers side by side
 	$(CARGO) run --release --locked -p mainstem-benches -- compare --out benches/RESULTS.md
+
+bench-store: setup ## the store by itself, beside the limits of the machine
+	$(CARGO) run --release --locked -p mainstem-benches -- store --out benches/STORE.md $(STORE)
 
 doc: setup ## the API pages, warnings denied
 	RUSTDOCFLAGS="-D warnings"; export RUSTDOCFLAGS; $(CARGO) doc $(TESTED) --no-deps

@@ -1,5 +1,5 @@
 //! The load generator: measures Mainstem and its peers side by side, with the same load, in
-//! turns, on the same machine.
+//! turns, on the same machine. And the store by itself, beside what the machine can do.
 #![expect(clippy::print_stdout, reason = "a program whose output is its product")]
 
 pub mod amqp;
@@ -18,3 +18,4 @@ pub mod rocketmq;
 pub mod rumqttd;
 pub mod scenario;
 pub mod server;
+pub mod store;

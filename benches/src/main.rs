@@ -1,4 +1,4 @@
-//! The program behind `make bench`.
+//! The program behind `make bench` and `make bench-store`.
 #![expect(clippy::print_stdout, reason = "a program whose output is its product")]
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -8,7 +8,7 @@ use mainstem_benches::rumqttd;
 use mainstem_benches::{
     compare::{self, Plan},
     load::Result,
-    null,
+    null, store,
 };
 
 const USAGE: &str = "\
@@ -18,6 +18,8 @@ mainstem-benches compare [--out FILE] [--seconds N] [--rounds N] [--only WORD] [
     starts every server itself and measures all of them; WORD selects scenarios by their name
 mainstem-benches run SCENARIO PORT PID [SECONDS]
     one run against a server that is up, e.g. under a profiler; SCENARIO as compare names them
+mainstem-benches store [--out FILE] [--only WORD] [--quick] [--data FOLDER]
+    the store by itself, beside the limits of the machine
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +40,8 @@ fn act(arguments: &[String]) -> Result<()> {
         ["compare", ref options @ ..] => compare::run(&Plan::parse(options)?),
         ["run", scenario, port, pid] => compare::one(scenario, port, pid, "5"),
         ["run", scenario, port, pid, seconds] => compare::one(scenario, port, pid, seconds),
+        ["store", ref options @ ..] => store::run(&store::Plan::parse(options)?),
+        ["store-child", data] => store::serve(&PathBuf::from(data)),
         ["null", amqp, mqtt, data] => {
             null::serve(amqp.parse()?, mqtt.parse()?, &PathBuf::from(data))
         }

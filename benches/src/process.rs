@@ -25,8 +25,17 @@ impl Pid {
 
     /// Highest resident memory since the start or since [`Pid::forget_peak`].
     pub fn peak_mib(self) -> io::Result<u64> {
+        self.status_mib("VmHWM:")
+    }
+
+    /// Resident memory now.
+    pub fn resident_mib(self) -> io::Result<u64> {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(self, field: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("");
         let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
         Ok(kib / 1024)
     }

@@ -26,7 +26,7 @@ pub struct Findings {
 }
 
 /// Where and when; the load is that before the first run.
-struct Setting {
+pub struct Setting {
     commit: String,
     date: String,
     machine: String,
@@ -51,7 +51,8 @@ impl Findings {
 }
 
 impl Setting {
-    fn look(data: &Path) -> Result<Self> {
+    /// Looks around; `data` is where syncs are timed.
+    pub fn look(data: &Path) -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpus.lines().find(|line| line.starts_with("model name"));
         let model = model.and_then(|line| line.split_once(": ")).map_or("", |(_, model)| model);
@@ -78,6 +79,18 @@ impl Setting {
                 given => format!("cargo run --release -p mainstem-benches -- {given}"),
             },
         })
+    }
+}
+
+impl Setting {
+    /// The lines a report begins with.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        let Self { commit, date, machine, load, sync, command } = self;
+        format!(
+            "- Commit {commit}, {date}\n- Machine: {machine}; load average before the first run \
+             {load}, a synced 4 KiB write takes {sync} (p50 / p99)\n- Command: `{command}`\n"
+        )
     }
 }
 
@@ -118,14 +131,7 @@ fn heading(text: &mut String, findings: &Findings, took: Duration) -> std::fmt::
     let Findings { setting, versions, missing, failures, duration, rounds, .. } = findings;
     writeln!(text, "# Results\n")?;
     writeln!(text, "Written by `make bench`; not edited by hand.\n")?;
-    writeln!(text, "- Commit {}, {}", setting.commit, setting.date)?;
-    writeln!(
-        text,
-        "- Machine: {}; load average before the first run {}, a synced 4 KiB write takes {} \
-         (p50 / p99)",
-        setting.machine, setting.load, setting.sync
-    )?;
-    writeln!(text, "- Command: `{}`", setting.command)?;
+    text.push_str(&setting.lines());
     writeln!(
         text,
         "- Each server: one warm-up, then {rounds} runs of {} s in turns with the others; medians, \
