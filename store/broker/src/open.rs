@@ -153,6 +153,13 @@ fn recover(config: &Config) -> Result<Recovered, OpenError> {
     let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
     let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
     let Replay { mut state, sequence, damage, frames, .. } = replay;
+    if applied.0 != 0 && recovery.first > applied {
+        // The log has let go of what the index does not know. It says everything that is still
+        // true behind its beginning, so the index is made anew.
+        drop((state, planner, writer, reader));
+        Index::remove(&config.data_dir.join("index")).map_err(index_error)?;
+        return recover(config);
+    }
     if let Some(damage) = damage {
         return Err(OpenError::Log(damage));
     }

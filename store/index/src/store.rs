@@ -106,6 +106,12 @@ impl Index {
         Ok(index)
     }
 
+    /// Deletes the index at `path`, which nobody has open.
+    pub fn remove(path: &Path) -> Result<(), IndexError> {
+        let failed = |source| IndexError::Remove { path: path.to_owned(), source };
+        std::fs::remove_dir_all(path).map_err(failed)
+    }
+
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the
     /// position of the last batch that reached the disk.
     #[must_use]

@@ -174,7 +174,7 @@ impl Commit {
         let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
         let is_due = grown >= self.config.checkpoint_bytes
             || !self.checkpoint_wanted.is_empty()
-            || self.clean.wants_checkpoint(self.checkpointed);
+            || self.index_holds_the_log();
         let is_free = matches!(self.checkpoint, Checkpointing::None);
         if !is_free || !is_due || self.state.queues.is_evicting() {
             return;
@@ -245,7 +245,7 @@ impl Commit {
         let indexed = self.indexed.clone();
         let flushes = checkpoint.applied.0.saturating_sub(self.flushed.0)
             >= self.config.checkpoint_bytes
-            || self.clean.wants_checkpoint(self.flushed);
+            || self.index_holds_the_log();
         let flushed = self.flushed;
         let (batch, applied, queues) = checkpoint.split();
         self.checkpoint = Checkpointing::Writing { replies };
