@@ -28,10 +28,14 @@ use crate::{
 };
 
 /// Frames that are looked at in one turn, and bytes of them.
-const FRAMES_PER_BATCH: usize = 256;
+const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
 const BYTES_PER_BATCH: usize = 1 << 20;
 /// Batches that may wait for the commit thread.
+#[cfg(not(test))]
 const BATCHES_MAX: usize = 2;
+/// A whole segment's, where the scan is done before anybody looks.
+#[cfg(test)]
+const BATCHES_MAX: usize = 4096;
 /// Ranges in one entry.
 const RANGES_MAX: usize = 4096;
 
@@ -132,7 +136,7 @@ impl Commit {
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
         let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 bytes += frame.size();
