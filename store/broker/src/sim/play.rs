@@ -20,6 +20,7 @@ use super::{
     world::{World, now, open_index, set_now},
 };
 use crate::{
+    client::ReadBack,
     command::{
         ClientId, Command, Declared, GroupRef, Published, QueueDef, SessionOpened,
         Subscribed,
@@ -313,14 +314,16 @@ impl Game {
         deadline: UnixMillis,
         delivery: Delivery,
     ) {
-        let record = match &delivery.record {
-            Some(record) => Some(record.clone()),
+        let mut delivery = delivery;
+        let found = match &delivery.record {
+            Some(record) => Some((record.clone(), delivery.passage.clone())),
             None => self.read_moved(&delivery),
         };
-        let Some(record) = record else {
+        let Some((record, passage)) = found else {
             assert!(self.is_dying, "a delivery cannot be read: {delivery:?}");
             return;
         };
+        delivery.passage = passage;
         if self.model.readers[reader].is_gone {
             // It was on its way.
             return;
@@ -345,11 +348,11 @@ impl Game {
     }
 
     /// As `Client::resolve` does.
-    fn read_moved(&mut self, delivery: &Delivery) -> Option<mainstem_schemas::Record> {
+    fn read_moved(&mut self, delivery: &Delivery) -> Option<ReadBack> {
         let (mut position, mut size) = (delivery.position, delivery.size);
         for _ in 0..4 {
             match read(&self.world().reader, position, size) {
-                Ok((record, _)) => return Some(record),
+                Ok(found) => return Some(found),
                 Err(Refusal::Stale) => {
                     let (reply, mut answer) = oneshot::channel();
                     let ids = vec![delivery.id];
