@@ -32,6 +32,9 @@ mod trie;
 
 mod entry;
 
+#[cfg(test)]
+mod sim;
+
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,

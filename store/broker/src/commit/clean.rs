@@ -28,10 +28,14 @@ use crate::{
 };
 
 /// Frames that are looked at in one turn, and bytes of them.
-const FRAMES_PER_BATCH: usize = 256;
+const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
 const BYTES_PER_BATCH: usize = 1 << 20;
 /// Batches that may wait for the commit thread.
+#[cfg(not(test))]
 const BATCHES_MAX: usize = 2;
+/// A whole segment's, where the scan is done before anybody looks.
+#[cfg(test)]
+const BATCHES_MAX: usize = 4096;
 /// Ranges in one entry.
 const RANGES_MAX: usize = 4096;
 
@@ -140,7 +144,7 @@ impl Commit {
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
         let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 bytes += frame.size();
@@ -165,8 +169,8 @@ impl Commit {
             let (oldest, end) = self.let_go_of_empty();
             // What was written last is mostly on its way to somebody: only when the next segment
             // is half full, too, is it worth moving what is left.
-            let is_half = self.written.0 % self.config.segment_bytes
-                >= self.config.segment_bytes / 2;
+            let is_half =
+                self.written.0 % self.config.segment_bytes >= self.config.segment_bytes / 2;
             if oldest < end && is_half && end != self.clean_looked_at {
                 self.clean_looked_at = end;
                 self.begin_cleaning();

@@ -120,7 +120,7 @@ impl Commit {
         }
     }
 
-    pub(super) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
+    pub(crate) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
         match done {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.set_full(is_full),
@@ -249,7 +249,7 @@ impl Commit {
         let flushed = self.flushed;
         let (batch, applied, queues) = checkpoint.split();
         self.checkpoint = Checkpointing::Writing { replies };
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let write = || {
                 index.commit(batch, applied)?;
                 let flushed = if flushes { index.flush()? } else { flushed };
@@ -262,7 +262,7 @@ impl Commit {
         Ok(())
     }
 
-    pub(super) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
+    pub(crate) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
         let Indexed { queues, outcome } = indexed;
         let (flushed, hash) = outcome?;
         self.flushed = self.flushed.max(flushed);
@@ -278,7 +278,7 @@ impl Commit {
     }
 
     /// Everything is down: write the index, say the log's last word.
-    pub(super) async fn close(
+    pub(crate) async fn close(
         mut self,
         done: &mut mpsc::Receiver<Done>,
         indexed: &mut mpsc::Receiver<Indexed>,
