@@ -6,7 +6,7 @@ use mainstem_schemas::{Record, Settlement, Verdict};
 
 use crate::{
     codec::Envelope,
-    normalize::{Outgoing, outgoing},
+    normalize::{Outgoing, Told, outgoing},
     session::{Handing, Session},
 };
 
@@ -25,10 +25,14 @@ pub(super) fn put_delivery(
     let unread = delivery.needs_settle.then_some(unread);
     let Some(record) = &delivery.record else { return unread };
     let frame_max = session.frame_max();
-    match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle) {
+    let now = broker.now();
+    match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle, now) {
         Handing::Unread => unread,
-        Handing::Write { channel, consumer_tag, delivery_tag, stream_offset } => {
-            let content = outgoing(record, stream_offset, broker.now(), |r| broker.view(r));
+        Handing::Write { channel, consumer_tag, delivery_tag, stream_offset, counts_returns } => {
+            let passage = delivery.passage.as_deref();
+            let returns = returns(delivery, counts_returns);
+            let told = Told { passage, stream_offset, returns };
+            let content = outgoing(record, &told, now, |record| broker.view(record));
             let envelope = Envelope::Deliver {
                 consumer_tag,
                 delivery_tag,
@@ -42,6 +46,11 @@ pub(super) fn put_delivery(
     }
 }
 
+/// How often a record came back before this delivery, if that is told at all.
+fn returns(delivery: &Delivery, is_told: bool) -> u32 {
+    if is_told { delivery.attempt.saturating_sub(1) } else { 0 }
+}
+
 /// Writes the answer to a get.
 pub(super) fn put_got(
     out: &mut BytesMut,
@@ -49,9 +58,12 @@ pub(super) fn put_got(
     broker: &Broker,
     (channel, delivery_tag, message_count): (u16, u64, u32),
     delivery: &Delivery,
+    counts_returns: bool,
 ) {
     let Some(record) = &delivery.record else { return };
-    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let passage = delivery.passage.as_deref();
+    let told = Told { passage, stream_offset: None, returns: returns(delivery, counts_returns) };
+    let content = outgoing(record, &told, broker.now(), |record| broker.view(record));
     let envelope = Envelope::GetOk {
         delivery_tag,
         redelivered: delivery.redelivered,
@@ -70,7 +82,7 @@ pub(super) fn put_return(
     channel: u16,
     record: &Record,
 ) {
-    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let content = outgoing(record, &Told::default(), broker.now(), |record| broker.view(record));
     let (code, text) = NO_ROUTE;
     let envelope = Envelope::Return {
         code,

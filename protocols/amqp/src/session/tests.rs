@@ -149,7 +149,7 @@ impl Pair {
     }
 
     fn deliver(&mut self, consumer: ConsumerId, offset: u64) -> u64 {
-        match self.session.deliver(consumer, id(offset), true) {
+        match self.session.deliver(consumer, id(offset), true, UnixMillis(1)) {
             Handing::Write { delivery_tag, .. } => delivery_tag,
             Handing::Unread => panic!("nobody took it"),
         }
