@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Retention, Source, Start};
+use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Refusal, Retention, Source, Start};
 use mainstem_schemas::{
     ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
 };
@@ -170,6 +170,11 @@ impl Session {
                 wish.queue, self.vhost
             );
             return Err(Fault::new(Code::PreconditionFailed, text));
+        }
+        // One that stands by would not be alone with the queue.
+        if wish.exclusive && queue.policy.delivery.single_active {
+            let refusal = Refusal::ExclusiveConsumer(wish.queue);
+            return Err(Fault::refused(&refusal, "queue", &self.vhost));
         }
         self.last_consumer += 1;
         let consumer = ConsumerId(self.last_consumer);
@@ -461,7 +466,9 @@ fn stream_start(value: &Value, now: UnixMillis) -> Option<Start> {
 fn wrong_offset(value: &Value) -> String {
     match value {
         Value::Text(word) => format!("{{invalid_stream_offset_arg,{{longstr,<<\"{word}\">>}}}}"),
-        other => format!("{{invalid_stream_offset_arg,{other:?}}}"),
+        other => {
+            format!("{{invalid_stream_offset_arg,{{{},..}}}}", equivalence::type_name(other))
+        }
     }
 }
 

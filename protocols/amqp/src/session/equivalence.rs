@@ -259,7 +259,7 @@ fn content(value: &Value) -> String {
 }
 
 /// RabbitMQ's names. An integer's width is not kept; clients write the shortest of these two.
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Void => "void",
         Value::Bool(_) => "bool",
