@@ -469,7 +469,8 @@ impl Session {
         }
         if let channel::Mode::Transaction(transaction) = &mut open.mode {
             let settled = std::mem::take(&mut transaction.settled);
-            open.unsettled.put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
+            open.unsettled
+                .put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
         }
         for id in open.unsettled.take_all() {
             effects.push_back(Effect::Settle(Settlement { id, verdict: Verdict::Release }));

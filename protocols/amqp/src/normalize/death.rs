@@ -1,16 +1,14 @@
 //! What a message says of its deaths in earlier queues, in the headers that RabbitMQ writes.
 
 use bytes::Bytes;
-use mainstem_broker::{Death, Passage, Reason};
-use mainstem_schemas::{
-    Address, Dialect, Entrance, Origin, Record, Value, address::ROOT_EXCHANGE,
-};
+use mainstem_broker::{Death, Reason};
+use mainstem_schemas::{Address, Dialect, Entrance, Origin, Record, Value, address::ROOT_EXCHANGE};
 
 use super::{header, outward::text_or_bytes};
 use crate::codec::{Properties, table};
 
 /// The headers: the deaths, the latest first, and the first and the last of them by themselves.
-pub(super) fn headers(record: &Record, passage: &Passage) -> Vec<(&'static str, Value)> {
+pub(super) fn headers(record: &Record, deaths: &[Death]) -> Vec<(&'static str, Value)> {
     let native = record.native();
     let properties = match record.origin() {
         // What is stored was parsed when it came.
@@ -19,8 +17,8 @@ pub(super) fn headers(record: &Record, passage: &Passage) -> Vec<(&'static str, 
     };
     let mut headers = Vec::new();
     // Of two in the same millisecond the one further behind came first.
-    let first = passage.deaths.iter().rev().min_by_key(|death| death.time);
-    if let (Some(first), Some(last)) = (first, passage.deaths.first()) {
+    let first = deaths.iter().rev().min_by_key(|death| death.time);
+    if let (Some(first), Some(last)) = (first, deaths.first()) {
         headers.push((header::FIRST_DEATH_QUEUE, Value::Text(first.queue.clone())));
         headers.push((header::FIRST_DEATH_REASON, reason(first.reason)));
         headers.push((header::FIRST_DEATH_EXCHANGE, exchange_and_key(&first.address).0));
@@ -28,8 +26,8 @@ pub(super) fn headers(record: &Record, passage: &Passage) -> Vec<(&'static str, 
         headers.push((header::LAST_DEATH_REASON, reason(last.reason)));
         headers.push((header::LAST_DEATH_EXCHANGE, exchange_and_key(&last.address).0));
     }
-    let deaths = passage.deaths.iter().map(|death| Value::Table(entry(record, &properties, death)));
-    headers.push((header::DEATHS, Value::Array(deaths.collect())));
+    let tables = deaths.iter().map(|death| Value::Table(entry(record, &properties, death)));
+    headers.push((header::DEATHS, Value::Array(tables.collect())));
     headers
 }
 

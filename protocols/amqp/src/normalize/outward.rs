@@ -3,9 +3,10 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use bytes::{Bytes, BytesMut};
-use mainstem_broker::Passage;
+use mainstem_broker::Death;
 use mainstem_schemas::{
-    Address, Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis, Value, View,
+    Address, Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis,
+    Value, View,
     address::{ROOT_EXCHANGE, TOPIC_KEY_PREFIX},
 };
 
@@ -27,8 +28,10 @@ pub struct Outgoing {
 /// What the delivery of a record tells besides the record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Told<'a> {
-    /// Its deaths in other queues, and the address it has now.
-    pub passage: Option<&'a Passage>,
+    /// The address it has now, when it died and was published again.
+    pub address: Option<&'a Address>,
+    /// Its deaths in other queues, the latest first.
+    pub deaths: &'a [Death],
     /// Where the reader of a stream is.
     pub stream_offset: Option<Offset>,
     /// How often the record came back to a queue that counts it.
@@ -42,10 +45,7 @@ pub fn outgoing(
     now: UnixMillis,
     view: impl FnOnce(&Record) -> View,
 ) -> Outgoing {
-    let address = match told.passage {
-        Some(passage) => passage.address.clone(),
-        None => record.address(),
-    };
+    let address = told.address.cloned().unwrap_or_else(|| record.address());
     let mut out = match record.origin() {
         Origin::Amqp => Outgoing {
             exchange: address.first,
@@ -59,15 +59,15 @@ pub fn outgoing(
     };
     let headers = told_headers(record, told);
     if !headers.is_empty() {
-        out.properties = with_headers(&out.properties, &headers, told.passage, record);
+        out.properties = with_headers(&out.properties, &headers, told, record);
     }
     out
 }
 
 fn told_headers(record: &Record, told: &Told<'_>) -> Vec<(&'static str, Value)> {
     let mut headers = Vec::new();
-    if let Some(passage) = told.passage {
-        headers = death::headers(record, passage);
+    if !told.deaths.is_empty() {
+        headers = death::headers(record, told.deaths);
     }
     if let Some(offset) = told.stream_offset {
         headers.push((header::STREAM_OFFSET, Value::Int(offset.0.cast_signed())));
@@ -84,18 +84,19 @@ fn told_headers(record: &Record, told: &Told<'_>) -> Vec<(&'static str, Value)> 
 fn with_headers(
     properties: &Bytes,
     headers: &[(&'static str, Value)],
-    passage: Option<&Passage>,
+    told: &Told<'_>,
     record: &Record,
 ) -> Bytes {
     // What is stored was parsed when it came.
     let mut parsed = Properties::parse(properties).unwrap_or_default();
     let mut loses_keys = false;
-    if let Some(passage) = passage {
+    if let Some(address) = told.address {
         parsed.expiration = None;
-        loses_keys = !death::has_own_key(record, &passage.address);
+        loses_keys = !death::has_own_key(record, address);
     }
     let is_ours = |name: &[u8]| {
-        (loses_keys && name == header::CC) || headers.iter().any(|(ours, _)| ours.as_bytes() == name)
+        (loses_keys && name == header::CC)
+            || headers.iter().any(|(ours, _)| ours.as_bytes() == name)
     };
     let mut out = BytesMut::with_capacity(properties.len() + 32);
     parsed.put_with(&mut out, |out| {

@@ -413,13 +413,7 @@ impl Connection {
                     self.ask(question.channel, question.request, question.then).await;
                 }
             }
-            Effect::WriteGot {
-                channel,
-                delivery_tag,
-                delivery,
-                counts_returns,
-                message_count,
-            } => {
+            Effect::WriteGot { channel, delivery_tag, delivery, counts_returns, message_count } => {
                 let tags = (channel, delivery_tag, message_count);
                 let out = &mut self.output.buffer;
                 let (session, broker) = (&self.session, &self.broker);

@@ -29,9 +29,7 @@ pub(super) fn put_delivery(
     match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle, now) {
         Handing::Unread => unread,
         Handing::Write { channel, consumer_tag, delivery_tag, stream_offset, counts_returns } => {
-            let passage = delivery.passage.as_deref();
-            let returns = returns(delivery, counts_returns);
-            let told = Told { passage, stream_offset, returns };
+            let told = Told { stream_offset, ..told(delivery, counts_returns) };
             let content = outgoing(record, &told, now, |record| broker.view(record));
             let envelope = Envelope::Deliver {
                 consumer_tag,
@@ -46,9 +44,13 @@ pub(super) fn put_delivery(
     }
 }
 
-/// How often a record came back before this delivery, if that is told at all.
-fn returns(delivery: &Delivery, is_told: bool) -> u32 {
-    if is_told { delivery.attempt.saturating_sub(1) } else { 0 }
+/// How the record came to its queue, and back to it if that is told at all.
+fn told(delivery: &Delivery, counts_returns: bool) -> Told<'_> {
+    let returns = if counts_returns { delivery.attempt.saturating_sub(1) } else { 0 };
+    let passage = delivery.passage.as_deref();
+    let address = passage.map(|passage| &passage.address);
+    let deaths = passage.map(|passage| passage.deaths.as_slice()).unwrap_or_default();
+    Told { address, deaths, stream_offset: None, returns }
 }
 
 /// Writes the answer to a get.
@@ -61,8 +63,7 @@ pub(super) fn put_got(
     counts_returns: bool,
 ) {
     let Some(record) = &delivery.record else { return };
-    let passage = delivery.passage.as_deref();
-    let told = Told { passage, stream_offset: None, returns: returns(delivery, counts_returns) };
+    let told = told(delivery, counts_returns);
     let content = outgoing(record, &told, broker.now(), |record| broker.view(record));
     let envelope = Envelope::GetOk {
         delivery_tag,

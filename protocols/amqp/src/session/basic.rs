@@ -455,9 +455,7 @@ fn stream_start(value: &Value, now: UnixMillis) -> Option<Start> {
             "first" => Start::First,
             "last" => Start::Last,
             "next" => Start::Next,
-            interval => {
-                Start::Time(UnixMillis(now.0.saturating_sub(policy::age_ms(interval)?)))
-            }
+            interval => Start::Time(UnixMillis(now.0.saturating_sub(policy::age_ms(interval)?))),
         },
         _ => return None,
     })

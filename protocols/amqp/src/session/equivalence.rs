@@ -300,11 +300,7 @@ fn not_text(value: &Value) -> Option<String> {
     value.as_text().is_none().then(|| unacceptable(value))
 }
 
-fn not_one_of(
-    value: &Value,
-    words: &[&str],
-    wrong: impl FnOnce(&str) -> String,
-) -> Option<String> {
+fn not_one_of(value: &Value, words: &[&str], wrong: impl FnOnce(&str) -> String) -> Option<String> {
     match value.as_text() {
         Some(word) if words.contains(&word) => None,
         Some(word) => Some(wrong(word)),

@@ -164,7 +164,8 @@ impl Session {
         let (_, transaction) = self.transaction(channel)?;
         let settled = std::mem::take(transaction).settled;
         if let Some(open) = self.channels.get_mut(&channel) {
-            open.unsettled.put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
+            open.unsettled
+                .put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
         }
         effects.push_back(Effect::Write { channel, reply: Reply::TxRollbackOk });
         Ok(())

@@ -13,6 +13,7 @@ use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, Record};
 
 use super::*;
 
+mod limits;
 mod messages;
 
 /// A client and the session that serves it.

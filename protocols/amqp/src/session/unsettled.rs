@@ -53,11 +53,7 @@ impl Unsettled {
 
     /// Takes the delivery with this tag; with `multiple` also all before it, and with tag 0 all
     /// there are. Oldest first; `None` when there is no delivery with this tag.
-    pub(crate) fn take_tagged(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-    ) -> Option<Vec<(u64, Held)>> {
+    pub(crate) fn take_tagged(&mut self, tag: u64, multiple: bool) -> Option<Vec<(u64, Held)>> {
         if !multiple {
             return self.take(tag).map(|held| vec![(tag, held)]);
         }
