@@ -349,6 +349,8 @@ impl Commit {
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        // Gets come to what has expired outside of deliveries.
+        self.bury_expired();
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             self.deliver_touched()?;
