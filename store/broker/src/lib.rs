@@ -27,6 +27,7 @@ pub mod policy;
 mod queue;
 mod ranges;
 mod schedule;
+mod stages;
 mod tail;
 mod trie;
 
