@@ -33,6 +33,9 @@ mod trie;
 
 mod entry;
 
+pub mod describe;
+pub mod survey;
+
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
