@@ -469,6 +469,13 @@ impl Commit {
                 let had = self.unsubscribe(client, filter, share);
                 self.answer_durably(Some(reply), had);
             }
+            other => self.handle_body(other),
+        }
+    }
+
+    /// Commands about topics, groups, and single records.
+    fn handle_body(&mut self, command: Command) {
+        match command {
             Command::OpenTopic { client, topic, create, reply } => {
                 let opened = self.open_topic(client, &topic, create);
                 self.answer_durably(Some(reply), opened);

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use mainstem_index::{Index, IndexError};
-use mainstem_log::{Frame, Log, LogConfig, LogError, Reader};
+use mainstem_log::{Frame, Log, LogConfig, LogError, Planner, Reader, Writer};
 use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -48,33 +48,7 @@ impl Broker {
             });
         }
         let lock = lock(&config.data_dir)?;
-        let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
-        let resident_max = config.queues_resident_max;
-        let mut state = State::new(index, config.segment_bytes, resident_max);
-        state.restore().map_err(index_error)?;
-        let applied = state.index.applied();
-        state.queues.is_rebuilding = applied.0 == 0;
-        let mut replay = Replay::new(state);
-        let log_config = LogConfig::new(config.segment_bytes);
-        let log_dir = config.data_dir.join("log");
-        let mut on_frame = |position: Position, frame: Frame| replay.on_frame(position, frame);
-        let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
-        let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
-        let Replay { mut state, sequence, damage, frames, .. } = replay;
-        if let Some(damage) = damage {
-            return Err(OpenError::Log(damage));
-        }
-        if let Some(error) = state.queues.failed.take() {
-            return Err(index_error(error));
-        }
-        state.finish_recovery(now(), recovery.end);
-        tracing::info!(
-            event = "store_opened",
-            replayed = frames,
-            cut = ?recovery.cut,
-            "the log is replayed"
-        );
-
+        let Recovered { state, sequence, planner, writer, reader } = recover(&config)?;
         let (commands, commands_in) = mpsc::channel(config.commands_max);
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
@@ -155,6 +129,40 @@ fn lock(data_dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(data_dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(io_error(error)),
     }
+}
+
+/// A store brought to the end of its log.
+struct Recovered {
+    state: State,
+    sequence: u64,
+    planner: Planner,
+    writer: Writer,
+    reader: Reader,
+}
+
+fn recover(config: &Config) -> Result<Recovered, OpenError> {
+    let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
+    let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
+    state.restore().map_err(index_error)?;
+    let applied = state.index.applied();
+    state.queues.is_rebuilding = applied.0 == 0;
+    let mut replay = Replay::new(state);
+    let log_config = LogConfig::new(config.segment_bytes);
+    let log_dir = config.data_dir.join("log");
+    let mut on_frame = |position: Position, frame: Frame| replay.on_frame(position, frame);
+    let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
+    let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
+    let Replay { mut state, sequence, damage, frames, .. } = replay;
+    if let Some(damage) = damage {
+        return Err(OpenError::Log(damage));
+    }
+    if let Some(error) = state.queues.failed.take() {
+        return Err(index_error(error));
+    }
+    state.finish_recovery(now(), recovery.end);
+    let cut = &recovery.cut;
+    tracing::info!(event = "store_opened", replayed = frames, ?cut, "the log is replayed");
+    Ok(Recovered { state, sequence, planner, writer, reader })
 }
 
 /// Frames between two looks at how long the replay takes.

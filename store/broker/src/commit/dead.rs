@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::LogError;
 use mainstem_schemas::{
-    Address, CursorId, Dialect, Entrance, Origin, Position, QueueId, Record, Table, UnixMillis,
+    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, Table, UnixMillis,
 };
 
 use super::Commit;
@@ -220,14 +220,10 @@ fn dead_address(to: &DeadLetter, before: &Address) -> Address {
     match to {
         DeadLetter::Exchange { name, key } => {
             let key = key.clone().unwrap_or_else(|| routing_key(before));
-            Address::amqp(Bytes::copy_from_slice(name.as_bytes()), key)
+            Address::exchange(Bytes::copy_from_slice(name.as_bytes()), key)
         }
         DeadLetter::Topic(topic) => {
-            let tag = match before.origin {
-                Origin::Rocketmq if !before.lite => before.second.clone(),
-                _ => Bytes::new(),
-            };
-            Address::rocketmq(Bytes::copy_from_slice(topic.as_bytes()), tag)
+            Address { first: Bytes::copy_from_slice(topic.as_bytes()), ..before.clone() }
         }
     }
 }

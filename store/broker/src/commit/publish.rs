@@ -101,7 +101,14 @@ impl Commit {
         if !head.held.is_set() && !record.deliver_at().reached(self.now) {
             head.held = record.deliver_at();
         }
-        let mut route = self.route_to(namespace, &record.address(), &publish.extra_keys, record)?;
+        let mut route = match record.direct_queue() {
+            // The way of most service traffic, without a copy of the name.
+            Some(queue) if publish.extra_keys.is_empty() => {
+                let queues = self.state.find_named(namespace, queue).into_iter().collect();
+                Route { queues, ..Route::default() }
+            }
+            _ => self.route_to(namespace, &record.address(), &publish.extra_keys, record)?,
+        };
         if head.held.is_set() {
             return self.hold(head, record);
         }
