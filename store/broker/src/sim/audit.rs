@@ -11,7 +11,10 @@ use mainstem_index::{
 use mainstem_log::Reader;
 use mainstem_schemas::{CursorId, Path, Position, QueueId, Record, UnixMillis};
 
-use crate::open::read;
+use crate::{
+    entry::{Entry, carries_record, decode_carried},
+    open::read,
+};
 
 /// What a definition counts for; see `state.rs`.
 const HOME_BYTES: u64 = 128;
@@ -218,4 +221,19 @@ pub(super) fn difference(left: &Index, right: &Index) -> String {
     );
     found.truncate(12);
     found.concat()
+}
+
+/// Tells all that a log says.
+pub(super) fn show_log(reader: &Reader) {
+    let shown = reader.scan(reader.first(), reader.end(), &mut |position, frame| {
+        if carries_record(frame.kind) {
+            let carried = decode_carried(frame.body).unwrap();
+            let number = number_of(&carried.record);
+            println!("  {}: kind {} of {number} {:?} {:?}", position.0, frame.kind, carried.head, carried.targets);
+        } else {
+            println!("  {}: {:?}", position.0, Entry::decode(frame.kind, frame.body).unwrap());
+        }
+        true
+    });
+    shown.unwrap();
 }

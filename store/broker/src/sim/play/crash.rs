@@ -32,6 +32,8 @@ impl Game {
     /// The store ends, by a crash or in good order, and starts again. False when what is left
     /// cannot be opened, which only a disk that lied may do.
     pub(super) fn crash(&mut self, failed: bool) -> bool {
+        self.take_notices_of(false, |_| true);
+        self.take_answers();
         let world = self.world.take().expect("the store is open");
         let dir = self.dir.join(self.dirs.to_string());
         let copy = self.index_dir();
@@ -80,6 +82,9 @@ impl Game {
             }
         };
         let end = opened.3.end;
+        if self.tells {
+            super::super::audit::show_log(&opened.2);
+        }
         write_down(&mut state, end);
         let contents = audit(&state.index, self.config.segment_bytes, &opened.2);
         let rebuilt = replay(&self.disk.fork(), &self.config, open_index(&alone));
@@ -116,6 +121,8 @@ impl Game {
             reader.seen.clear();
             reader.last.clear();
             reader.is_order_off = false;
+            reader.is_blind = false;
+            reader.acked.clear();
             reader.out.clear();
             reader.rests.clear();
             let Some((id, stored, cursor)) = place else {
@@ -171,11 +178,13 @@ impl Game {
         let present = |at: usize, number: u64| there.get(at).is_some_and(|its| its.contains(&number));
         let missing = self.model.missing(now(), &present);
         assert!(missing.is_empty(), "lost: {missing:#?}");
-        for (at, reader) in self.model.readers.iter().enumerate() {
-            let acked = reader.done.iter().filter(|(_, done)| **done == Done::Acked);
-            for (number, _) in acked {
-                let died = reader.rejected.contains(number) || reader.policy.delivery.dead_letter.is_some();
-                let is_back = !reader.is_gone && present(at, *number) && !died;
+        for (reader, place) in self.model.readers.iter().zip(&places) {
+            let Some((id, stored, cursor)) = place else { continue };
+            if reader.is_gone || reader.place != Some((*id, *cursor)) {
+                continue;
+            }
+            for (offset, number) in pending(stored, *cursor) {
+                let is_back = reader.acked.contains(&offset);
                 assert!(!is_back, "{number} was settled for sure in {:?}", reader.kind);
             }
         }
