@@ -65,15 +65,17 @@ impl Recount {
     }
 }
 
-fn body(reader: &Reader, position: Position, size: u32, what: &str) -> u64 {
+fn body(reader: Option<&Reader>, position: Position, size: u32, what: &str) -> u64 {
+    let Some(reader) = reader else { return 0 };
     match read(reader, position, size) {
         Ok((record, _)) => number_of(&record),
         Err(error) => panic!("{what}: what stands at {position:?} cannot be read: {error}"),
     }
 }
 
-/// Reads everything, and checks that it fits together.
-pub(super) fn audit(index: &Index, segment_bytes: u64, reader: &Reader) -> Contents {
+/// Reads everything, and checks that it fits together. Without a reader of the log, bodies are not
+/// looked at.
+pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) -> Contents {
     let mut contents = Contents::default();
     let mut recount = Recount { segment_bytes, refs: BTreeMap::new() };
     for found in index.scan::<QueueKey>() {
@@ -145,7 +147,7 @@ pub(super) fn is_settled(progress: &Progress, offset: u64) -> bool {
         || progress.settled.iter().any(|(from, to)| (from.0..to.0).contains(&offset))
 }
 
-fn scan_others(index: &Index, reader: &Reader, contents: &mut Contents, recount: &mut Recount) {
+fn scan_others(index: &Index, reader: Option<&Reader>, contents: &mut Contents, recount: &mut Recount) {
     for found in index.scan::<ExchangeKey>() {
         recount.home(found.unwrap().1.home);
     }

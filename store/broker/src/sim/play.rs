@@ -342,6 +342,14 @@ impl Game {
             return;
         }
         self.end_leases();
+        let is_stream = delivery.id.cursor.is_transient()
+            && matches!(self.model.readers[reader].kind, Kind::Queue(_));
+        if is_stream {
+            // Every consumer has all of it.
+            let batch = vec![Settlement { id: delivery.id, verdict: Verdict::Accept }];
+            self.world().commands.push(Command::Settle { client, batch, reply: None });
+            return;
+        }
         let number = check::delivered(&mut self.model, reader, client.0, &delivery, &record, since, now());
         let kind = &self.model.readers[reader].kind;
         self.tell(|| format!("{number} to {kind:?} {:?} attempt {}", delivery.id, delivery.attempt));

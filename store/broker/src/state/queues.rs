@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Queues {
     index: Index,
     resident: FxHashMap<QueueId, Box<Queue>>,
+    /// Deleted, but the index still has them; the second set is in the checkpoint being made.
+    gone: (FxHashSet<QueueId>, FxHashSet<QueueId>),
     names: FxHashSet<Arc<str>>,
     /// Which checkpoint changes wait for.
     epoch: u64,
@@ -85,6 +87,7 @@ impl Queues {
         Self {
             index,
             resident: FxHashMap::default(),
+            gone: Default::default(),
             names: FxHashSet::default(),
             epoch: 1,
             dirty: Vec::new(),
@@ -123,7 +126,7 @@ impl Queues {
     /// The queue, to be changed. With it every change of what the index keeps begins.
     pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
         if !self.resident.contains_key(&id) && self.load(id).is_none() {
-            if !self.is_rebuilding || id.is_transient() {
+            if !self.is_rebuilding || id.is_transient() || self.is_gone(id) {
                 return None;
             }
             self.make_provisional(id);
@@ -141,8 +144,13 @@ impl Queues {
         Some(queue)
     }
 
+    /// Whether a queue was deleted that the index may still have.
+    fn is_gone(&self, id: QueueId) -> bool {
+        self.gone.0.contains(&id) || self.gone.1.contains(&id)
+    }
+
     fn load(&mut self, id: QueueId) -> Option<()> {
-        if id.is_transient() {
+        if id.is_transient() || self.is_gone(id) {
             return None;
         }
         let loaded = load(&self.index, id);
@@ -184,12 +192,16 @@ impl Queues {
     }
 
     pub(crate) fn insert(&mut self, id: QueueId, queue: Queue) {
+        self.gone.0.remove(&id);
         self.resident.insert(id, Box::new(queue));
         self.change(id);
     }
 
     /// Takes a queue out. Call [`Queues::change`] before.
     pub(crate) fn remove(&mut self, id: QueueId) -> Option<Box<Queue>> {
+        if !id.is_transient() {
+            self.gone.0.insert(id);
+        }
         self.resident.remove(&id)
     }
 
@@ -208,6 +220,8 @@ impl Queues {
     pub(crate) fn begin_checkpoint(&mut self, batch: Batch) {
         let queues = std::mem::take(&mut self.dirty);
         self.epoch += 1;
+        let gone = std::mem::take(&mut self.gone.0);
+        self.gone.1.extend(gone);
         self.gather = Some(Gather { batch, written: 0, queues });
     }
 
@@ -236,6 +250,7 @@ impl Queues {
 
     /// The index has what was gathered of these queues.
     pub(crate) fn begin_evicting(&mut self, written: Vec<QueueId>) {
+        self.gone.1.clear();
         self.evicting = written;
     }
 

@@ -73,7 +73,11 @@ impl Game {
     fn look(&mut self, index: &Path) -> Option<Contents> {
         let (with, alone) = (self.dir.join("with"), self.dir.join("alone"));
         copy_index(index, &with);
-        let kept = replay(&self.disk.fork(), &self.config, open_index(&with));
+        let raw = open_index(&with);
+        // It is what was true at one position, whatever came later.
+        self.tell(|| format!("the index is at {:?}", raw.applied()));
+        audit(&raw, self.config.segment_bytes, None);
+        let kept = replay(&self.disk.fork(), &self.config, raw);
         let Recovered { mut state, opened, .. } = match kept {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -86,11 +90,11 @@ impl Game {
             super::super::audit::show_log(&opened.2);
         }
         write_down(&mut state, end);
-        let contents = audit(&state.index, self.config.segment_bytes, &opened.2);
+        let contents = audit(&state.index, self.config.segment_bytes, Some(&opened.2));
         let rebuilt = replay(&self.disk.fork(), &self.config, open_index(&alone));
         let mut rebuilt = rebuilt.unwrap_or_else(|error| panic!("the log alone: {error}"));
         write_down(&mut rebuilt.state, end);
-        audit(&rebuilt.state.index, self.config.segment_bytes, &rebuilt.opened.2);
+        audit(&rebuilt.state.index, self.config.segment_bytes, Some(&rebuilt.opened.2));
         self.compare(&state, &rebuilt.state, opened.3.first);
         drop((state, rebuilt, opened));
         fs::remove_dir_all(&with).unwrap();
@@ -117,6 +121,7 @@ impl Game {
         }
         let places: Vec<_> =
             self.model.readers.iter().map(|reader| find(contents, &reader.kind)).collect();
+        let known: Vec<_> = self.model.readers.iter().filter_map(|reader| reader.place).collect();
         for (reader, place) in self.model.readers.iter_mut().zip(places) {
             reader.seen.clear();
             reader.last.clear();
@@ -129,7 +134,10 @@ impl Game {
                 reader.is_gone = true;
                 continue;
             };
-            let is_it = reader.place.is_none_or(|place| place == (id, cursor));
+            let is_it = match reader.place {
+                Some(place) => place == (id, cursor),
+                None => !reader.is_gone && !known.contains(&(id, cursor)),
+            };
             if reader.is_confirmed_gone || !reader.is_durable || !is_it {
                 reader.is_gone = true;
                 continue;
