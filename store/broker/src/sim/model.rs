@@ -70,6 +70,8 @@ pub(super) struct Reader {
     /// Numbers of records that it is owed; true for certain.
     pub(super) owed: BTreeMap<u64, bool>,
     pub(super) done: BTreeMap<u64, Done>,
+    /// Offsets that were settled for certain.
+    pub(super) acked: BTreeSet<u64>,
     /// Records that were refused for good, and go where the policy says.
     pub(super) rejected: BTreeSet<u64>,
     /// Records that came back once, so that attempts may end them.
@@ -78,6 +80,8 @@ pub(super) struct Reader {
     pub(super) seen: BTreeSet<u64>,
     /// The last new offset by client, consumer, lane and group.
     pub(super) last: BTreeMap<(u64, u64, u64, u64), u64>,
+    /// What was sent to it was not seen: until the next start nobody knows what it has.
+    pub(super) is_blind: bool,
     /// Deliveries came back that nobody saw, so what is new comes in no order any more.
     pub(super) is_order_off: bool,
     pub(super) numbers: BTreeMap<u64, u64>,
@@ -118,10 +122,12 @@ impl Reader {
             made,
             owed: BTreeMap::new(),
             done: BTreeMap::new(),
+            acked: BTreeSet::new(),
             rejected: BTreeSet::new(),
             returned: BTreeSet::new(),
             seen: BTreeSet::new(),
             last: BTreeMap::new(),
+            is_blind: false,
             is_order_off: false,
             numbers: BTreeMap::new(),
             out: BTreeSet::new(),
@@ -203,7 +209,12 @@ impl Model {
         let Some(target) = target else { return true };
         let reader = &self.readers[target];
         let is_old = reader.is_confirmed && reader.made < self.sent[&number].at;
-        if !is_old || reader.is_loose || !reader.is_durable || seen.contains(&target) {
+        if !is_old
+            || reader.is_loose
+            || reader.is_blind
+            || !reader.is_durable
+            || seen.contains(&target)
+        {
             return true;
         }
         seen.push(target);
@@ -225,7 +236,12 @@ impl Model {
     ) -> Vec<String> {
         let mut missing = Vec::new();
         for (at, reader) in self.readers.iter().enumerate() {
-            if reader.is_gone || reader.is_loose || !reader.is_durable || !reader.is_confirmed {
+            if reader.is_gone
+                || reader.is_loose
+                || reader.is_blind
+                || !reader.is_durable
+                || !reader.is_confirmed
+            {
                 continue;
             }
             for number in &reader.rejected {

@@ -90,7 +90,7 @@ impl Game {
         self.clients += 1;
         let id = ClientId(self.clients);
         let (outbox, inbox) = inbox::pair(self.config.inbox_deliveries_max, 1 << 20);
-        self.peers.push(Peer { id, inbox, consumers: Vec::new(), session: None });
+        self.peers.push(Peer { id, inbox, taken: now(), consumers: Vec::new(), session: None });
         let namespace: Arc<str> = "/".into();
         self.world().commands.push(Command::Attach { client: id, namespace, outbox });
     }
@@ -108,6 +108,10 @@ impl Game {
             return;
         }
         let at = self.rng.usize(..self.peers.len());
+        let id = self.peers[at].id;
+        self.take_notices_of(false, |client| client == id);
+        self.take_answers();
+        let Some(at) = self.peers.iter().position(|peer| peer.id == id) else { return };
         let peer = self.peers.remove(at);
         self.tell(|| format!("client {:?} goes", peer.id));
         for (_, reader) in &peer.consumers {
@@ -118,6 +122,7 @@ impl Game {
                 && *client == peer.id
             {
                 self.model.readers[*at].is_order_off = true;
+                self.model.readers[*at].is_blind = true;
                 self.model.forgive_returns(*at);
             }
         }
@@ -627,6 +632,7 @@ impl Game {
                     if is_done && matches!(verdict, Verdict::Accept | Verdict::Reject) {
                         self.tell(|| format!("settled for sure: {hand:?}"));
                         check::settled(&mut self.model, hand.reader, hand.number, Done::Acked);
+                        self.model.readers[hand.reader].acked.insert(hand.id.offset.0);
                     }
                 }
             }

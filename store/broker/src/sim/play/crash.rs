@@ -14,7 +14,7 @@ use crate::{
     sim::{
         audit::{Contents, Stored, audit, is_settled},
         model::{Done, Hold, Kind},
-        world::{World, copy_index, now, replay},
+        world::{World, copy_index, now, open_index, replay},
     },
     state::State,
 };
@@ -32,6 +32,8 @@ impl Game {
     /// The store ends, by a crash or in good order, and starts again. False when what is left
     /// cannot be opened, which only a disk that lied may do.
     pub(super) fn crash(&mut self, failed: bool) -> bool {
+        self.take_notices_of(false, |_| true);
+        self.take_answers();
         let world = self.world.take().expect("the store is open");
         let dir = self.dir.join(self.dirs.to_string());
         let copy = self.index_dir();
@@ -69,6 +71,11 @@ impl Game {
     fn look(&mut self, index: &Path) -> Option<Contents> {
         let (with, alone) = (self.dir.join("with"), self.dir.join("alone"));
         copy_index(index, &with);
+        let raw = open_index(&with);
+        // It is what was true at one position, whatever came later.
+        self.tell(|| format!("the index is at {:?}", raw.applied()));
+        audit(&raw, self.config.segment_bytes, None);
+        drop(raw);
         let kept = replay(&self.disk.fork(), &self.config, &with);
         let Recovered { mut state, opened, .. } = match kept {
             Ok(recovered) => recovered,
@@ -78,12 +85,15 @@ impl Game {
             }
         };
         let end = opened.3.end;
+        if self.tells {
+            super::super::audit::show_log(&opened.2);
+        }
         write_down(&mut state, end);
-        let contents = audit(&state.index, self.config.segment_bytes, &opened.2);
+        let contents = audit(&state.index, self.config.segment_bytes, Some(&opened.2));
         let rebuilt = replay(&self.disk.fork(), &self.config, &alone);
         let mut rebuilt = rebuilt.unwrap_or_else(|error| panic!("the log alone: {error}"));
         write_down(&mut rebuilt.state, end);
-        audit(&rebuilt.state.index, self.config.segment_bytes, &rebuilt.opened.2);
+        audit(&rebuilt.state.index, self.config.segment_bytes, Some(&rebuilt.opened.2));
         self.compare(&state, &rebuilt.state, opened.3.first);
         drop((state, rebuilt, opened));
         fs::remove_dir_all(&with).unwrap();
@@ -110,17 +120,23 @@ impl Game {
         }
         let places: Vec<_> =
             self.model.readers.iter().map(|reader| find(contents, &reader.kind)).collect();
+        let known: Vec<_> = self.model.readers.iter().filter_map(|reader| reader.place).collect();
         for (reader, place) in self.model.readers.iter_mut().zip(places) {
             reader.seen.clear();
             reader.last.clear();
             reader.is_order_off = false;
+            reader.is_blind = false;
+            reader.acked.clear();
             reader.out.clear();
             reader.rests.clear();
             let Some((id, stored, cursor)) = place else {
                 reader.is_gone = true;
                 continue;
             };
-            let is_it = reader.place.is_none_or(|place| place == (id, cursor));
+            let is_it = match reader.place {
+                Some(place) => place == (id, cursor),
+                None => !reader.is_gone && !known.contains(&(id, cursor)),
+            };
             if reader.is_confirmed_gone || !reader.is_durable || !is_it {
                 reader.is_gone = true;
                 continue;
@@ -172,12 +188,13 @@ impl Game {
             |at: usize, number: u64| there.get(at).is_some_and(|its| its.contains(&number));
         let missing = self.model.missing(now(), &present);
         assert!(missing.is_empty(), "lost: {missing:#?}");
-        for (at, reader) in self.model.readers.iter().enumerate() {
-            let acked = reader.done.iter().filter(|(_, done)| **done == Done::Acked);
-            for (number, _) in acked {
-                let died = reader.rejected.contains(number)
-                    || reader.policy.delivery.dead_letter.is_some();
-                let is_back = !reader.is_gone && present(at, *number) && !died;
+        for (reader, place) in self.model.readers.iter().zip(&places) {
+            let Some((id, stored, cursor)) = place else { continue };
+            if reader.is_gone || reader.place != Some((*id, *cursor)) {
+                continue;
+            }
+            for (offset, number) in pending(stored, *cursor) {
+                let is_back = reader.acked.contains(&offset);
                 assert!(!is_back, "{number} was settled for sure in {:?}", reader.kind);
             }
         }
