@@ -83,6 +83,12 @@ impl Address {
         Self { origin: Origin::Amqp, first: exchange, second: routing_key, lite: false }
     }
 
+    /// A place in the exchange graph, whoever names it: the same as an AMQP address.
+    #[must_use]
+    pub fn exchange(name: Bytes, key: Bytes) -> Self {
+        Self::amqp(name, key)
+    }
+
     /// An MQTT address.
     #[must_use]
     pub fn mqtt(topic: Bytes) -> Self {

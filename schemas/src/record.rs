@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::{Address, Origin, UnixMillis};
+use crate::{Address, Origin, UnixMillis, address::TOPIC_KEY_PREFIX};
 
 /// The version that [`RecordDraft::encode`] writes, in the first byte.
 pub const VERSION: u8 = 1;
@@ -272,6 +272,18 @@ impl Record {
             second: self.bytes.slice(middle..middle + self.second_len()),
             lite: self.flags() & flags::LITE != 0,
         }
+    }
+
+    /// The queue that a direct message names: the same as its address says, without making one.
+    /// `None` for every other record.
+    #[must_use]
+    pub fn direct_queue(&self) -> Option<&[u8]> {
+        if self.origin() != Origin::Amqp || self.first_len() > 0 {
+            return None;
+        }
+        let start = HEADER_BYTES + self.namespace_len();
+        let name = self.slice(start, self.second_len());
+        (!name.starts_with(TOPIC_KEY_PREFIX.as_bytes())).then_some(name)
     }
 
     /// The sender's property bytes, verbatim.

@@ -310,6 +310,9 @@ pub struct Fetch {
     pub wait_ms: u64,
 }
 
+/// A record found by a key: its offset in the topic, its place, and the bytes of its entry there.
+pub type LookedUp = (Offset, Position, u32);
+
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
@@ -472,7 +475,7 @@ pub(crate) enum Command {
         topic: String,
         key: Bytes,
         max: usize,
-        reply: Reply<Result<Vec<(Offset, Position, u32)>, Refusal>>,
+        reply: Reply<Result<Vec<LookedUp>, Refusal>>,
     },
     /// Where the records of deliveries stand now.
     Locate {

@@ -30,6 +30,7 @@ use crate::{
     member::{Consumer, Member},
     passage::Reason,
     pipeline::{Done, Job},
+    stages::{Moment, Stages},
     state::State,
     tail::Tail,
 };
@@ -98,6 +99,8 @@ struct Waiting {
     permits: Vec<OwnedSemaphorePermit>,
     /// Somebody was promised that it is synced.
     needs_sync: bool,
+    /// When the turn began that took the first command.
+    since: Option<Moment>,
 }
 
 /// Counts since they were last handed to the metrics.
@@ -186,6 +189,7 @@ pub(crate) struct Commit {
     held_since: Option<UnixMillis>,
     stopping: Option<Reply<()>>,
     counts: Counts,
+    stages: Stages,
     scratch: Vec<u8>,
 }
 
@@ -280,6 +284,7 @@ impl Commit {
             held_since: None,
             stopping: None,
             counts: Counts::default(),
+            stages: Stages::new(),
             scratch: Vec::new(),
         };
         (commit, indexed_in)
@@ -339,9 +344,7 @@ impl Commit {
     /// One turn, over the commands that were taken for it.
     pub(crate) fn turn(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
         self.now = (self.clock)();
-        for command in taken.drain(..) {
-            self.handle(command)?;
-        }
+        self.handle_all(taken)?;
         self.fire_timers()?;
         self.finish_turn()
     }
@@ -349,9 +352,13 @@ impl Commit {
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        // Gets come to what has expired outside of deliveries.
+        self.bury_expired();
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
+            let started = Moment::now();
             self.deliver_touched()?;
+            started.lap(&self.stages.deliver);
             self.bury_expired();
             self.flush_settled();
         }
@@ -368,6 +375,22 @@ impl Commit {
             if let Some(member) = self.members.get_mut(&client) {
                 member.send_pending();
             }
+        }
+        Ok(())
+    }
+
+    /// Handles the commands of one turn.
+    fn handle_all(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let started = Moment::now();
+        for command in taken.drain(..) {
+            self.handle(command)?;
+        }
+        started.lap(&self.stages.apply);
+        if !self.planner_is_empty() {
+            self.open.since.get_or_insert(started);
         }
         Ok(())
     }
@@ -476,6 +499,13 @@ impl Commit {
                 let had = self.unsubscribe(client, filter, share);
                 self.answer_durably(Some(reply), had);
             }
+            other => self.handle_body(other),
+        }
+    }
+
+    /// Commands about topics, groups, and single records.
+    fn handle_body(&mut self, command: Command) {
+        match command {
             Command::OpenTopic { client, topic, create, reply } => {
                 let opened = self.open_topic(client, &topic, create);
                 self.answer_durably(Some(reply), opened);

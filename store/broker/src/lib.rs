@@ -27,6 +27,7 @@ pub mod policy;
 mod queue;
 mod ranges;
 mod schedule;
+mod stages;
 mod tail;
 mod trie;
 
@@ -34,6 +35,9 @@ mod entry;
 
 #[cfg(test)]
 mod sim;
+
+pub mod describe;
+pub mod survey;
 
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{

@@ -16,8 +16,9 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn has_room(&self) -> bool {
-        self.limit == 0 || self.in_hand < self.limit
+    /// How many more there may be.
+    pub(crate) fn room(&self) -> u32 {
+        if self.limit == 0 { u32::MAX } else { self.limit.saturating_sub(self.in_hand) }
     }
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Member {
     pending_bytes: usize,
     pub(crate) pools: FxHashMap<u16, Pool>,
     pub(crate) consumers: Vec<mainstem_schemas::ConsumerId>,
+    /// Cursors with a consumer of its that got nothing for want of room.
+    pub(crate) stalled: FxHashSet<(QueueId, CursorId)>,
     /// Cursors it may have deliveries of.
     pub(crate) hands: FxHashSet<(QueueId, CursorId)>,
     /// Queues that go with it.
@@ -48,6 +51,7 @@ impl Member {
             pending_bytes: 0,
             pools: FxHashMap::default(),
             consumers: Vec::new(),
+            stalled: FxHashSet::default(),
             hands: FxHashSet::default(),
             exclusive: Vec::new(),
             session: None,

@@ -48,21 +48,23 @@ impl Broker {
             });
         }
         let lock = lock(&config.data_dir)?;
-        let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
         let log_config = LogConfig::new(config.segment_bytes);
         let log_dir = config.data_dir.join("log");
-        let recovered = recover(index, &config, now(), &mut |applied, on_frame| {
-            Log::open(&log_dir, log_config, applied, applied, on_frame)
-        })?;
+        let index_dir = config.data_dir.join("index");
+        let recovered = loop {
+            let index = Index::open(&index_dir).map_err(index_error)?;
+            let recovered = recover(index, &config, now(), &mut |applied, on_frame| {
+                Log::open(&log_dir, log_config, applied, applied, on_frame)
+            })?;
+            if let Some(recovered) = recovered {
+                break recovered;
+            }
+            Index::remove(&index_dir).map_err(index_error)?;
+        };
         let Recovered { state, opened, sequence, frames } = recovered;
         let (planner, writer, reader, recovery) = opened;
-        tracing::info!(
-            event = "store_opened",
-            replayed = frames,
-            cut = ?recovery.cut,
-            "the log is replayed"
-        );
-
+        let cut = &recovery.cut;
+        tracing::info!(event = "store_opened", replayed = frames, ?cut, "the log is replayed");
         let (commands, commands_in) = mpsc::channel(config.commands_max);
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
@@ -127,13 +129,15 @@ pub(crate) struct Recovered {
 type OpenLog<'a> =
     dyn FnMut(Position, &mut dyn FnMut(Position, Frame)) -> Result<Opened, LogError> + 'a;
 
-/// Applies to the index's state what the log has behind it.
+/// Applies to the index's state what the log has behind it. `None` when the log has let go of what
+/// the index does not know: everything that is still true stands in the log, so the index must be
+/// made anew.
 pub(crate) fn recover(
     index: Index,
     config: &Config,
     now: UnixMillis,
     open_log: &mut OpenLog<'_>,
-) -> Result<Recovered, OpenError> {
+) -> Result<Option<Recovered>, OpenError> {
     let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
     state.restore().map_err(index_error)?;
     let applied = state.index.applied();
@@ -142,6 +146,9 @@ pub(crate) fn recover(
     let opened = open_log(applied, &mut |position, frame| replay.on_frame(position, frame));
     let opened = opened.map_err(log_error)?;
     let Replay { mut state, sequence, damage, frames, .. } = replay;
+    if applied.0 != 0 && opened.3.first > applied {
+        return Ok(None);
+    }
     if let Some(damage) = damage {
         return Err(OpenError::Log(damage));
     }
@@ -149,7 +156,7 @@ pub(crate) fn recover(
         return Err(index_error(error));
     }
     state.finish_recovery(now, opened.3.end);
-    Ok(Recovered { state, opened, sequence, frames })
+    Ok(Some(Recovered { state, opened, sequence, frames }))
 }
 
 /// Tells the process when the commit thread ends by a panic, so that it does not live on without

@@ -136,7 +136,7 @@ mod tests {
     const BODY: (Position, u32) = (Position(7), 9);
 
     fn death(queue: &str, reason: Reason) -> Death {
-        let address = Address::amqp("x".into(), "k".into());
+        let address = Address::exchange("x".into(), "k".into());
         let (count, time) = (1, UnixMillis(7));
         Death { queue: queue.to_owned(), reason, address, count, time, had_expiry: true }
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn deaths_are_counted_by_queue_and_reason_and_read_back() {
         let mut passage =
-            Passage { address: Address::mqtt("a/b".into()), deaths: Vec::new(), body: BODY };
+            Passage { address: Address::http("a/b".into()), deaths: Vec::new(), body: BODY };
         passage.die(death("q", Reason::Expired));
         passage.die(death("q", Reason::Rejected));
         passage.die(death("q", Reason::Expired));
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_circle_without_a_refusal_is_seen() {
         let mut passage =
-            Passage { address: Address::mqtt("a".into()), deaths: Vec::new(), body: BODY };
+            Passage { address: Address::http("a".into()), deaths: Vec::new(), body: BODY };
         passage.die(death("work", Reason::Rejected));
         passage.die(death("wait", Reason::Expired));
         assert!(!passage.closes_circle("work"), "a consumer took part");

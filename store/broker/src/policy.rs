@@ -150,7 +150,7 @@ impl DeliveryPolicy {
     /// How long a record rests that came back for the `attempts`th time.
     pub(crate) fn rest_ms(&self, attempts: u32) -> u64 {
         let at = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.backoff_ms.get(at).or(self.backoff_ms.last()).copied().unwrap_or_default()
+        self.backoff_ms.get(at).or_else(|| self.backoff_ms.last()).copied().unwrap_or_default()
     }
 }
 

@@ -177,7 +177,7 @@ impl Queue {
     pub(crate) fn next_offset(&self, priority: u8) -> u64 {
         let lane = self.lane_of(priority);
         let found = self.lanes.iter().find(|found| found.id() == u64::from(lane));
-        found.map_or(u64::from(lane) << LANE_SHIFT, |found| found.next)
+        found.map_or_else(|| u64::from(lane) << LANE_SHIFT, |found| found.next)
     }
 
     fn lane_of(&self, priority: u8) -> u8 {

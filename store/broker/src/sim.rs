@@ -74,7 +74,8 @@ fn nothing_confirmed_is_lost_by_any_seed() {
     let seeds = AtomicU64::new(0);
     let first = number("FIRST").unwrap_or(0);
     let max = number("SEEDS").unwrap_or(SEEDS);
-    let next = || Some(first + seeds.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < first + max);
+    let next =
+        || Some(first + seeds.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < first + max);
     run(&next);
 }
 
@@ -89,7 +90,11 @@ fn seeds_go_on_until_stopped() {
             for second in 0..seconds {
                 thread::sleep(Duration::from_secs(1));
                 if second % 5 == 4 {
-                    println!("{} s: {} seeds from {base}", second + 1, done.load(Ordering::Relaxed));
+                    println!(
+                        "{} s: {} seeds from {base}",
+                        second + 1,
+                        done.load(Ordering::Relaxed)
+                    );
                 }
                 if over.load(Ordering::Relaxed) {
                     return;

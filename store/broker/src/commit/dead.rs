@@ -6,10 +6,10 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::LogError;
 use mainstem_schemas::{
-    Address, CursorId, Dialect, Entrance, Origin, Position, QueueId, Record, Table, UnixMillis,
+    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, Table, UnixMillis,
 };
 
-use super::Commit;
+use super::{Commit, publish::By};
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
     passage::{Death, Passage, Reason},
@@ -140,10 +140,20 @@ impl Commit {
         match to {
             DeadLetter::Topic(topic) => vec![self.make_topic(namespace, topic)],
             DeadLetter::Exchange { .. } => {
-                let routed = self.route_to(namespace, address, &[], record);
+                // A dead-letter key of its own takes the place of all others.
+                let keys = match record.address().second == address.second {
+                    true => self.further_keys(record),
+                    false => Vec::new(),
+                };
+                let routed = self.route_to(namespace, address, &keys, record, By::Store);
                 routed.map(|route| route.queues.to_vec()).unwrap_or_default()
             }
         }
+    }
+
+    /// The further keys that its sender gave a record.
+    pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
+        self.views.of(record).further_keys
     }
 
     /// Brings a body that is in the log to queues. `expiry` is the record's own, where it still
@@ -220,14 +230,10 @@ fn dead_address(to: &DeadLetter, before: &Address) -> Address {
     match to {
         DeadLetter::Exchange { name, key } => {
             let key = key.clone().unwrap_or_else(|| routing_key(before));
-            Address::amqp(Bytes::copy_from_slice(name.as_bytes()), key)
+            Address::exchange(Bytes::copy_from_slice(name.as_bytes()), key)
         }
         DeadLetter::Topic(topic) => {
-            let tag = match before.origin {
-                Origin::Rocketmq if !before.lite => before.second.clone(),
-                _ => Bytes::new(),
-            };
-            Address::rocketmq(Bytes::copy_from_slice(topic.as_bytes()), tag)
+            Address { first: Bytes::copy_from_slice(topic.as_bytes()), ..before.clone() }
         }
     }
 }

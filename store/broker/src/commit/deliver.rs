@@ -16,6 +16,7 @@ use crate::{
     member::{Consumer, Member},
     queue::Queue,
     state::{DURABLE, SEEN},
+    tail::Kept,
 };
 
 /// A record that may be handed out.
@@ -67,9 +68,9 @@ impl Commit {
         let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
         let started_at = self.state.started_at;
         let mut resting = Vec::new();
+        let mut settle = Vec::new();
         let Self { state, members, consumers, noticed, tail, settled, counts, now, .. } = self;
         let Some(queue) = state.queues.get(id) else { return Ok(()) };
-        let mut settle = Vec::new();
         let mut walk = Walk {
             index: &state.index,
             gate,
@@ -78,57 +79,38 @@ impl Commit {
             expired: &mut self.expired,
             resting: &mut resting,
         };
-        loop {
-            let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
-            let Some((place, seat)) = pick(cursor, consumers, members) else { break };
-            let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
-            let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
-            cursor.turn = place + 1;
+        while let Some(cursor) = queue.cursor_mut(cursor_id) {
+            let Some((place, seat, share)) = pick(cursor, consumers, members) else {
+                note_stalled(cursor, members, (id, cursor_id));
+                break;
+            };
             let Some(consumer) = consumers.get_mut(&(seat.client, seat.consumer)) else { break };
             let Some(member) = members.get_mut(&seat.client) else { break };
-            let epoch = cursor.next_epoch();
-            let attempt = ready.attempts.saturating_add(1);
-            let (record, passage) = tail.get(ready.place.position).unzip();
-            // Its place in the log must outlast the reading.
-            let settles_when_read = consumer.settle_at_once && record.is_none();
-            if consumer.settle_at_once && !settles_when_read {
-                match settle.last_mut() {
-                    Some((_, to)) if *to == ready.offset => *to += 1,
-                    _ => settle.push((ready.offset, ready.offset + 1)),
+            cursor.turn = place + 1;
+            let (mut given, mut held) = (0, 0);
+            while given < share && member.has_room() {
+                let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
+                let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
+                let kept = tail.get(ready.place.position);
+                let delivery =
+                    hand_out(cursor, (id, cursor_id), &seat, consumer, &ready, kept, started_at);
+                if consumer.settle_at_once && !delivery.settles_when_read {
+                    push_offset(&mut settle, ready.offset);
+                } else {
+                    held += 1;
                 }
-                cursor.end_turn(ready.offset, ready.place.group);
-            } else {
-                consumer.in_hand += 1;
-                member.pools.entry(consumer.pool).or_default().in_hand += 1;
-                let hand = InHand {
-                    client: seat.client,
-                    consumer: Some(seat.consumer),
-                    pool: consumer.pool,
-                    epoch,
-                    attempt,
-                    size: ready.place.size,
-                    group: ready.place.group,
-                    deadline: UnixMillis::NONE,
-                };
-                cursor.hand_out(ready.offset, hand);
+                given += 1;
+                if member.push(Notice::Delivery(delivery)) {
+                    noticed.push(seat.client);
+                }
             }
-            let offset = Offset(ready.offset);
-            let delivery = Delivery {
-                id: DeliveryId { queue: id, cursor: cursor_id, offset, epoch },
-                consumer: seat.consumer,
-                options: consumer.options,
-                position: ready.place.position,
-                attempt,
-                redelivered: attempt > 1 || was_seen(&ready.place, started_at),
-                needs_settle: !consumer.settle_at_once,
-                record,
-                passage: passage.flatten(),
-                size: ready.place.size,
-                settles_when_read,
-            };
-            counts.delivered += 1;
-            if member.push(Notice::Delivery(delivery)) {
-                noticed.push(seat.client);
+            counts.delivered += u64::from(given);
+            if held > 0 {
+                consumer.in_hand += held;
+                member.pools.entry(consumer.pool).or_default().in_hand += held;
+            }
+            if given == 0 && member.has_room() {
+                break;
             }
         }
         if !settle.is_empty() {
@@ -231,7 +213,8 @@ impl Commit {
         let (record, passage) = self.tail.get(place.position).unzip();
         // Its place in the log must outlast the reading.
         let settles_when_read = claim.is_none() && record.is_none();
-        match claim.or(settles_when_read.then_some(Claim::Client)) {
+        let claim = if settles_when_read { Some(Claim::Client) } else { claim };
+        match claim {
             None => {
                 cursor.end_turn(offset, place.group);
                 self.settled.entry((id, cursor_id)).or_default().push((offset, offset + 1));
@@ -286,23 +269,96 @@ fn was_seen(place: &Place, started_at: Position) -> bool {
     place.flags & SEEN != 0 || place.position < started_at
 }
 
+/// Adds an offset to ranges.
+fn push_offset(ranges: &mut Vec<(u64, u64)>, offset: u64) {
+    match ranges.last_mut() {
+        Some((_, to)) if *to == offset => *to += 1,
+        _ => ranges.push((offset, offset + 1)),
+    }
+}
+
+/// Gives a record to a consumer, as far as its cursor goes.
+fn hand_out(
+    cursor: &mut Cursor,
+    (queue, cursor_id): (QueueId, CursorId),
+    seat: &Seat,
+    consumer: &Consumer,
+    ready: &Ready,
+    kept: Option<Kept>,
+    started_at: Position,
+) -> Delivery {
+    let Ready { offset, attempts, place } = ready;
+    let epoch = cursor.next_epoch();
+    let attempt = attempts.saturating_add(1);
+    // Its place in the log must outlast the reading.
+    let settles_when_read = consumer.settle_at_once && kept.is_none();
+    if consumer.settle_at_once && !settles_when_read {
+        cursor.end_turn(*offset, place.group);
+    } else {
+        let hand = InHand {
+            client: seat.client,
+            consumer: Some(seat.consumer),
+            pool: consumer.pool,
+            epoch,
+            attempt,
+            size: place.size,
+            group: place.group,
+            deadline: UnixMillis::NONE,
+        };
+        cursor.hand_out(*offset, hand);
+    }
+    let (record, passage) = kept.unzip();
+    Delivery {
+        id: DeliveryId { queue, cursor: cursor_id, offset: Offset(*offset), epoch },
+        consumer: seat.consumer,
+        options: consumer.options,
+        position: place.position,
+        attempt,
+        redelivered: attempt > 1 || was_seen(place, started_at),
+        needs_settle: !consumer.settle_at_once,
+        record,
+        passage: passage.flatten(),
+        size: place.size,
+        settles_when_read,
+    }
+}
+
+/// Clients that have no room are to be thought of when they have.
+fn note_stalled(
+    cursor: &Cursor,
+    members: &mut FxHashMap<ClientId, Member>,
+    at: (QueueId, CursorId),
+) {
+    for seat in &cursor.seats {
+        if let Some(member) = members.get_mut(&seat.client) {
+            member.stalled.insert(at);
+        }
+    }
+}
+
 /// Whose turn it is among the consumers that have room: the highest priority first, in rotation
-/// among equals; only the first one where one is active. Returns the seat's place too.
+/// among equals; only the first one where one is active. Returns the seat's place too, and how many
+/// records it may have before it is another's turn.
 fn pick(
     cursor: &Cursor,
     consumers: &FxHashMap<(ClientId, ConsumerId), Consumer>,
     members: &FxHashMap<ClientId, Member>,
-) -> Option<(usize, Seat)> {
-    let has_room = |seat: &Seat| {
-        let Some(consumer) = consumers.get(&(seat.client, seat.consumer)) else { return false };
-        let Some(member) = members.get(&seat.client) else { return false };
-        (consumer.limit == 0 || consumer.in_hand < consumer.limit)
-            && member.pools.get(&consumer.pool).is_none_or(|pool| pool.has_room())
-            && member.has_room()
+) -> Option<(usize, Seat, u32)> {
+    let room = |seat: &Seat| {
+        let consumer = consumers.get(&(seat.client, seat.consumer))?;
+        let member = members.get(&seat.client)?;
+        let own = match consumer.limit {
+            0 => u32::MAX,
+            limit => limit.saturating_sub(consumer.in_hand),
+        };
+        let shared = member.pools.get(&consumer.pool).map_or(u32::MAX, |pool| pool.room());
+        let room = own.min(shared);
+        (room > 0 && member.has_room()).then_some(room)
     };
     let seats = &cursor.seats;
     if cursor.policy.single_active {
-        return seats.first().filter(|seat| has_room(seat)).map(|seat| (0, *seat));
+        let seat = seats.first()?;
+        return room(seat).map(|room| (0, *seat, room));
     }
     let mut from = 0;
     while let Some(first) = seats.get(from) {
@@ -311,9 +367,9 @@ fn pick(
         for step in 0..len {
             let place = from + (turn + step) % len;
             if let Some(seat) = seats.get(place)
-                && has_room(seat)
+                && let Some(room) = room(seat)
             {
-                return Some((place, *seat));
+                return Some((place, *seat, if len == 1 { room } else { 1 }));
             }
         }
         from += len;

@@ -25,15 +25,10 @@ impl Commit {
         self.touch_consumers(client);
     }
 
+    /// The client has room again.
     pub(super) fn touch_consumers(&mut self, client: ClientId) {
-        let Some(member) = self.members.get(&client) else { return };
-        let cursors: Vec<(QueueId, CursorId)> = member
-            .consumers
-            .iter()
-            .filter_map(|consumer| self.consumers.get(&(client, *consumer)))
-            .map(|consumer| (consumer.queue, consumer.cursor))
-            .collect();
-        for (queue, cursor) in cursors {
+        let Some(member) = self.members.get_mut(&client) else { return };
+        for (queue, cursor) in std::mem::take(&mut member.stalled) {
             self.touch_cursor(queue, cursor);
         }
     }
@@ -100,7 +95,7 @@ impl Commit {
                 low
             }
         };
-        let policy = (*queue.def.policy).delivery.clone();
+        let policy = queue.def.policy.delivery.clone();
         self.state.open_cursor(id, cursor, CursorName::Main, offset, policy);
         cursor
     }
@@ -228,6 +223,10 @@ impl Commit {
             Ok(id) => id,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        // What came back in this turn has been handed out once more than the cursor knows.
+        if !self.returned.is_empty() {
+            self.flush_settled();
+        }
         let claim = (!settle_at_once).then_some(Claim::Client);
         let taken = self.take_one(id, CursorId::MAIN, client, claim)?;
         Ok(Ok(taken.map(|delivery| (delivery, self.stats(id)))))

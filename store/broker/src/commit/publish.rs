@@ -36,6 +36,15 @@ pub(super) struct Route {
     live: LiveReaders,
 }
 
+/// Who publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A client, who may not enter at an internal exchange.
+    Sender,
+    /// The store itself, again: a dead record, or one that was held back.
+    Store,
+}
+
 /// The hash that look-up keys are kept under.
 pub(super) fn key_hash(key: &[u8]) -> u64 {
     use std::hash::Hasher;
@@ -101,7 +110,17 @@ impl Commit {
         if !head.held.is_set() && !record.deliver_at().reached(self.now) {
             head.held = record.deliver_at();
         }
-        let mut route = self.route_to(namespace, &record.address(), &publish.extra_keys, record)?;
+        let mut route = match record.direct_queue() {
+            // The way of most service traffic, without a copy of the name.
+            Some(queue) if publish.extra_keys.is_empty() => {
+                let queues = self.state.find_named(namespace, queue).into_iter().collect();
+                Route { queues, ..Route::default() }
+            }
+            _ => {
+                let address = record.address();
+                self.route_to(namespace, &address, &publish.extra_keys, record, By::Sender)?
+            }
+        };
         if head.held.is_set() {
             return self.hold(head, record);
         }
@@ -225,12 +244,13 @@ impl Commit {
         name
     }
 
-    /// Drops the oldest ready records of a queue that is over its bounds.
+    /// Drops the oldest ready records of a queue that is over its bounds. One that refuses keeps
+    /// what it took, though that took it over them.
     pub(super) fn keep_bounds(&mut self, id: QueueId) {
         loop {
             let Some(queue) = self.state.queues.get(id) else { return };
             let policy = &queue.def.policy;
-            if !policy.is_bounded() {
+            if !policy.is_bounded() || policy.overflow != Overflow::DropHead {
                 return;
             }
             let (len, bytes) = queue.ready();
@@ -269,6 +289,7 @@ impl Commit {
         address: &Address,
         extra_keys: &[Bytes],
         record: &Record,
+        by: By,
     ) -> Result<Route, Refusal> {
         let views = self.views;
         let headers = move || headers_of(views, record);
@@ -290,7 +311,7 @@ impl Commit {
                     .ok()
                     .and_then(|name| space.exchanges.get(name))
                     .ok_or_else(|| Refusal::NoExchange(lossy(&name)))?;
-                if exchange.def.internal {
+                if exchange.def.internal && by == By::Sender {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
                 for key in std::iter::once(&key).chain(extra_keys) {
@@ -379,9 +400,10 @@ impl Commit {
         let found = self.read_place(body.position, body.size)?;
         let record = found.record;
         let namespace: Arc<str> = self.state.queues.intern(record.namespace());
-        let route = self.route_to(&namespace, &record.address(), &[], &record);
+        let keys = self.further_keys(&record);
+        let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
-        self.refuse_full(&mut route.queues);
+        let refused = self.refuse_full(&mut route.queues);
         let placed = crate::entry::Placed {
             source: body.position,
             size: body.size,
@@ -395,6 +417,7 @@ impl Commit {
             targets: self.offsets_for(&route.queues, record.priority()),
         };
         self.log_placed(placed, &route.queues, &record, None);
+        self.bury_refused(&refused, body.position, body.size, &record);
         for (client, consumer, options) in route.live {
             let (position, size) = (body.position, body.size);
             self.deliver_live(client, consumer, options, position, size, &record);

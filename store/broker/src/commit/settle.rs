@@ -24,8 +24,23 @@ impl Commit {
         batch: &[Settlement],
         reply: Option<Reply<Vec<bool>>>,
     ) {
-        let outcomes: Vec<bool> =
-            batch.iter().map(|settlement| self.settle_one(client, *settlement)).collect();
+        let mut outcomes = Vec::with_capacity(if reply.is_some() { batch.len() } else { 0 });
+        let mut rest = batch;
+        while let Some(first) = rest.first() {
+            let same = |one: &Settlement| {
+                let (id, begin) = (one.id, first.id);
+                id.queue == begin.queue
+                    && id.cursor == begin.cursor
+                    && one.verdict == Verdict::Accept
+            };
+            let len = rest.iter().take_while(|one| same(one)).count().max(1);
+            let (run, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+            rest = after;
+            match run {
+                [one] => outcomes.push(self.settle_one(client, *one)),
+                run => self.accept_run(client, run, &mut outcomes),
+            }
+        }
         let Some(reply) = reply else { return };
         self.flush_settled();
         if outcomes.contains(&true) {
@@ -33,6 +48,66 @@ impl Commit {
             self.open.replies.push(Box::new(move || send(reply, outcomes)));
         } else {
             send(reply, outcomes);
+        }
+    }
+
+    /// Ends deliveries of one cursor that all succeeded.
+    fn accept_run(&mut self, client: ClientId, run: &[Settlement], outcomes: &mut Vec<bool>) {
+        let Some(first) = run.first().map(|one| one.id) else { return };
+        let (queue, cursor_id) = (first.queue, first.cursor);
+        let found = self.state.queues.get(queue).and_then(|queue| queue.cursor_mut(cursor_id));
+        let Some(cursor) = found else {
+            outcomes.extend(run.iter().map(|_| false));
+            return;
+        };
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        // Hands of one consumer follow each other: they are given room together.
+        let mut hands: Vec<(InHand, u32)> = Vec::new();
+        let mut timers = Vec::new();
+        let is_ordered = cursor.policy.ordered;
+        let mut count = 0;
+        for one in run {
+            let offset = one.id.offset.0;
+            let hand = cursor.in_hand.get(&offset).copied();
+            let is_its = |hand: &InHand| hand.client == client || hand.deadline.is_set();
+            let Some(hand) = hand.filter(|hand| hand.epoch == one.id.epoch && is_its(hand)) else {
+                outcomes.push(false);
+                continue;
+            };
+            outcomes.push(true);
+            count += 1;
+            cursor.drop_hand(offset);
+            if hand.deadline.is_set() {
+                timers.push((hand.deadline, lease_timer(one.id)));
+            }
+            match ranges.last_mut() {
+                Some((_, to)) if *to == offset => *to += 1,
+                _ => ranges.push((offset, offset + 1)),
+            }
+            match hands.last_mut() {
+                Some((last, count))
+                    if last.client == hand.client
+                        && last.consumer == hand.consumer
+                        && last.pool == hand.pool =>
+                {
+                    *count += 1;
+                }
+                _ => hands.push((hand, 1)),
+            }
+            if is_ordered {
+                cursor.end_turn(offset, hand.group);
+            }
+        }
+        self.counts.settled += count;
+        self.settled.entry((queue, cursor_id)).or_default().extend(ranges);
+        for (hand, count) in hands {
+            self.give_rooms(&hand, count);
+        }
+        for (at, timer) in timers {
+            self.drop_timer(at, timer);
+        }
+        if is_ordered {
+            self.touch_cursor(queue, cursor_id);
         }
     }
 
@@ -96,20 +171,26 @@ impl Commit {
 
     /// The holder has one delivery less in hand.
     pub(super) fn give_room(&mut self, hand: &InHand) {
+        self.give_rooms(hand, 1);
+    }
+
+    /// The holder has `count` deliveries less in hand, all like this one.
+    fn give_rooms(&mut self, hand: &InHand, count: u32) {
         let Some(id) = hand.consumer else { return };
         let Some(member) = self.members.get_mut(&hand.client) else { return };
         let pool = member.pools.entry(hand.pool).or_default();
-        let pool_was_full = !pool.has_room();
-        pool.in_hand = pool.in_hand.saturating_sub(1);
+        let pool_was_full = pool.room() == 0;
+        pool.in_hand = pool.in_hand.saturating_sub(count);
         let consumer = self.consumers.get_mut(&(hand.client, id));
         let touched = consumer.and_then(|consumer| {
             let was_full = consumer.limit != 0 && consumer.in_hand >= consumer.limit;
-            consumer.in_hand = consumer.in_hand.saturating_sub(1);
+            consumer.in_hand = consumer.in_hand.saturating_sub(count);
             was_full.then_some((consumer.queue, consumer.cursor))
         });
         if pool_was_full {
             self.touch_consumers(hand.client);
-        } else if let Some((queue, cursor)) = touched {
+        }
+        if let Some((queue, cursor)) = touched {
             self.touch_cursor(queue, cursor);
         }
     }

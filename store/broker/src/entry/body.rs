@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn heads_read_back_and_cut_ones_are_errors() {
-        let address = Address::mqtt("a/b".into());
+        let address = Address::http("a/b".into());
         let record = RecordDraft::new(&address, "/", b"native", b"data").encode().unwrap();
         for marks in 0..32_u8 {
             let head = Head {

@@ -216,9 +216,21 @@ pub(super) fn difference(left: &Index, right: &Index) -> String {
         };
     }
     compare!(
-        QueueKey, QueueStateKey, BlockKey, CursorKey, SegmentKey, ExchangeKey, BindingKey, SessionKey,
-        SubscriptionKey, WriterKey, RetainedKey, HeldKey, PointerKey,
-        mainstem_index::NameKey, mainstem_index::ReaderKey,
+        QueueKey,
+        QueueStateKey,
+        BlockKey,
+        CursorKey,
+        SegmentKey,
+        ExchangeKey,
+        BindingKey,
+        SessionKey,
+        SubscriptionKey,
+        WriterKey,
+        RetainedKey,
+        HeldKey,
+        PointerKey,
+        mainstem_index::NameKey,
+        mainstem_index::ReaderKey,
         mainstem_index::LookupKey
     );
     found.truncate(12);

@@ -40,7 +40,8 @@ pub(super) fn delivered(
     }
     let is_dead = delivery.passage.is_some();
     // What is bound to an exchange changes while commands are on their way.
-    let by_exchange = matches!(sent.address.entrance(), Entrance::Exchange { name, .. } if !name.is_empty());
+    let by_exchange =
+        matches!(sent.address.entrance(), Entrance::Exchange { name, .. } if !name.is_empty());
     // A new group begins with what its topic has kept so far.
     let is_older = sent.at <= reader.made && matches!(reader.kind, Kind::Group(..));
     let is_followed = !is_older && (!by_exchange || !matches!(reader.kind, Kind::Queue(_)));
@@ -72,7 +73,10 @@ pub(super) fn delivered(
             let other = reader.numbers.get(offset).copied();
             *offset != delivery.id.offset.0
                 && other.is_some_and(|other| other % 5 == number % 5)
-                && model.sent.get(&other.unwrap_or_default()).is_some_and(|sent| sent.priority == record.priority())
+                && model
+                    .sent
+                    .get(&other.unwrap_or_default())
+                    .is_some_and(|sent| sent.priority == record.priority())
         };
         // The number says the group, so that one look at what is out is enough.
         if let Some(other) = reader.out.iter().find(|offset| same(offset)) {

@@ -138,7 +138,8 @@ impl Reader {
     /// Whether a record that is published to an address comes here.
     fn wants(&self, address: &Address, bindings: &BTreeSet<(String, Bytes, String)>) -> bool {
         let by_filter = |filter: Filter| {
-            let is_direct = matches!(address.entrance(), Entrance::Exchange { name, .. } if name.is_empty());
+            let is_direct =
+                matches!(address.entrance(), Entrance::Exchange { name, .. } if name.is_empty());
             !is_direct && filter.matches(&address.path())
         };
         match &self.kind {
@@ -151,7 +152,9 @@ impl Reader {
                 }
                 Entrance::Exchange { name: exchange, key } => bindings.iter().any(|bound| {
                     let is_fanout = bound.0 == "x0";
-                    bound.0.as_bytes() == exchange && bound.2 == *name && (is_fanout || bound.1 == key)
+                    bound.0.as_bytes() == exchange
+                        && bound.2 == *name
+                        && (is_fanout || bound.1 == key)
                 }),
             },
         }
@@ -177,7 +180,10 @@ impl Model {
     /// Who a record that is published to an address comes to.
     pub(super) fn route(&self, address: &Address) -> Vec<usize> {
         let readers = self.readers.iter().enumerate().filter(|(_, reader)| !reader.is_gone);
-        readers.filter(|(_, reader)| reader.wants(address, &self.bindings)).map(|(at, _)| at).collect()
+        readers
+            .filter(|(_, reader)| reader.wants(address, &self.bindings))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     pub(super) fn find(&self, kind: &Kind) -> Option<usize> {
@@ -193,7 +199,8 @@ impl Model {
         present: &dyn Fn(usize, u64) -> bool,
         seen: &mut Vec<usize>,
     ) -> bool {
-        let Some(DeadLetter::Exchange { name, key }) = &self.readers[from].policy.delivery.dead_letter
+        let Some(DeadLetter::Exchange { name, key }) =
+            &self.readers[from].policy.delivery.dead_letter
         else {
             return true;
         };
@@ -231,7 +238,10 @@ impl Model {
                 let is_acked = reader.done.get(number) == Some(&Done::Acked);
                 if is_acked && !self.is_buried(at, *number, now, present, &mut vec![at]) {
                     let sent = &self.sent[number];
-                    missing.push(format!("{number} was refused by {:?} and is nowhere: {sent:?}", reader.kind));
+                    missing.push(format!(
+                        "{number} was refused by {:?} and is nowhere: {sent:?}",
+                        reader.kind
+                    ));
                 }
             }
             for (number, is_sure) in &reader.owed {
@@ -242,7 +252,10 @@ impl Model {
                 if !reader.may_have_ended(*number, sent, now) {
                     missing.push(format!("{number} of {:?}: {sent:?}", reader.kind));
                 } else if !self.is_buried(at, *number, now, present, &mut vec![at]) {
-                    missing.push(format!("{number} died in {:?} and is nowhere: {sent:?}", reader.kind));
+                    missing.push(format!(
+                        "{number} died in {:?} and is nowhere: {sent:?}",
+                        reader.kind
+                    ));
                 }
             }
         }
@@ -262,9 +275,7 @@ impl Model {
 
     /// The readers of a session.
     pub(super) fn subscriptions(&self, id: &str) -> Vec<usize> {
-        let its = |reader: &Reader| {
-            matches!(&reader.kind, Kind::Subscription { session, .. } if session == id)
-        };
+        let its = |reader: &Reader| matches!(&reader.kind, Kind::Subscription { session, .. } if session == id);
         let readers = self.readers.iter().enumerate();
         readers.filter(|(_, reader)| !reader.is_gone && its(reader)).map(|(at, _)| at).collect()
     }

@@ -17,13 +17,12 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     check,
     model::{Done, Kind, Model},
-    world::{World, now, open_index, set_now},
+    world::{World, now, set_now},
 };
 use crate::{
     client::ReadBack,
     command::{
-        ClientId, Command, Declared, GroupRef, Published, QueueDef, SessionOpened,
-        Subscribed,
+        ClientId, Command, Declared, GroupRef, Published, QueueDef, SessionOpened, Subscribed,
     },
     config::Config,
     error::Refusal,
@@ -145,8 +144,7 @@ impl Game {
 
     fn play(&mut self) {
         let first = self.index_dir();
-        let index = open_index(&first);
-        let world = World::start(&self.disk, &self.config, index).expect("a new log opens");
+        let world = World::start(&self.disk, &self.config, &first).expect("a new log opens");
         self.world = Some(world.expect("it begins"));
         self.reattach();
         for _ in 0..EPOCHS {
@@ -352,7 +350,9 @@ impl Game {
         }
         let number = check::delivered(&mut self.model, reader, client.0, &delivery, &record, since, now());
         let kind = &self.model.readers[reader].kind;
-        self.tell(|| format!("{number} to {kind:?} {:?} attempt {}", delivery.id, delivery.attempt));
+        self.tell(|| {
+            format!("{number} to {kind:?} {:?} attempt {}", delivery.id, delivery.attempt)
+        });
         let offset = delivery.id.offset.0;
         if delivery.needs_settle || delivery.settles_when_read {
             let (id, attempt) = (delivery.id, delivery.attempt);
@@ -392,8 +392,10 @@ impl Game {
 
     /// Ends hands, as the model sees it.
     fn settle_hands(&mut self, hands: Vec<(Hand, Verdict)>, durably: bool) {
-        let batch: Vec<Settlement> =
-            hands.iter().map(|(hand, verdict)| Settlement { id: hand.id, verdict: *verdict }).collect();
+        let batch: Vec<Settlement> = hands
+            .iter()
+            .map(|(hand, verdict)| Settlement { id: hand.id, verdict: *verdict })
+            .collect();
         let Some(client) = hands.first().map(|(hand, _)| hand.client) else { return };
         self.tell(|| format!("settle {hands:?} durably {durably}"));
         for (hand, verdict) in &hands {

@@ -12,10 +12,7 @@ use std::{
 };
 
 use mainstem_index::{Index, Tuning};
-use mainstem_log::{
-    Log, LogConfig, Reader, Spare, Writer,
-    sim::SimDisk,
-};
+use mainstem_log::{Log, LogConfig, Reader, Spare, Writer, sim::SimDisk};
 use mainstem_schemas::{UnixMillis, Views};
 use tokio::sync::mpsc;
 
@@ -70,12 +67,19 @@ pub(super) fn open_index(dir: &Path) -> Index {
     Index::open_with(dir, TUNING).unwrap()
 }
 
-/// Replays a log to an index.
-pub(super) fn replay(disk: &SimDisk, config: &Config, index: Index) -> Result<Recovered, OpenError> {
+/// Replays a log to the index in `dir`, which is made anew if the log has let go of what it does
+/// not know.
+pub(super) fn replay(disk: &SimDisk, config: &Config, dir: &Path) -> Result<Recovered, OpenError> {
     let log_config = LogConfig::new(config.segment_bytes);
-    recover(index, config, now(), &mut |applied, on_frame| {
-        Log::open_on(Arc::new(disk.clone()), log_config, applied, applied, on_frame)
-    })
+    loop {
+        let recovered = recover(open_index(dir), config, now(), &mut |applied, on_frame| {
+            Log::open_on(Arc::new(disk.clone()), log_config, applied, applied, on_frame)
+        })?;
+        if let Some(recovered) = recovered {
+            return Ok(recovered);
+        }
+        Index::remove(dir).unwrap();
+    }
 }
 
 /// Copies an index as its files are now, which is how it was flushed last. RocksDB may be tidying
@@ -98,7 +102,11 @@ pub(super) fn copy_index(from: &Path, to: &Path) {
             }
             let is_table = path.extension().is_some_and(|extension| extension == "sst");
             let to = to.join(name);
-            whole &= if is_table { fs::hard_link(&path, to).is_ok() } else { fs::copy(&path, to).is_ok() };
+            whole &= if is_table {
+                fs::hard_link(&path, to).is_ok()
+            } else {
+                fs::copy(&path, to).is_ok()
+            };
         }
         if whole && Index::open_with(to, TUNING).is_ok() {
             return;
@@ -111,9 +119,9 @@ impl World {
     pub(super) fn start(
         disk: &SimDisk,
         config: &Config,
-        index: Index,
+        index_dir: &Path,
     ) -> Result<Result<Self, Fatal>, OpenError> {
-        let Recovered { state, opened, sequence, .. } = replay(disk, config, index)?;
+        let Recovered { state, opened, sequence, .. } = replay(disk, config, index_dir)?;
         let (planner, writer, reader, _) = opened;
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let start = Start {

@@ -3,13 +3,16 @@
 //! A checkpoint is the state at one position of the log, but is written over many turns. What is
 //! changed meanwhile is written before its first change, so that publishing never waits for it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use mainstem_index::{
     Batch, CursorValue, Index, IndexError, QueueKey, QueueName, QueueStateKey, QueueValue,
 };
-use mainstem_schemas::{Position, QueueId};
+use mainstem_schemas::{Position, QueueId, wire::Reader};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
@@ -102,12 +105,7 @@ impl Queues {
 
     /// One copy of a namespace's name.
     pub(crate) fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return known.clone();
-        }
-        let name: Arc<str> = name.into();
-        self.names.insert(name.clone());
-        name
+        intern(&mut self.names, name)
     }
 
     /// The queue, if it is in memory.
@@ -117,61 +115,45 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        if !self.resident.contains_key(&id) {
-            self.load(id)?;
+        let Self { resident, index, names, idle, failed, gone, .. } = self;
+        match resident.entry(id) {
+            Entry::Occupied(found) => Some(found.into_mut()),
+            Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
+            Entry::Vacant(place) => {
+                let loaded = load(index, names, id);
+                let queue = loaded.unwrap_or_else(|error| {
+                    failed.get_or_insert(error);
+                    None
+                })?;
+                idle.push_back(id);
+                Some(place.insert(Box::new(queue)))
+            }
         }
-        self.resident.get_mut(&id).map(|queue| &mut **queue)
     }
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
     pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
-        if !self.resident.contains_key(&id) && self.load(id).is_none() {
-            if !self.is_rebuilding || id.is_transient() || self.is_gone(id) {
-                return None;
-            }
+        if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
             self.make_provisional(id);
         }
-        let queue = self.resident.get_mut(&id)?;
-        if queue.dirty_in != self.epoch && !id.is_transient() {
-            if let Some(gather) = &mut self.gather
-                && queue.dirty_in != 0
-            {
-                queue.write(&mut gather.batch);
-            }
-            queue.dirty_in = self.epoch;
-            self.dirty.push(id);
+        let epoch = self.epoch;
+        let is_current = self.get(id).map(|queue| queue.dirty_in == epoch || id.is_transient())?;
+        if !is_current {
+            self.freeze(id);
         }
-        Some(queue)
+        self.resident.get_mut(&id).map(|queue| &mut **queue)
     }
 
-    /// Whether a queue was deleted that the index may still have.
-    fn is_gone(&self, id: QueueId) -> bool {
-        self.gone.0.contains(&id) || self.gone.1.contains(&id)
-    }
-
-    fn load(&mut self, id: QueueId) -> Option<()> {
-        if id.is_transient() || self.is_gone(id) {
-            return None;
+    /// Before a queue's first change since the last checkpoint began, that one takes it as it is.
+    fn freeze(&mut self, id: QueueId) {
+        let Some(queue) = self.resident.get_mut(&id) else { return };
+        if let Some(gather) = &mut self.gather
+            && queue.dirty_in != 0
+        {
+            queue.write(&mut gather.batch);
         }
-        let loaded = load(&self.index, id);
-        let loaded = loaded.unwrap_or_else(|error| {
-            self.failed.get_or_insert(error);
-            None
-        });
-        let Loaded { namespace, found, def, home, state, cursors } = loaded?;
-        let namespace = self.intern(&namespace);
-        let mut queue = Queue::new(namespace, found, def, home);
-        queue.restore(&state);
-        for (cursor, value) in cursors {
-            let CursorValue { name, policy, progress } = value;
-            let mut reader = mainstem_schemas::wire::Reader::new(policy);
-            let policy = DeliveryPolicy::decode(&mut reader).unwrap_or_default();
-            queue.insert_cursor(cursor, Cursor::restore(name, Arc::new(policy), &progress));
-        }
-        queue.is_listed = true;
-        self.resident.insert(id, Box::new(queue));
-        self.idle.push_back(id);
-        Some(())
+        queue.dirty_in = self.epoch;
+        self.dirty.push(id);
     }
 
     fn make_provisional(&mut self, id: QueueId) {
@@ -203,6 +185,11 @@ impl Queues {
             self.gone.0.insert(id);
         }
         self.resident.remove(&id)
+    }
+
+    /// Whether a queue was deleted that the index may still have.
+    fn is_gone(&self, id: QueueId) -> bool {
+        self.gone.0.contains(&id) || self.gone.1.contains(&id)
     }
 
     /// Those in memory.
@@ -290,25 +277,38 @@ impl Queues {
     }
 }
 
-struct Loaded {
-    namespace: String,
-    found: Found,
-    def: QueueDef,
-    home: Position,
-    state: mainstem_index::QueueStateValue,
-    cursors: Vec<(mainstem_schemas::CursorId, CursorValue)>,
-}
-
-fn load(index: &Index, id: QueueId) -> Result<Option<Loaded>, IndexError> {
+/// A queue from the index.
+fn load(
+    index: &Index,
+    names: &mut FxHashSet<Arc<str>>,
+    id: QueueId,
+) -> Result<Option<Queue>, IndexError> {
+    if id.is_transient() {
+        return Ok(None);
+    }
     let Some(value) = index.get(&QueueKey { queue: id })? else { return Ok(None) };
     let Some((namespace, found, def, home)) = definition(id, value) else { return Ok(None) };
     let state = index.get(&QueueStateKey { queue: id })?.unwrap_or_default();
-    let mut cursors = Vec::new();
-    if def.retention != Retention::Unsettled {
+    let has_cursors = def.retention != Retention::Unsettled;
+    let mut queue = Queue::new(intern(names, &namespace), found, def, home);
+    queue.restore(&state);
+    queue.is_listed = true;
+    if has_cursors {
         for found in index.cursors(id) {
-            let (key, value) = found?;
-            cursors.push((key.cursor, value));
+            let (key, CursorValue { name, policy, progress }) = found?;
+            let policy = DeliveryPolicy::decode(&mut Reader::new(policy)).unwrap_or_default();
+            let cursor = Cursor::restore(name, Arc::new(policy), &progress);
+            queue.insert_cursor(key.cursor, cursor);
         }
     }
-    Ok(Some(Loaded { namespace, found, def, home, state, cursors }))
+    Ok(Some(queue))
+}
+
+fn intern(names: &mut FxHashSet<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(known) = names.get(name) {
+        return known.clone();
+    }
+    let name: Arc<str> = name.into();
+    names.insert(name.clone());
+    name
 }

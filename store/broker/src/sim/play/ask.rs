@@ -286,7 +286,9 @@ impl Game {
         match self.rng.u8(..8) {
             0..4 => Address::amqp(Bytes::new(), Bytes::from(self.rng.choice(QUEUES).unwrap())),
             4 => Address::amqp(Bytes::from("x0"), Bytes::from("a")),
-            5 => Address::amqp(Bytes::from("x1"), Bytes::from(self.rng.choice(["a", "b"]).unwrap())),
+            5 => {
+                Address::amqp(Bytes::from("x1"), Bytes::from(self.rng.choice(["a", "b"]).unwrap()))
+            }
             _ => {
                 let topics = ["t0/a", "t0/b", "t1/a", "t1/b"];
                 Address::mqtt(Bytes::from(self.rng.choice(topics).unwrap()))
@@ -338,7 +340,11 @@ impl Game {
         if draft.flags & flags::RETAIN == 0 && draft.expiry == UnixMillis::NONE {
             match self.rng.u8(..16) {
                 0 => {
-                    let ms = if self.rng.bool() { self.rng.u64(1..3000) } else { self.rng.u64(..3_000_000) };
+                    let ms = if self.rng.bool() {
+                        self.rng.u64(1..3000)
+                    } else {
+                        self.rng.u64(..3_000_000)
+                    };
                     draft.deliver_at = now().plus(ms);
                     if ms > 0 {
                         hold = Hold::Due(draft.deliver_at);
@@ -401,7 +407,8 @@ impl Game {
     fn cancel(&mut self) {
         let client = self.client();
         let peer = self.peers.iter_mut().find(|peer| peer.id == client).unwrap();
-        let own: Vec<_> = peer.consumers.iter().filter(|(id, _)| id.0 >> 63 == 0).copied().collect();
+        let own: Vec<_> =
+            peer.consumers.iter().filter(|(id, _)| id.0 >> 63 == 0).copied().collect();
         let Some((consumer, _)) = self.rng.choice(own) else { return };
         let (reply, _) = oneshot::channel();
         self.world().commands.push(Command::Cancel { client, consumer, reply });
@@ -469,7 +476,8 @@ impl Game {
             .collect();
         let Some(at) = self.rng.choice(groups) else { return };
         let Some((queue, cursor)) = self.model.readers[at].place else { return };
-        let (max, ms, wait_ms) = (self.rng.usize(1..6), self.rng.u64(50..2000), self.rng.u64(..500));
+        let (max, ms, wait_ms) =
+            (self.rng.usize(1..6), self.rng.u64(50..2000), self.rng.u64(..500));
         let fetch = Fetch {
             group: crate::command::GroupRef { queue, cursor },
             max,
@@ -519,14 +527,20 @@ impl Game {
         let Some(session) = self.peers[at].session.clone() else { return };
         let text = self.rng.choice(FILTERS).unwrap().to_owned();
         let filter = Filter::parse(&text).unwrap();
-        let kind = Kind::Subscription { session: session.clone(), share: None, filter: text.clone() };
+        let kind =
+            Kind::Subscription { session: session.clone(), share: None, filter: text.clone() };
         if self.rng.u8(..5) == 0 {
             let (reply, _) = oneshot::channel();
             if let Some(at) = self.model.find(&kind) {
                 self.tell(|| format!("unsubscribe {kind:?}"));
                 self.model.readers[at].is_gone = true;
                 self.hands.retain(|hand| hand.reader != at);
-                self.world().commands.push(Command::Unsubscribe { client, filter, share: None, reply });
+                self.world().commands.push(Command::Unsubscribe {
+                    client,
+                    filter,
+                    share: None,
+                    reply,
+                });
             }
             return;
         }
@@ -659,8 +673,7 @@ impl Game {
                     for held in opened.subscriptions {
                         let filter = String::from_utf8(held.subscribe.filter.render().to_vec());
                         let (session, share) = (id.clone(), held.subscribe.share);
-                        let kind =
-                            Kind::Subscription { session, share, filter: filter.unwrap() };
+                        let kind = Kind::Subscription { session, share, filter: filter.unwrap() };
                         if let Some(reader) = self.model.find(&kind) {
                             peer.consumers.retain(|(id, _)| *id != held.consumer);
                             peer.consumers.push((held.consumer, reader));
@@ -756,5 +769,4 @@ impl Game {
             }
         }
     }
-
 }

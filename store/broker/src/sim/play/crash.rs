@@ -53,18 +53,16 @@ impl Game {
         self.is_dying = false;
         let Some(contents) = self.look(&copy) else { return false };
         self.adopt(&contents);
-        let index = if self.rng.u8(..4) == 0 {
+        if self.rng.u8(..4) == 0 {
             self.tell(|| "the index is lost".to_owned());
             fs::remove_dir_all(&copy).unwrap();
-            open_index(&copy)
-        } else {
-            open_index(&copy)
-        };
-        let world = match World::start(&self.disk, &self.config, index) {
+        }
+        let world = match World::start(&self.disk, &self.config, &copy) {
             Ok(world) => world,
             Err(error) => panic!("the store does not open: {error}"),
         };
-        self.world = Some(world.unwrap_or_else(|error| panic!("the store does not begin: {error}")));
+        self.world =
+            Some(world.unwrap_or_else(|error| panic!("the store does not begin: {error}")));
         self.reattach();
         true
     }
@@ -77,7 +75,8 @@ impl Game {
         // It is what was true at one position, whatever came later.
         self.tell(|| format!("the index is at {:?}", raw.applied()));
         audit(&raw, self.config.segment_bytes, None);
-        let kept = replay(&self.disk.fork(), &self.config, raw);
+        drop(raw);
+        let kept = replay(&self.disk.fork(), &self.config, &with);
         let Recovered { mut state, opened, .. } = match kept {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -91,7 +90,7 @@ impl Game {
         }
         write_down(&mut state, end);
         let contents = audit(&state.index, self.config.segment_bytes, Some(&opened.2));
-        let rebuilt = replay(&self.disk.fork(), &self.config, open_index(&alone));
+        let rebuilt = replay(&self.disk.fork(), &self.config, &alone);
         let mut rebuilt = rebuilt.unwrap_or_else(|error| panic!("the log alone: {error}"));
         write_down(&mut rebuilt.state, end);
         audit(&rebuilt.state.index, self.config.segment_bytes, Some(&rebuilt.opened.2));
@@ -151,7 +150,8 @@ impl Game {
             reader.place = Some((id, cursor));
             let there = pending(stored, cursor);
             reader.numbers = there.iter().map(|(offset, number)| (*offset, *number)).collect();
-            let there: std::collections::BTreeSet<u64> = there.into_iter().map(|(_, n)| n).collect();
+            let there: std::collections::BTreeSet<u64> =
+                there.into_iter().map(|(_, n)| n).collect();
             reader.done.retain(|number, done| {
                 let comes_again = there.contains(number) && (*done != Done::Acked || is_lied_to);
                 *done = Done::Acked;
@@ -175,7 +175,8 @@ impl Game {
             })
             .collect();
         for (reader, place) in self.model.readers.iter().zip(&places) {
-            let must = reader.is_confirmed && reader.is_durable && !reader.is_gone && !reader.is_loose;
+            let must =
+                reader.is_confirmed && reader.is_durable && !reader.is_gone && !reader.is_loose;
             assert!(!must || place.is_some(), "gone: {reader:?}");
             if let (Some(known), Some((id, _, cursor))) = (reader.place, place)
                 && must
@@ -183,7 +184,8 @@ impl Game {
                 assert_eq!(known, (*id, *cursor), "another one: {:?}", reader.kind);
             }
         }
-        let present = |at: usize, number: u64| there.get(at).is_some_and(|its| its.contains(&number));
+        let present =
+            |at: usize, number: u64| there.get(at).is_some_and(|its| its.contains(&number));
         let missing = self.model.missing(now(), &present);
         assert!(missing.is_empty(), "lost: {missing:#?}");
         for (reader, place) in self.model.readers.iter().zip(&places) {
