@@ -13,7 +13,7 @@ use crate::{
     open::Recovered,
     sim::{
         audit::{Contents, Stored, audit, is_settled},
-        model::{Done, Hold, Kind},
+        model::{Done, Hold, Kind, Reader},
         world::{World, copy_index, now, open_index, replay},
     },
     state::State,
@@ -160,8 +160,25 @@ impl Game {
             reader.rejected.clear();
             reader.owed = there.into_iter().map(|number| (number, true)).collect();
         }
+        self.adopt_strangers(contents);
         self.adopt_holds(contents, is_lied_to);
         self.model.unsure.extend(std::mem::take(&mut self.model.bindings));
+    }
+
+    /// Queues whose making or end was on its way.
+    fn adopt_strangers(&mut self, contents: &Contents) {
+        for (id, stored) in &contents.queues {
+            let QueueName::Named(name) = &stored.name else { continue };
+            let kind = Kind::Queue(name.clone());
+            if self.model.find(&kind).is_some() {
+                continue;
+            }
+            let mut reader = Reader::new(kind, stored.policy.clone(), true, now());
+            reader.place = Some((*id, mainstem_schemas::CursorId::MAIN));
+            reader.is_loose = true;
+            reader.is_confirmed = true;
+            self.model.readers.push(reader);
+        }
     }
 
     fn check_owed(&self, contents: &Contents) {
