@@ -279,7 +279,7 @@ impl State {
             let (origin, position, size) = (head.origin, place.position, place.size);
             self.hold(head.held, HeldBody { origin, position, size });
         }
-        if record.is_retain() {
+        if head.retained {
             let path = record.address().path();
             let known = self.namespace(record.namespace()).retained.get(&path).copied();
             // Without its beginning the log does not tell of the older place.

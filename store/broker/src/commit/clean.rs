@@ -342,6 +342,7 @@ impl Commit {
             held: if is_held { head.held } else { mainstem_schemas::UnixMillis::NONE },
             origin: if is_held { origin } else { Position(0) },
             seen: seen.unwrap_or(false) || position < self.state.started_at,
+            retained: is_retained,
             ..Head::default()
         };
         self.counts.moved += 1;
