@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError, Layer};
+use crate::{
+    config::{Config, ConfigError, Layer},
+    log_command::{Action, LogCommand, Selection},
+};
 
 /// The text of `--help`.
 pub const HELP: &str = "\
@@ -13,12 +16,24 @@ Usage: mainstem [COMMAND] [OPTIONS]
 Commands:
   serve          serve all protocols until SIGTERM or Ctrl-C (the default)
   check-config   read the configuration, say whether it is right, and end
+  log inspect    show the log's entries, one on a line
+  log verify     check every entry, and name every damaged place: ends with 0 if the log is sound,
+                 1 if it is damaged, 2 if it cannot be read
+  log stats      what each file of the log holds, and how much of it is still needed
 
 Options:
   --config FILE  a TOML file; what it leaves out keeps its default (see deploy/mainstem.toml)
   --set A.B=C    set one key, over the file; may be given again
   --help         this text
   --version      the version
+
+Options of log, which only reads and may run beside a server:
+  --data DIR     the data directory, instead of the configured one
+  --json         one JSON object on a line
+  --from N       inspect: begin at this position
+  --limit N      inspect: show so many entries at most
+  --kind K       inspect: only entries of this kind (publish, settle, declare-queue, ...)
+  --queue NAME   inspect: only entries about the queue, topic or filter of this name
 ";
 
 /// A command.
@@ -26,6 +41,7 @@ Options:
 pub enum Command {
     Serve,
     CheckConfig,
+    Log(LogCommand),
     Help,
     Version,
 }
@@ -45,6 +61,12 @@ pub enum UsageError {
     Unknown(String),
     #[error("{0} needs a value (try --help)")]
     NoValue(&'static str),
+    #[error("log needs one of inspect, verify, stats (try --help)")]
+    NoAction,
+    #[error("{flag} needs a number, found '{found}'")]
+    NoNumber { flag: &'static str, found: String },
+    #[error("no kind '{0}' of entries; there are: {kinds}", kinds = mainstem_broker::describe::KINDS.join(", "))]
+    NoKind(String),
 }
 
 impl CommandLine {
@@ -63,15 +85,68 @@ impl CommandLine {
             match name {
                 "serve" if first => line.command = Command::Serve,
                 "check-config" if first => line.command = Command::CheckConfig,
+                "log" if first => {
+                    let action = match arguments.next().as_deref() {
+                        Some("inspect") => Action::Inspect(Selection::default()),
+                        Some("verify") => Action::Verify,
+                        Some("stats") => Action::Stats,
+                        Some("--help" | "-h") => {
+                            line.command = Command::Help;
+                            break;
+                        }
+                        Some(_) | None => return Err(UsageError::NoAction),
+                    };
+                    line.command = Command::Log(LogCommand { action, data: None, json: false });
+                }
                 "--config" => line.config = Some(value("--config")?.into()),
                 "--set" => line.sets.push(value("--set")?),
                 "--help" | "-h" => line.command = Command::Help,
                 "--version" | "-V" => line.command = Command::Version,
-                _ => return Err(UsageError::Unknown(argument)),
+                _ => line.log_option(name, value)?,
             }
             first = false;
         }
         Ok(line)
+    }
+
+    /// Reads an option that only `log` has.
+    fn log_option(
+        &mut self,
+        name: &str,
+        mut value: impl FnMut(&'static str) -> Result<String, UsageError>,
+    ) -> Result<(), UsageError> {
+        let unknown = || UsageError::Unknown(name.to_owned());
+        let Command::Log(log) = &mut self.command else { return Err(unknown()) };
+        let selection = match &mut log.action {
+            Action::Inspect(selection) => Some(selection),
+            Action::Verify | Action::Stats => None,
+        };
+        match (name, selection) {
+            ("--data", _) => log.data = Some(value("--data")?.into()),
+            ("--json", _) => log.json = true,
+            ("--from", Some(selection)) => selection.from = number("--from", value("--from")?)?,
+            ("--limit", Some(selection)) => {
+                selection.limit = Some(number("--limit", value("--limit")?)?);
+            }
+            ("--kind", Some(selection)) => {
+                let kind = value("--kind")?;
+                if !mainstem_broker::describe::KINDS.contains(&kind.as_str()) {
+                    return Err(UsageError::NoKind(kind));
+                }
+                selection.kind = Some(kind);
+            }
+            ("--queue", Some(selection)) => selection.queue = Some(value("--queue")?),
+            _ => return Err(unknown()),
+        }
+        Ok(())
+    }
+
+    /// The data directory that `log` is to look into.
+    pub fn data_dir(&self, log: &LogCommand) -> Result<PathBuf, ConfigError> {
+        match &log.data {
+            Some(data) => Ok(data.clone()),
+            None => Ok(self.load()?.data_dir),
+        }
     }
 
     /// The configuration it asks for.
@@ -83,6 +158,10 @@ impl CommandLine {
         layers.extend(self.sets.iter().cloned().map(Layer::Set));
         Config::load(&layers)
     }
+}
+
+fn number(flag: &'static str, found: String) -> Result<u64, UsageError> {
+    found.parse().map_err(|_| UsageError::NoNumber { flag, found })
 }
 
 #[cfg(test)]
@@ -106,6 +185,24 @@ mod tests {
         assert_eq!(line.command, Command::CheckConfig);
         assert_eq!(line.config, Some("a.toml".into()));
         assert_eq!(line.sets, ["a.b=c", "d=e=f"]);
+    }
+
+    #[test]
+    fn log_takes_its_options_and_no_others() {
+        let line = parse(&["log", "inspect", "--data=d", "--from", "7", "--kind=bind", "--json"]);
+        let selection =
+            Selection { from: 7, kind: Some("bind".to_owned()), ..Selection::default() };
+        let action = Action::Inspect(selection);
+        let log = LogCommand { action, data: Some("d".into()), json: true };
+        assert_eq!(line.unwrap().command, Command::Log(log));
+        assert_eq!(parse(&["log"]), Err(UsageError::NoAction));
+        assert_eq!(parse(&["--json"]), Err(UsageError::Unknown("--json".to_owned())));
+        let unknown = parse(&["log", "stats", "--from=7"]);
+        assert_eq!(unknown, Err(UsageError::Unknown("--from".to_owned())));
+        let kind = parse(&["log", "inspect", "--kind=pubish"]).unwrap_err().to_string();
+        assert!(kind.starts_with("no kind 'pubish' of entries; there are: publish, "), "{kind}");
+        let limit = parse(&["log", "inspect", "--limit=many"]).unwrap_err().to_string();
+        assert_eq!(limit, "--limit needs a number, found 'many'");
     }
 
     #[test]

@@ -69,6 +69,12 @@ pub struct Store {
     pub inbox_bytes_max: usize,
     pub checkpoint_bytes: u64,
     pub topic_retention_ms: u64,
+    pub topic_retention_bytes: u64,
+    pub queues_resident_max: usize,
+    pub parked_per_cursor_max: usize,
+    pub writers_max: usize,
+    pub writer_idle_ms: u64,
+    pub undecided_max: usize,
 }
 
 /// One listener for each protocol.
@@ -174,6 +180,12 @@ impl Config {
         broker.inbox_bytes_max = store.inbox_bytes_max;
         broker.checkpoint_bytes = store.checkpoint_bytes;
         broker.topic_retention_ms = store.topic_retention_ms;
+        broker.topic_retention_bytes = store.topic_retention_bytes;
+        broker.queues_resident_max = store.queues_resident_max;
+        broker.parked_per_cursor_max = store.parked_per_cursor_max;
+        broker.writers_max = store.writers_max;
+        broker.writer_idle_ms = store.writer_idle_ms;
+        broker.undecided_max = store.undecided_max;
         broker
     }
 
@@ -188,8 +200,11 @@ impl Config {
         if !store.segment_bytes.is_power_of_two() {
             return wrong("store.segment_bytes", "must be a power of two");
         }
-        if u64::try_from(store.message_bytes_max).is_ok_and(|max| max >= store.segment_bytes) {
-            return wrong("store.message_bytes_max", "must be less than store.segment_bytes");
+        if u64::try_from(store.message_bytes_max).is_ok_and(|max| max > store.segment_bytes / 4) {
+            return wrong(
+                "store.message_bytes_max",
+                "must be at most a quarter of store.segment_bytes",
+            );
         }
         if store.durability == DurabilityLevel::Interval && store.interval_ms == 0 {
             return wrong("store.interval_ms", "must be at least 1");
@@ -199,6 +214,7 @@ impl Config {
             ("store.uncommitted_bytes_max", store.uncommitted_bytes_max),
             ("store.inbox_deliveries_max", store.inbox_deliveries_max),
             ("store.inbox_bytes_max", store.inbox_bytes_max),
+            ("store.queues_resident_max", store.queues_resident_max),
             ("http.connections_max", self.http.connections_max),
         ] {
             if bound == 0 {

@@ -8,6 +8,7 @@ pub mod command_line;
 pub mod config;
 pub mod http;
 pub mod listeners;
+pub mod log_command;
 pub mod logging;
 pub mod metrics;
 pub mod protocols;

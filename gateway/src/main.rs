@@ -1,7 +1,7 @@
 //! The program `mainstem`.
 
 use std::{
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     process::ExitCode,
     time::Instant,
 };
@@ -12,6 +12,10 @@ use mainstem::{
     logging,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Records are made on one thread and freed on another, which the system's allocator makes dear.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `sysexits.h`: wrong arguments, a failure of the operating system, a failure of the disk, a
 /// wrong configuration.
@@ -27,11 +31,15 @@ fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return fail(EX_USAGE, &error),
     };
-    match line.command {
+    match &line.command {
         Command::Help => say(HELP.trim_end()),
         Command::Version => say(concat!("mainstem ", env!("CARGO_PKG_VERSION"))),
         Command::CheckConfig => match line.load() {
             Ok(_) => say("the configuration is right"),
+            Err(error) => return fail(EX_CONFIG, &error),
+        },
+        Command::Log(log) => match line.data_dir(log) {
+            Ok(data) => return ExitCode::from(log.run(&data, &mut BufWriter::new(io::stdout()))),
             Err(error) => return fail(EX_CONFIG, &error),
         },
         Command::Serve => match line.load() {

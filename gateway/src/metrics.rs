@@ -2,11 +2,29 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How often histograms are folded so that they do not grow between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The upper bounds of durations: 50 µs to 5 s.
+const SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+    2.0, 5.0,
+];
+/// The upper bounds of sizes: 1 KiB to 64 MiB, by fours.
+const BYTES: &[f64] = &[
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
 
 /// One recorder serves a process, also when tests start several servers in it.
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
@@ -14,7 +32,13 @@ static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 /// Starts recording, if nothing records yet.
 pub fn start() {
     RECORDER.get_or_init(|| {
-        let handle = PrometheusBuilder::new().install_recorder().ok()?;
+        let builder = [("_seconds", SECONDS), ("_bytes", BYTES)].into_iter().try_fold(
+            PrometheusBuilder::new(),
+            |builder, (ending, bounds)| {
+                builder.set_buckets_for_metric(Matcher::Suffix(ending.to_owned()), bounds)
+            },
+        );
+        let handle = builder.ok()?.install_recorder().ok()?;
         metrics::describe_gauge!("mainstem_build_info", "1, with the version as a label");
         metrics::gauge!("mainstem_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)

@@ -30,6 +30,7 @@ use crate::{
     member::{Consumer, Member},
     passage::Reason,
     pipeline::{Done, Job},
+    stages::{Moment, Stages},
     state::State,
     tail::Tail,
 };
@@ -98,6 +99,8 @@ struct Waiting {
     permits: Vec<OwnedSemaphorePermit>,
     /// Somebody was promised that it is synced.
     needs_sync: bool,
+    /// When the turn began that took the first command.
+    since: Option<Moment>,
 }
 
 /// Counts since they were last handed to the metrics.
@@ -138,6 +141,7 @@ pub(crate) struct Commit {
     reader: Reader,
     sequence: u64,
     jobs: SyncSender<Job>,
+    aside: Aside,
     /// The open batch's promises.
     open: Waiting,
     /// The promises of the batch that the disk has.
@@ -185,6 +189,7 @@ pub(crate) struct Commit {
     held_since: Option<UnixMillis>,
     stopping: Option<Reply<()>>,
     counts: Counts,
+    stages: Stages,
     scratch: Vec<u8>,
 }
 
@@ -198,6 +203,27 @@ pub(crate) struct Start {
     pub(crate) reader: Reader,
     pub(crate) sequence: u64,
     pub(crate) jobs: SyncSender<Job>,
+    pub(crate) aside: Aside,
+}
+
+/// Where work that may take long is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// On a blocking thread of the runtime that the commit thread runs in.
+    Runtime,
+    /// At once, so that nothing hangs on timing.
+    #[cfg(test)]
+    Inline,
+}
+
+impl Aside {
+    pub(crate) fn run(self, work: impl FnOnce() + Send + 'static) {
+        match self {
+            Self::Runtime => drop(tokio::task::spawn_blocking(work)),
+            #[cfg(test)]
+            Self::Inline => work(),
+        }
+    }
 }
 
 /// Why the commit thread ended before it was told to.
@@ -228,6 +254,7 @@ impl Commit {
             reader: start.reader,
             sequence: start.sequence,
             jobs: start.jobs,
+            aside: start.aside,
             open: Waiting::default(),
             writing: None,
             written,
@@ -257,6 +284,7 @@ impl Commit {
             held_since: None,
             stopping: None,
             counts: Counts::default(),
+            stages: Stages::new(),
             scratch: Vec::new(),
         };
         (commit, indexed_in)
@@ -306,16 +334,19 @@ impl Commit {
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
-            self.now = (self.clock)();
-            for command in taken.drain(..) {
-                self.handle(command)?;
-            }
-            self.fire_timers()?;
-            self.finish_turn()?;
+            self.turn(&mut taken)?;
             if self.stopping.is_some() {
                 return Ok(());
             }
         }
+    }
+
+    /// One turn, over the commands that were taken for it.
+    pub(crate) fn turn(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+        self.now = (self.clock)();
+        self.handle_all(taken)?;
+        self.fire_timers()?;
+        self.finish_turn()
     }
 
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
@@ -325,7 +356,9 @@ impl Commit {
         self.bury_expired();
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
+            let started = Moment::now();
             self.deliver_touched()?;
+            started.lap(&self.stages.deliver);
             self.bury_expired();
             self.flush_settled();
         }
@@ -342,6 +375,22 @@ impl Commit {
             if let Some(member) = self.members.get_mut(&client) {
                 member.send_pending();
             }
+        }
+        Ok(())
+    }
+
+    /// Handles the commands of one turn.
+    fn handle_all(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let started = Moment::now();
+        for command in taken.drain(..) {
+            self.handle(command)?;
+        }
+        started.lap(&self.stages.apply);
+        if !self.planner_is_empty() {
+            self.open.since.get_or_insert(started);
         }
         Ok(())
     }

@@ -177,10 +177,13 @@ impl Cursor {
             .collect();
     }
 
-    /// The durable part.
+    /// The durable part. A lane where nothing was settled is left out, but for the first: that it
+    /// has a track says only that somebody looked at it.
     pub(crate) fn progress(&self) -> Progress {
+        let is_told = |floor: &u64| *floor >> LANE_SHIFT == 0 || *floor << (64 - LANE_SHIFT) != 0;
+        let floors = self.tracks.iter().map(|track| track.floor).filter(is_told);
         Progress {
-            floors: self.tracks.iter().map(|track| Offset(track.floor)).collect(),
+            floors: floors.map(Offset).collect(),
             settled: self.settled.iter().map(|(from, to)| (Offset(from), Offset(to))).collect(),
             held: self
                 .returned

@@ -27,10 +27,17 @@ pub mod policy;
 mod queue;
 mod ranges;
 mod schedule;
+mod stages;
 mod tail;
 mod trie;
 
 mod entry;
+
+#[cfg(test)]
+mod sim;
+
+pub mod describe;
+pub mod survey;
 
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{

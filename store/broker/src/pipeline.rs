@@ -6,6 +6,8 @@ use mainstem_log::{Batch, LogError, Planner, Spare, Writer};
 use mainstem_schemas::Position;
 use tokio::sync::mpsc::Sender;
 
+use crate::stages::{DiskStages, Moment};
+
 /// What the commit thread asks of the disk.
 pub(crate) enum Job {
     Write {
@@ -45,10 +47,21 @@ const FULL_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs until the commit thread is gone or a write fails. A failed write or sync is never retried.
 pub(crate) fn run(mut writer: Writer, jobs: &Receiver<Job>, done: &Sender<Done>) {
+    let stages = DiskStages::new();
     let mut was_full = false;
     while let Ok(job) = jobs.recv() {
         let outcome = match job {
-            Job::Write { batch, sync } => write(&mut writer, &batch, sync, &mut was_full, done),
+            Job::Write { batch, sync } => {
+                let started = Moment::now();
+                write(&mut writer, &batch, &mut was_full, done).and_then(|()| {
+                    let written = started.lap(&stages.write);
+                    if sync {
+                        writer.sync()?;
+                        written.lap(&stages.sync);
+                    }
+                    Ok(Some(Done::Written { end: batch.end(), synced: sync }))
+                })
+            }
             Job::Trim { below } => writer.trim(below).map(|_| None),
             Job::CheckSpace => Ok(None),
             Job::Close { planner } => {
@@ -81,13 +94,12 @@ pub(crate) fn run(mut writer: Writer, jobs: &Receiver<Job>, done: &Sender<Done>)
 fn write(
     writer: &mut Writer,
     batch: &Batch,
-    sync: bool,
     was_full: &mut bool,
     done: &Sender<Done>,
-) -> Result<Option<Done>, LogError> {
+) -> Result<(), LogError> {
     loop {
         match writer.write(batch) {
-            Ok(()) => break,
+            Ok(()) => return Ok(()),
             Err(error) if error.is_disk_full() => {
                 let gone = done.blocking_send(Done::Space { is_full: true }).is_err();
                 *was_full = true;
@@ -99,8 +111,4 @@ fn write(
             Err(error) => return Err(error),
         }
     }
-    if sync {
-        writer.sync()?;
-    }
-    Ok(Some(Done::Written { end: batch.end(), synced: sync }))
 }

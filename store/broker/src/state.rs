@@ -35,7 +35,7 @@ mod restore;
 mod segments;
 
 pub(crate) use checkpoint::Checkpoint;
-pub(crate) use queues::Queues;
+pub(crate) use queues::{Queues, show};
 use segments::Segments;
 
 /// Flag of a queue's entry: nobody may see the record before it is as durable as it gets.

@@ -86,6 +86,21 @@ impl Index {
     pub fn open_with(path: &Path, tuning: Tuning) -> Result<Self, IndexError> {
         let db = DB::open(&options(tuning), path)
             .map_err(|source| IndexError::Open { path: path.to_owned(), source })?;
+        Self::over(db, path)
+    }
+
+    /// Opens an index to look into it, as it is on the disk. Takes no lock and writes nothing, so
+    /// it may be open elsewhere; then files may vanish, and reading them is an error. A commit or
+    /// a flush fails.
+    pub fn open_to_read(path: &Path) -> Result<Self, IndexError> {
+        let mut options = options(Tuning::default());
+        options.create_if_missing(false);
+        let db = DB::open_for_read_only(&options, path, false)
+            .map_err(|source| IndexError::Open { path: path.to_owned(), source })?;
+        Self::over(db, path)
+    }
+
+    fn over(db: DB, path: &Path) -> Result<Self, IndexError> {
         let witness = Witness::open(path)
             .map_err(|source| IndexError::Witness { path: path.to_owned(), source })?;
         let flushed = witness.flushed();
@@ -104,6 +119,12 @@ impl Index {
             return Err(IndexError::Behind { path: path.to_owned(), flushed, applied });
         }
         Ok(index)
+    }
+
+    /// Deletes the index at `path`, which nobody has open.
+    pub fn remove(path: &Path) -> Result<(), IndexError> {
+        let failed = |source| IndexError::Remove { path: path.to_owned(), source };
+        std::fs::remove_dir_all(path).map_err(failed)
     }
 
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the
@@ -270,15 +291,17 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, but for the applied position: equal for equal
-    /// content, however and whenever it was written.
+    /// A hash over all keys and values in key order, but for the applied position and the times at
+    /// which queues are to be looked at, which hang on the clock: equal for equal content, however
+    /// and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut hash = StateHash::new();
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
-            if !key.starts_with(&KeyKind::Meta.prefix()) {
+            let is_content = |kind: KeyKind| !key.starts_with(&kind.prefix());
+            if is_content(KeyKind::Meta) && is_content(KeyKind::Wake) {
                 hash.add(&key);
                 hash.add(&value);
             }

@@ -48,5 +48,5 @@ pub use plan::{Batch, Chunk, Planner};
 pub use read::Reader;
 pub use scan::{Recovered, recover_bytes};
 pub use segment::LogConfig;
-pub use verify::{Finding, Kind, Report, Resume, verify, verify_on};
+pub use verify::{Finding, Kind, OnFrame, Place, Report, Resume, verify, verify_on, walk};
 pub use write::{Spare, Writer};

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -76,6 +77,18 @@ impl Report {
     }
 }
 
+/// Where a frame is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The name of the file in the log's directory.
+    pub file: &'a str,
+    pub offset: u64,
+    pub position: Position,
+}
+
+/// Takes one of the broker's frames, and says whether to go on.
+pub type OnFrame<'a> = dyn FnMut(Place<'_>, &Frame) -> ControlFlow<()> + 'a;
+
 /// Reads every frame of the log in `dir`, whose size of segments stands in its headers, and hands
 /// every damaged place to `on_finding`; goes on behind it. Writes nothing, and may run beside a
 /// server that writes and trims. `known_durable` is an end known to have been synced, position 0
@@ -88,10 +101,32 @@ pub fn verify(
     verify_on(&RealDisk::at(dir), known_durable, on_finding)
 }
 
+/// The same, handing out every frame that verifies, in order. Files that end before `from` are
+/// passed over, and so not in the report.
+pub fn walk(
+    dir: &Path,
+    from: Position,
+    on_frame: &mut OnFrame<'_>,
+    on_finding: &mut dyn FnMut(&Finding),
+) -> Result<Report, LogError> {
+    walk_on(&RealDisk::at(dir), from, Position(0), on_frame, on_finding)
+}
+
 /// The same on any disk.
 pub fn verify_on(
     disk: &dyn Disk,
     known_durable: Position,
+    on_finding: &mut dyn FnMut(&Finding),
+) -> Result<Report, LogError> {
+    let mut pass_over = |_: Place<'_>, _: &Frame| ControlFlow::Continue(());
+    walk_on(disk, Position(0), known_durable, &mut pass_over, on_finding)
+}
+
+fn walk_on(
+    disk: &dyn Disk,
+    from: Position,
+    known_durable: Position,
+    on_frame: &mut OnFrame<'_>,
     on_finding: &mut dyn FnMut(&Finding),
 ) -> Result<Report, LogError> {
     let listed = disk.names().map_err(|error| LogError::io("list", disk.path(""), 0, error))?;
@@ -115,6 +150,7 @@ pub fn verify_on(
         }
         None => (0, 0),
     };
+    names.retain(|(base, _)| base.saturating_add(segment_bytes.max(1)) > from.0);
     let report = Report { segment_bytes, files: names.len() as u64, ..Report::default() };
     let geometry = Geometry::new(&LogConfig::new(segment_bytes)).ok();
     let mut walk = Walk {
@@ -125,6 +161,8 @@ pub fn verify_on(
         durable: known_durable.0,
         holes: Vec::new(),
         ends: Vec::new(),
+        is_stopped: false,
+        on_frame,
         on_finding,
     };
     let mut expected = None;
@@ -135,6 +173,9 @@ pub fn verify_on(
         expected = Some(base + segment_bytes.max(1)).filter(|_| geometry.is_some());
         if !walk.segment(*base, name)? {
             expected = None;
+        }
+        if walk.is_stopped {
+            return Ok(walk.report);
         }
     }
     walk.finish()
@@ -167,6 +208,8 @@ struct Walk<'a> {
     holes: Vec<Hole>,
     /// Behind the last thing that was found in each segment.
     ends: Vec<(u64, u64)>,
+    is_stopped: bool,
+    on_frame: &'a mut OnFrame<'a>,
     on_finding: &'a mut dyn FnMut(&Finding),
 }
 
@@ -209,8 +252,14 @@ impl Walk<'_> {
             let hole = match scan.step(offset)? {
                 Step::End => break,
                 Step::Frame(frame) => {
+                    self.frame(
+                        Place { file: name, offset, position: Position(base + offset) },
+                        &frame,
+                    )?;
+                    if self.is_stopped {
+                        return Ok(true);
+                    }
                     offset += frame.size() as u64;
-                    self.frame(base + offset - frame.size() as u64, &frame)?;
                     continue;
                 }
                 Step::Hole => offset,
@@ -242,13 +291,15 @@ impl Walk<'_> {
         Ok(found.is_some_and(|(_, bytes)| Start::decode(base, &bytes).is_some()))
     }
 
-    fn frame(&mut self, position: u64, frame: &Frame) -> Result<(), LogError> {
+    fn frame(&mut self, place: Place<'_>, frame: &Frame) -> Result<(), LogError> {
+        let position = place.position.0;
         let kind = self.report.kinds.entry(frame.kind).or_default();
         kind.frames += 1;
         kind.bytes += frame.size() as u64;
         if frame.kind < crate::KINDS_MAX {
             self.report.first.get_or_insert(Position(position));
             self.report.last = Some(Position(position));
+            self.is_stopped = (self.on_frame)(place, frame).is_break();
         }
         self.report.end = Position(position + frame.size() as u64);
         for hole in &mut self.holes {

@@ -13,6 +13,7 @@ use crate::{
     entry::Entry,
     inbox::Notice,
     pipeline::{Done, Job},
+    stages::Moment,
     state::Checkpoint,
 };
 
@@ -25,12 +26,14 @@ pub(super) enum Checkpointing {
     /// Changed queues are being written to the batch, which says what was true at `applied`.
     Gathering {
         applied: Position,
+        begun: Moment,
         replies: Vec<Reply<u64>>,
     },
     /// It waits for the log to be synced up to what it says, so that the index never knows more
     /// than the log.
     Gathered {
         checkpoint: Checkpoint,
+        begun: Moment,
         replies: Vec<Reply<u64>>,
     },
     /// A thread of its own writes it to the index.
@@ -90,6 +93,11 @@ impl Commit {
             self.is_unsynced = true;
             self.set_timer(self.now.plus(ms), Timer::Sync);
         }
+        if let Some(since) = waiting.since {
+            since.lap(&self.stages.append);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "histograms are floating point")]
+        self.stages.batch_bytes.record(batch.end().0.saturating_sub(self.written.0) as f64);
         self.writing = Some(waiting);
         self.jobs.send(Job::Write { batch, sync }).map_err(|_| Fatal::WriterGone)
     }
@@ -120,7 +128,7 @@ impl Commit {
         }
     }
 
-    pub(super) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
+    pub(crate) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
         match done {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.set_full(is_full),
@@ -144,8 +152,12 @@ impl Commit {
     }
 
     pub(super) fn keep_promises(&mut self, waiting: Waiting) {
+        let confirms = !waiting.published.is_empty();
         for (reply, published) in waiting.published {
             send(reply, published);
+        }
+        if let Some(since) = waiting.since.filter(|_| confirms) {
+            since.lap(&self.stages.confirm);
         }
         for reply in waiting.replies {
             reply();
@@ -174,7 +186,7 @@ impl Commit {
         let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
         let is_due = grown >= self.config.checkpoint_bytes
             || !self.checkpoint_wanted.is_empty()
-            || self.clean.wants_checkpoint(self.checkpointed);
+            || self.index_holds_the_log();
         let is_free = matches!(self.checkpoint, Checkpointing::None);
         if !is_free || !is_due || self.state.queues.is_evicting() {
             return;
@@ -183,7 +195,7 @@ impl Commit {
         self.checkpointed = applied;
         self.state.begin_checkpoint();
         let replies = mem::take(&mut self.checkpoint_wanted);
-        self.checkpoint = Checkpointing::Gathering { applied, replies };
+        self.checkpoint = Checkpointing::Gathering { applied, begun: Moment::now(), replies };
     }
 
     /// Whether a turn should follow although nobody asks for anything.
@@ -217,23 +229,24 @@ impl Commit {
     }
 
     fn finish_gathering(&mut self) {
-        let Checkpointing::Gathering { applied, replies } =
+        let Checkpointing::Gathering { applied, begun, replies } =
             mem::replace(&mut self.checkpoint, Checkpointing::None)
         else {
             return;
         };
         if let Some(checkpoint) = self.state.finish_gathering(applied) {
-            self.checkpoint = Checkpointing::Gathered { checkpoint, replies };
+            self.checkpoint = Checkpointing::Gathered { checkpoint, begun, replies };
         }
     }
 
     /// Hands a gathered checkpoint to a thread that writes it, if the log is synced up to it.
     fn write_checkpoint(&mut self) -> Result<(), Fatal> {
-        let (checkpoint, replies) = match mem::replace(&mut self.checkpoint, Checkpointing::None) {
-            Checkpointing::Gathered { checkpoint, replies }
+        let waiting = mem::replace(&mut self.checkpoint, Checkpointing::None);
+        let (checkpoint, begun, replies) = match waiting {
+            Checkpointing::Gathered { checkpoint, begun, replies }
                 if checkpoint.applied <= self.synced =>
             {
-                (checkpoint, replies)
+                (checkpoint, begun, replies)
             }
             other => {
                 self.checkpoint = other;
@@ -245,14 +258,19 @@ impl Commit {
         let indexed = self.indexed.clone();
         let flushes = checkpoint.applied.0.saturating_sub(self.flushed.0)
             >= self.config.checkpoint_bytes
-            || self.clean.wants_checkpoint(self.flushed);
+            || self.index_holds_the_log();
         let flushed = self.flushed;
+        let stages = self.stages.clone();
         let (batch, applied, queues) = checkpoint.split();
         self.checkpoint = Checkpointing::Writing { replies };
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let write = || {
                 index.commit(batch, applied)?;
+                let committed = begun.lap(&stages.checkpoint);
                 let flushed = if flushes { index.flush()? } else { flushed };
+                if flushes {
+                    committed.lap(&stages.flush);
+                }
                 let hash = if hashes { Some(index.state_hash()?) } else { None };
                 Ok((flushed, hash))
             };
@@ -262,7 +280,7 @@ impl Commit {
         Ok(())
     }
 
-    pub(super) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
+    pub(crate) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
         let Indexed { queues, outcome } = indexed;
         let (flushed, hash) = outcome?;
         self.flushed = self.flushed.max(flushed);
@@ -278,7 +296,7 @@ impl Commit {
     }
 
     /// Everything is down: write the index, say the log's last word.
-    pub(super) async fn close(
+    pub(crate) async fn close(
         mut self,
         done: &mut mpsc::Receiver<Done>,
         indexed: &mut mpsc::Receiver<Indexed>,
