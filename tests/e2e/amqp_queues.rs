@@ -297,8 +297,8 @@ async fn a_queue_that_nobody_uses_goes_through_a_kill() {
     let amqp = Amqp::connect(server.ports().amqp).await;
     let deadline = Deadline::seconds(WAIT_S);
     loop {
-        // Asking is no use of it.
-        time::sleep(Duration::from_millis(100)).await;
+        // Asking for it is using it.
+        time::sleep(Duration::from_millis(800)).await;
         let channel = amqp.connection.create_channel().await.unwrap();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = channel.queue_declare("brief".into(), passive, FieldTable::default()).await;
