@@ -11,6 +11,10 @@ use mainstem_benches::{
     null, store,
 };
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 mainstem-benches
     as compare --out benches/RESULTS.md

@@ -13,6 +13,10 @@ use mainstem::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Records are made on one thread and freed on another, which the system's allocator makes dear.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `sysexits.h`: wrong arguments, a failure of the operating system, a failure of the disk, a
 /// wrong configuration.
 const EX_USAGE: u8 = 64;

@@ -27,6 +27,9 @@ pub struct View {
     pub user_id: Option<String>,
     pub tag: Option<String>,
     pub keys: Vec<String>,
+    /// Routing keys that it is published by besides that of its address, as far as readers may
+    /// know them.
+    pub further_keys: Vec<Bytes>,
     pub partition_key: Option<String>,
     pub trace_parent: Option<String>,
     pub trace_state: Option<String>,

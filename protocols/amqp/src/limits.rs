@@ -34,6 +34,9 @@ pub struct Limits {
     pub write_bytes_max: usize,
     /// Batches of publishes of one connection that may wait to become durable.
     pub batches_unconfirmed_max: usize,
+    /// How long a consumer may leave a delivery unsettled before its channel is closed; 0 for any
+    /// time. Queues and consumers may ask for another one (`x-consumer-timeout`).
+    pub delivery_ack_timeout_ms: u64,
     /// Bytes of published content that one transaction may hold until its commit.
     pub transaction_bytes_max: usize,
 }
@@ -55,6 +58,7 @@ impl Default for Limits {
             write_pause_bytes: 512 << 10,
             write_bytes_max: 16 << 20,
             batches_unconfirmed_max: 1024,
+            delivery_ack_timeout_ms: 30 * 60 * 1000,
             transaction_bytes_max: 64 << 20,
         }
     }

@@ -12,12 +12,13 @@
 //! | `content_type`, `content_encoding`, `type`, `app_id` | longer than 255 bytes |
 //! | `retained`, `payloadformat`, `userid` | AMQP has no such property, or checks it on publish |
 
+mod death;
 mod inward;
 mod outward;
 mod view;
 
-pub use inward::record;
-pub use outward::{Outgoing, outgoing};
+pub use inward::{Delaying, delay_ms, record};
+pub use outward::{Outgoing, Told, outgoing};
 pub use view::view;
 
 /// Headers that mean something to the mapping, by the names clients use.
@@ -38,6 +39,14 @@ mod header {
     pub(super) const ADDRESS: &str = "x-address";
     pub(super) const MESSAGE_ID: &str = "x-message-id";
     pub(super) const STREAM_OFFSET: &str = "x-stream-offset";
+    pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
+    pub(super) const DEATHS: &str = "x-death";
+    pub(super) const FIRST_DEATH_QUEUE: &str = "x-first-death-queue";
+    pub(super) const FIRST_DEATH_REASON: &str = "x-first-death-reason";
+    pub(super) const FIRST_DEATH_EXCHANGE: &str = "x-first-death-exchange";
+    pub(super) const LAST_DEATH_QUEUE: &str = "x-last-death-queue";
+    pub(super) const LAST_DEATH_REASON: &str = "x-last-death-reason";
+    pub(super) const LAST_DEATH_EXCHANGE: &str = "x-last-death-exchange";
 }
 
 #[cfg(test)]

@@ -69,6 +69,10 @@ struct Reader {
     channel: u16,
     consumer_tag: Bytes,
     is_stream: bool,
+    /// It is told how often a record came back.
+    counts_returns: bool,
+    /// How long it may leave a delivery unsettled; 0 for any time.
+    timeout_ms: u64,
 }
 
 /// Consecutive confirms of one channel that can be told in one.
@@ -465,13 +469,29 @@ impl Session {
         }
         if let channel::Mode::Transaction(transaction) = &mut open.mode {
             let settled = std::mem::take(&mut transaction.settled);
-            open.unsettled.put_back(settled.into_iter().map(|(tag, id, _)| (tag, id)).collect());
+            open.unsettled
+                .put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
         }
         for id in open.unsettled.take_all() {
             effects.push_back(Effect::Settle(Settlement { id, verdict: Verdict::Release }));
         }
         if std::mem::take(&mut open.pooled) {
             effects.push_back(Effect::SetPool { pool: channel, limit: 0 });
+        }
+    }
+
+    /// Looks for consumers that have left a delivery unsettled for too long: they may never settle
+    /// it, and their channel ends so that others get it.
+    pub fn look_at_unsettled(&mut self, now: UnixMillis, effects: &mut Effects) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let open = self.channels.iter().filter(|(_, open)| !open.closing);
+        let overdue = open.filter_map(|(channel, open)| {
+            open.unsettled.overdue(now).map(|timeout_ms| (*channel, timeout_ms))
+        });
+        for (channel, timeout_ms) in overdue.collect::<Vec<_>>() {
+            self.fail(channel, &Fault::unsettled_for_long(channel, timeout_ms), (0, 0), effects);
         }
     }
 

@@ -141,6 +141,7 @@ pub(crate) struct Commit {
     reader: Reader,
     sequence: u64,
     jobs: SyncSender<Job>,
+    aside: Aside,
     /// The open batch's promises.
     open: Waiting,
     /// The promises of the batch that the disk has.
@@ -202,6 +203,27 @@ pub(crate) struct Start {
     pub(crate) reader: Reader,
     pub(crate) sequence: u64,
     pub(crate) jobs: SyncSender<Job>,
+    pub(crate) aside: Aside,
+}
+
+/// Where work that may take long is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// On a blocking thread of the runtime that the commit thread runs in.
+    Runtime,
+    /// At once, so that nothing hangs on timing.
+    #[cfg(test)]
+    Inline,
+}
+
+impl Aside {
+    pub(crate) fn run(self, work: impl FnOnce() + Send + 'static) {
+        match self {
+            Self::Runtime => drop(tokio::task::spawn_blocking(work)),
+            #[cfg(test)]
+            Self::Inline => work(),
+        }
+    }
 }
 
 /// Why the commit thread ended before it was told to.
@@ -232,6 +254,7 @@ impl Commit {
             reader: start.reader,
             sequence: start.sequence,
             jobs: start.jobs,
+            aside: start.aside,
             open: Waiting::default(),
             writing: None,
             written,
@@ -311,19 +334,26 @@ impl Commit {
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
-            self.now = (self.clock)();
-            self.handle_all(&mut taken)?;
-            self.fire_timers()?;
-            self.finish_turn()?;
+            self.turn(&mut taken)?;
             if self.stopping.is_some() {
                 return Ok(());
             }
         }
     }
 
+    /// One turn, over the commands that were taken for it.
+    pub(crate) fn turn(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
+        self.now = (self.clock)();
+        self.handle_all(taken)?;
+        self.fire_timers()?;
+        self.finish_turn()
+    }
+
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        // Gets come to what has expired outside of deliveries.
+        self.bury_expired();
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             let started = Moment::now();

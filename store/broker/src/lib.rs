@@ -36,6 +36,9 @@ mod entry;
 pub mod describe;
 pub mod survey;
 
+#[cfg(test)]
+mod sim;
+
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,

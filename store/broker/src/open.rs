@@ -10,13 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use mainstem_index::{Index, IndexError};
-use mainstem_log::{Frame, Log, LogConfig, LogError, Planner, Reader, Writer};
+use mainstem_log::{Frame, Log, LogConfig, LogError, Opened, Reader};
 use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     client::{Authenticator, Broker, ReadBack, Shared, Threads},
-    commit::{Commit, Start},
+    commit::{Aside, Commit, Start},
     config::Config,
     entry::{
         Carried, Entry, EntryError, KIND_PLACE, Placed, carries_record, decode_carried,
@@ -48,7 +48,23 @@ impl Broker {
             });
         }
         let lock = lock(&config.data_dir)?;
-        let Recovered { state, sequence, planner, writer, reader } = recover(&config)?;
+        let log_config = LogConfig::new(config.segment_bytes);
+        let log_dir = config.data_dir.join("log");
+        let index_dir = config.data_dir.join("index");
+        let recovered = loop {
+            let index = Index::open(&index_dir).map_err(index_error)?;
+            let recovered = recover(index, &config, now(), &mut |applied, on_frame| {
+                Log::open(&log_dir, log_config, applied, applied, on_frame)
+            })?;
+            if let Some(recovered) = recovered {
+                break recovered;
+            }
+            Index::remove(&index_dir).map_err(index_error)?;
+        };
+        let Recovered { state, opened, sequence, frames } = recovered;
+        let (planner, writer, reader, recovery) = opened;
+        let cut = &recovery.cut;
+        tracing::info!(event = "store_opened", replayed = frames, ?cut, "the log is replayed");
         let (commands, commands_in) = mpsc::channel(config.commands_max);
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
@@ -62,6 +78,7 @@ impl Broker {
             reader: reader.clone(),
             sequence,
             jobs,
+            aside: Aside::Runtime,
         };
         let io_error = |error| OpenError::Io(config.data_dir.clone(), error);
         let write = move || pipeline::run(writer, &jobs_in, &done);
@@ -98,6 +115,50 @@ impl Broker {
     }
 }
 
+/// What a store is made of again.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    pub(crate) opened: Opened,
+    /// The number of the last entry.
+    pub(crate) sequence: u64,
+    /// Entries that were applied.
+    pub(crate) frames: u64,
+}
+
+/// Opens a log from a position on.
+type OpenLog<'a> =
+    dyn FnMut(Position, &mut dyn FnMut(Position, Frame)) -> Result<Opened, LogError> + 'a;
+
+/// Applies to the index's state what the log has behind it. `None` when the log has let go of what
+/// the index does not know: everything that is still true stands in the log, so the index must be
+/// made anew.
+pub(crate) fn recover(
+    index: Index,
+    config: &Config,
+    now: UnixMillis,
+    open_log: &mut OpenLog<'_>,
+) -> Result<Option<Recovered>, OpenError> {
+    let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
+    state.restore().map_err(index_error)?;
+    let applied = state.index.applied();
+    state.queues.is_rebuilding = applied.0 == 0;
+    let mut replay = Replay::new(state);
+    let opened = open_log(applied, &mut |position, frame| replay.on_frame(position, frame));
+    let opened = opened.map_err(log_error)?;
+    let Replay { mut state, sequence, damage, frames, .. } = replay;
+    if applied.0 != 0 && opened.3.first > applied {
+        return Ok(None);
+    }
+    if let Some(damage) = damage {
+        return Err(OpenError::Log(damage));
+    }
+    if let Some(error) = state.queues.failed.take() {
+        return Err(index_error(error));
+    }
+    state.finish_recovery(now, opened.3.end);
+    Ok(Some(Recovered { state, opened, sequence, frames }))
+}
+
 /// Tells the process when the commit thread ends by a panic, so that it does not live on without
 /// a store.
 struct Alarm {
@@ -129,40 +190,6 @@ fn lock(data_dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(data_dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(io_error(error)),
     }
-}
-
-/// A store brought to the end of its log.
-struct Recovered {
-    state: State,
-    sequence: u64,
-    planner: Planner,
-    writer: Writer,
-    reader: Reader,
-}
-
-fn recover(config: &Config) -> Result<Recovered, OpenError> {
-    let index = Index::open(&config.data_dir.join("index")).map_err(index_error)?;
-    let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
-    state.restore().map_err(index_error)?;
-    let applied = state.index.applied();
-    state.queues.is_rebuilding = applied.0 == 0;
-    let mut replay = Replay::new(state);
-    let log_config = LogConfig::new(config.segment_bytes);
-    let log_dir = config.data_dir.join("log");
-    let mut on_frame = |position: Position, frame: Frame| replay.on_frame(position, frame);
-    let opened = Log::open(&log_dir, log_config, applied, applied, &mut on_frame);
-    let (planner, writer, reader, recovery) = opened.map_err(log_error)?;
-    let Replay { mut state, sequence, damage, frames, .. } = replay;
-    if let Some(damage) = damage {
-        return Err(OpenError::Log(damage));
-    }
-    if let Some(error) = state.queues.failed.take() {
-        return Err(index_error(error));
-    }
-    state.finish_recovery(now(), recovery.end);
-    let cut = &recovery.cut;
-    tracing::info!(event = "store_opened", replayed = frames, ?cut, "the log is replayed");
-    Ok(Recovered { state, sequence, planner, writer, reader })
 }
 
 /// Frames between two looks at how long the replay takes.
@@ -228,7 +255,7 @@ fn apply(state: &mut State, position: Position, frame: Frame) -> Result<(), Entr
 }
 
 /// Reads one record back, and how it came where it is.
-fn read(reader: &Reader, position: Position, size: u32) -> Result<ReadBack, Refusal> {
+pub(crate) fn read(reader: &Reader, position: Position, size: u32) -> Result<ReadBack, Refusal> {
     let frame = match reader.read(position, size as usize) {
         Ok(frame) => frame,
         Err(LogError::Trimmed { .. }) => return Err(Refusal::Stale),

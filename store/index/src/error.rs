@@ -22,6 +22,8 @@ pub enum IndexError {
     Behind { path: PathBuf, flushed: Position, applied: Position },
     #[error("cannot read or write how far the index at {} was flushed", path.display())]
     Witness { path: PathBuf, source: io::Error },
+    #[error("cannot delete the index at {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
     #[error("cannot read a {kind} from the index")]
     Read { kind: KeyKind, source: rocksdb::Error },
     #[error("cannot read the index from end to end")]

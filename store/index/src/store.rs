@@ -121,6 +121,12 @@ impl Index {
         Ok(index)
     }
 
+    /// Deletes the index at `path`, which nobody has open.
+    pub fn remove(path: &Path) -> Result<(), IndexError> {
+        let failed = |source| IndexError::Remove { path: path.to_owned(), source };
+        std::fs::remove_dir_all(path).map_err(failed)
+    }
+
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the
     /// position of the last batch that reached the disk.
     #[must_use]
@@ -285,15 +291,17 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, but for the applied position: equal for equal
-    /// content, however and whenever it was written.
+    /// A hash over all keys and values in key order, but for the applied position and the times at
+    /// which queues are to be looked at, which hang on the clock: equal for equal content, however
+    /// and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut hash = StateHash::new();
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
-            if !key.starts_with(&KeyKind::Meta.prefix()) {
+            let is_content = |kind: KeyKind| !key.starts_with(&kind.prefix());
+            if is_content(KeyKind::Meta) && is_content(KeyKind::Wake) {
                 hash.add(&key);
                 hash.add(&value);
             }

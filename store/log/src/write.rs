@@ -16,7 +16,7 @@ use crate::{
 
 /// The part of a segment, one of so many, that is filled before the next one is made of zeros: a
 /// trim until then gives its file instead.
-const ZEROED_AFTER_PART: u64 = 4;
+const ZEROED_AFTER_PART: u64 = 2;
 
 /// The one who writes. After a failed write or sync every later call fails with that first error:
 /// what the operating system dropped once it may claim to have synced later.

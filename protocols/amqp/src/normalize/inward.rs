@@ -25,6 +25,40 @@ struct Routing<'a> {
     partition_key: Option<&'a [u8]>,
 }
 
+/// Whether the exchange that a message is published to holds messages back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delaying {
+    /// `x-delay` says how long.
+    ByHeader,
+    /// `x-delay` is a header like any other.
+    Never,
+}
+
+/// For how long a message asks to be held back, at an exchange that does so. Cheap for messages
+/// without headers.
+#[must_use]
+pub fn delay_ms(content: &Content) -> Option<u64> {
+    let properties = Properties::parse(&content.properties).ok()?;
+    let headers = table::entries(properties.headers?);
+    headers.filter(|entry| entry.name == header::DELAY).find_map(|entry| wanted_delay(&entry))
+}
+
+/// A number of milliseconds above zero.
+fn wanted_delay(entry: &table::Entry<'_>) -> Option<u64> {
+    delay_of(entry).and_then(|delay| u64::try_from(delay).ok()).filter(|delay| *delay > 0)
+}
+
+/// The plugin takes whole numbers, and what reads as one.
+fn delay_of(entry: &table::Entry<'_>) -> Option<i64> {
+    match entry.value().ok()? {
+        Value::Int(delay) => Some(delay),
+        Value::Text(delay) => delay.parse().ok(),
+        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+        Value::Float(delay) => Some(delay as i64),
+        _ => None,
+    }
+}
+
 /// The record of a message, and where else it goes. `user` is who publishes. Errors are of the
 /// channel, but for bytes that are no properties.
 pub fn record(
@@ -32,6 +66,7 @@ pub fn record(
     stamp: Stamp,
     namespace: &str,
     user: &str,
+    delaying: Delaying,
 ) -> Result<Publish, Fault> {
     let raw = content.properties.as_ref();
     let properties = Properties::parse(raw).map_err(|_| Fault::malformed("the content header"))?;
@@ -43,10 +78,13 @@ pub fn record(
             format!("user_id property set to '{claimed}' but authenticated user was '{user}'");
         return Err(Fault::new(Code::PreconditionFailed, text));
     }
-    let routing = match properties.headers {
+    let mut routing = match properties.headers {
         Some(headers) => routing(headers)?,
         None => Routing::default(),
     };
+    if delaying == Delaying::Never {
+        routing.delay_ms = 0;
+    }
     let address = Address::amqp(content.exchange.clone(), content.routing_key.clone());
     let durable = properties.delivery_mode == Some(2);
     let is_direct = properties.reply_to == Some(DIRECT_REPLY.as_bytes());
@@ -54,9 +92,9 @@ pub fn record(
         let text = "fast reply consumer does not exist";
         return Err(Fault::new(Code::PreconditionFailed, text));
     }
-    let changed = (routing.has_bcc || is_direct).then(|| {
+    let changed = (routing.has_bcc || is_direct || routing.delay_ms > 0).then(|| {
         let reply_to = if is_direct { content.reply_queue.as_deref() } else { properties.reply_to };
-        rewrite(&Properties { reply_to, ..properties })
+        rewrite(&Properties { reply_to, ..properties }, routing.delay_ms)
     });
     let native = changed.as_deref().unwrap_or(raw);
     let mut draft = RecordDraft::new(&address, namespace, native, &content.body);
@@ -65,11 +103,12 @@ pub fn record(
     draft.priority = properties.priority.unwrap_or(0);
     draft.id = stamp.id;
     draft.now = stamp.now;
+    let published = stamp.now.plus(routing.delay_ms);
     if let Some(text) = properties.expiration {
-        draft.expiry = stamp.now.plus(expiration_ms(text)?);
+        draft.expiry = published.plus(expiration_ms(text)?);
     }
     if routing.delay_ms > 0 {
-        draft.deliver_at = stamp.now.plus(routing.delay_ms);
+        draft.deliver_at = published;
     }
     if let Some(key) = routing.partition_key {
         draft.partition = hash(key);
@@ -95,11 +134,7 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
                 let text = format!("unsupported type of header '{name}': '{}'", char::from(tag));
                 return Err(Fault::new(Code::PreconditionFailed, text));
             }
-            (header::DELAY, _) => {
-                if let Ok(Value::Int(delay)) = entry.value() {
-                    routing.delay_ms = u64::try_from(delay).unwrap_or(0);
-                }
-            }
+            (header::DELAY, _) => routing.delay_ms = wanted_delay(&entry).unwrap_or(0),
             (name, b'S')
                 if name == header::PARTITION_KEY.as_bytes() || name == header::GROUP.as_bytes() =>
             {
@@ -111,13 +146,20 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
     Ok(routing)
 }
 
-/// The properties without the header that only its sender may know.
-fn rewrite(properties: &Properties<'_>) -> BytesMut {
+/// The properties without the header that only its sender may know. A delay that is being served
+/// changes its sign, as the plugin does it, so that a message published again as it came is not
+/// held back again.
+fn rewrite(properties: &Properties<'_>, delay_ms: u64) -> BytesMut {
     let headers = properties.headers.unwrap_or_default();
+    let is_kept = |name: &[u8]| name != header::BCC && (delay_ms == 0 || name != header::DELAY);
     let mut out = BytesMut::with_capacity(headers.len() + 64);
     properties.put_with(&mut out, |out| {
-        for entry in table::entries(headers).filter(|entry| entry.name != header::BCC) {
+        for entry in table::entries(headers).filter(|entry| is_kept(entry.name)) {
             out.extend_from_slice(entry.raw);
+        }
+        if delay_ms > 0 {
+            table::put_short_string(out, header::DELAY);
+            table::put_value(out, &Value::Int(0_i64.saturating_sub_unsigned(delay_ms)));
         }
     });
     out

@@ -3,12 +3,14 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use bytes::{Bytes, BytesMut};
+use mainstem_broker::Death;
 use mainstem_schemas::{
-    Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis, Value, View,
+    Address, Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis,
+    Value, View,
     address::{ROOT_EXCHANGE, TOPIC_KEY_PREFIX},
 };
 
-use super::header;
+use super::{death, header};
 use crate::codec::{Properties, table};
 
 const SHORT_MAX: usize = 255;
@@ -23,52 +25,96 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
-/// The message of a record. `view` is asked only for what came by another protocol;
-/// `stream_offset` is told when the reader reads a stream.
+/// What the delivery of a record tells besides the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// The address it has now, when it died and was published again.
+    pub address: Option<&'a Address>,
+    /// Its deaths in other queues, the latest first.
+    pub deaths: &'a [Death],
+    /// Where the reader of a stream is.
+    pub stream_offset: Option<Offset>,
+    /// How often the record came back to a queue that counts it.
+    pub returns: u32,
+}
+
+/// The message of a record. `view` is asked only for what came by another protocol.
 pub fn outgoing(
     record: &Record,
-    stream_offset: Option<Offset>,
+    told: &Told<'_>,
     now: UnixMillis,
     view: impl FnOnce(&Record) -> View,
 ) -> Outgoing {
+    let address = told.address.cloned().unwrap_or_else(|| record.address());
     let mut out = match record.origin() {
-        Origin::Amqp => {
-            let address = record.address();
-            Outgoing {
-                exchange: address.first,
-                routing_key: address.second,
-                properties: record.native(),
-                body: record.data(),
-            }
+        Origin::Amqp => Outgoing {
+            exchange: address.first,
+            routing_key: address.second,
+            properties: record.native(),
+            body: record.data(),
+        },
+        Origin::Mqtt | Origin::Rocketmq | Origin::Http => {
+            convert(record, &address, now, view(record))
         }
-        Origin::Mqtt | Origin::Rocketmq | Origin::Http => convert(record, now, view(record)),
     };
-    if let Some(offset) = stream_offset {
-        out.properties = with_stream_offset(&out.properties, offset);
+    let headers = told_headers(record, told);
+    if !headers.is_empty() {
+        out.properties = with_headers(&out.properties, &headers, told, record);
     }
     out
 }
 
-/// The same properties with the header that tells a stream's reader where it is.
-fn with_stream_offset(properties: &Bytes, offset: Offset) -> Bytes {
+fn told_headers(record: &Record, told: &Told<'_>) -> Vec<(&'static str, Value)> {
+    let mut headers = Vec::new();
+    if !told.deaths.is_empty() {
+        headers = death::headers(record, told.deaths);
+    }
+    if let Some(offset) = told.stream_offset {
+        headers.push((header::STREAM_OFFSET, Value::Int(offset.0.cast_signed())));
+    }
+    if told.returns > 0 {
+        headers.push((header::DELIVERY_COUNT, Value::Int(told.returns.into())));
+    }
+    headers
+}
+
+/// The same properties with headers of ours; the sender's of the same names go. A record that died
+/// has no time of its own to expire at any more, and no further keys where a dead-letter key has
+/// taken the place of its own.
+fn with_headers(
+    properties: &Bytes,
+    headers: &[(&'static str, Value)],
+    told: &Told<'_>,
+    record: &Record,
+) -> Bytes {
     // What is stored was parsed when it came.
-    let parsed = Properties::parse(properties).unwrap_or_default();
+    let mut parsed = Properties::parse(properties).unwrap_or_default();
+    let mut loses_keys = false;
+    if let Some(address) = told.address {
+        parsed.expiration = None;
+        loses_keys = !death::has_own_key(record, address);
+    }
+    let is_ours = |name: &[u8]| {
+        (loses_keys && name == header::CC)
+            || headers.iter().any(|(ours, _)| ours.as_bytes() == name)
+    };
     let mut out = BytesMut::with_capacity(properties.len() + 32);
     parsed.put_with(&mut out, |out| {
-        let headers = table::entries(parsed.headers.unwrap_or_default());
-        let own = header::STREAM_OFFSET.as_bytes();
-        for entry in headers.filter(|entry| entry.name != own) {
+        let theirs = table::entries(parsed.headers.unwrap_or_default());
+        for entry in theirs.filter(|entry| !is_ours(entry.name)) {
             out.extend_from_slice(entry.raw);
         }
-        table::put_short_string(out, own);
-        table::put_value(out, &Value::Int(offset.0.cast_signed()));
+        for (name, value) in headers {
+            table::put_short_string(out, name.as_bytes());
+            table::put_value(out, value);
+        }
     });
     out.freeze()
 }
 
-fn convert(record: &Record, now: UnixMillis, view: View) -> Outgoing {
+fn convert(record: &Record, address: &Address, now: UnixMillis, view: View) -> Outgoing {
     let mut headers = Headers::new(record.origin());
-    let (exchange, routing_key) = place(record, &mut headers);
+    let (exchange, routing_key) = place(address, &mut headers);
     let body = view.plain_data.clone().unwrap_or_else(|| record.data());
     let properties = properties(record, now, view, headers);
     Outgoing { exchange, routing_key, properties, body }
@@ -76,8 +122,7 @@ fn convert(record: &Record, now: UnixMillis, view: View) -> Outgoing {
 
 /// What came by path arrives as from the root exchange, with its path as the key; what was for a
 /// queue by name, as from the default exchange.
-fn place(record: &Record, headers: &mut Headers) -> (Bytes, Bytes) {
-    let address = record.address();
+fn place(address: &Address, headers: &mut Headers) -> (Bytes, Bytes) {
     if let Entrance::Exchange { name, key } = address.entrance() {
         return (name, key);
     }
@@ -249,7 +294,7 @@ fn reply_key(headers: &mut Headers, reply_to: &ReplyTo) -> Option<Vec<u8>> {
     Some(key.into_owned())
 }
 
-fn text_or_bytes(bytes: Bytes) -> Value {
+pub(super) fn text_or_bytes(bytes: Bytes) -> Value {
     match std::str::from_utf8(&bytes) {
         Ok(text) => Value::Text(text.to_owned()),
         Err(_) => Value::Bytes(bytes),

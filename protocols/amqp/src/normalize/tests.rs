@@ -7,11 +7,13 @@ use mainstem_schemas::{
     View, flags,
 };
 
-use super::{outgoing, record, view};
+use super::{Delaying, Told, delay_ms, outgoing, record, view};
 use crate::{
     codec::{Properties, table},
     session::{Content, Fault},
 };
+
+mod deaths;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -39,7 +41,8 @@ fn publish(
         body: "body".into(),
         reply_queue: None,
     };
-    record(&content, Stamp { now: NOW, id: RecordId([7; 16]) }, "/", "guest")
+    let delaying = if delay_ms(&content).is_some() { Delaying::ByHeader } else { Delaying::Never };
+    record(&content, Stamp { now: NOW, id: RecordId([7; 16]) }, "/", "guest", delaying)
 }
 
 fn kept(properties: &Properties<'_>, headers: &[(&str, Value)]) -> Record {
@@ -52,7 +55,7 @@ fn refused(properties: &Properties<'_>, headers: &[(&str, Value)]) -> String {
 
 /// What a client reads of a record, as properties and headers.
 fn read(record: &Record, view: View) -> (String, String, Bytes, Table) {
-    let out = outgoing(record, None, NOW, |_| view);
+    let out = outgoing(record, &Told::default(), NOW, |_| view);
     let headers = Properties::parse(&out.properties).unwrap().headers.unwrap_or_default();
     let headers = table::parse(&Bytes::copy_from_slice(headers)).unwrap();
     let own = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -87,7 +90,7 @@ fn what_came_by_amqp_leaves_as_it_came() {
     assert_eq!((record.qos(), record.priority()), (1, 4));
     assert_eq!(record.expiry(), NOW.plus(60_000));
     assert_eq!(record.id(), RecordId([7; 16]));
-    let out = outgoing(&record, None, NOW.plus(1000), |_| panic!("no view is needed"));
+    let out = outgoing(&record, &Told::default(), NOW.plus(1000), |_| panic!("no view is needed"));
     assert_eq!(out.properties, encoded(&properties, &headers));
     assert_eq!((out.exchange, out.routing_key), ("orders".into(), "eu.new".into()));
     assert_eq!(out.body, "body");
@@ -147,7 +150,7 @@ fn a_direct_reply_carries_the_consumers_own_name() {
         reply_queue: Some("amq.rabbitmq.reply-to.x".into()),
     };
     let stamp = Stamp { now: NOW, id: RecordId::default() };
-    let kept = record(&content, stamp, "/", "guest").unwrap().record;
+    let kept = record(&content, stamp, "/", "guest", Delaying::Never).unwrap().record;
     let properties = Properties { reply_to: Some(b"amq.rabbitmq.reply-to.x"), ..properties };
     assert_eq!(kept.native(), encoded(&properties, &[]));
 }
@@ -171,10 +174,10 @@ fn a_malformed_table_is_a_syntax_error() {
         reply_queue: None,
     };
     let stamp = Stamp { now: NOW, id: RecordId::default() };
-    let fault = record(&content, stamp, "/", "guest").unwrap_err();
+    let fault = record(&content, stamp, "/", "guest", Delaying::Never).unwrap_err();
     assert_eq!(fault.to_string(), "SYNTAX_ERROR - the table of headers is malformed");
     content.properties = Bytes::from_static(b"\x80\x00\x09short");
-    let fault = record(&content, stamp, "/", "guest").unwrap_err();
+    let fault = record(&content, stamp, "/", "guest", Delaying::Never).unwrap_err();
     assert_eq!(fault.to_string(), "SYNTAX_ERROR - the content header is malformed");
 }
 
@@ -326,14 +329,18 @@ fn an_event_born_elsewhere_arrives_in_binary_mode() {
     assert_eq!(find(&headers, "ce-datacontenttype"), None);
 }
 
+fn at(offset: u64) -> Told<'static> {
+    Told { stream_offset: Some(Offset(offset)), ..Told::default() }
+}
+
 #[test]
 fn a_streams_reader_is_told_the_offset() {
     let record = kept(&Properties::default(), &[("k", text("v"))]);
-    let out = outgoing(&record, Some(Offset(42)), NOW, |_| View::default());
+    let out = outgoing(&record, &at(42), NOW, |_| View::default());
     let expected = [("k", text("v")), ("x-stream-offset", Value::Int(42))];
     assert_eq!(out.properties, encoded(&Properties::default(), &expected));
     let bare = kept(&Properties::default(), &[]);
-    let out = outgoing(&bare, Some(Offset(0)), NOW, |_| View::default());
+    let out = outgoing(&bare, &at(0), NOW, |_| View::default());
     let expected = encoded(&Properties::default(), &[("x-stream-offset", Value::Int(0))]);
     assert_eq!(out.properties, expected);
 }

@@ -35,6 +35,10 @@ pub fn view(record: &Record) -> View {
     let headers = properties.headers.unwrap_or_default();
     let prefix = event_prefix(headers);
     for entry in table::entries(headers) {
+        if entry.name == header::CC && entry.tag == b'A' {
+            let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
+            view.further_keys.extend(keys);
+        }
         // A value that nests too deep was refused when it came.
         let Ok(value) = entry.value() else { continue };
         let name = String::from_utf8_lossy(entry.name);

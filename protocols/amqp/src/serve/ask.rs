@@ -2,7 +2,7 @@
 
 use mainstem_broker::Client;
 
-use crate::session::{Answer, Answered, Request, equivalence::WITHOUT_EFFECT};
+use crate::session::{Answer, Answered, Request};
 
 /// Asks, and waits for the answer.
 pub(super) async fn ask(client: &Client, request: Request) -> Answered {
@@ -17,12 +17,6 @@ pub(super) async fn ask(client: &Client, request: Request) -> Answered {
             Answer::Done
         }
         Request::DeclareQueue(def) => {
-            for (argument, _) in &def.arguments {
-                if WITHOUT_EFFECT.contains(&argument.as_str()) {
-                    let queue = def.name.as_str();
-                    tracing::warn!(event = "argument_without_effect", queue, argument);
-                }
-            }
             Answer::Queue(client.declare_queue(mainstem_broker::DeclareQueue { def }).await?)
         }
         Request::FindQueue(name) => Answer::Queue(client.find_queue(name).await?),

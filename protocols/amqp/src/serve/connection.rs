@@ -2,15 +2,15 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mainstem_broker::{
     Broker, Client, Delivery, Inbox, LoginError, Notice, Publish, Published, Receipt, Refusal,
 };
-use mainstem_schemas::{Credentials, Record, Secret, Settlement};
+use mainstem_schemas::{Credentials, Principal, Record, Secret, Settlement};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpStream, tcp::OwnedReadHalf},
-    time::{self, Sleep},
+    time::{self, Interval, MissedTickBehavior, Sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,10 @@ use super::{ask, deliver, output::Output};
 use crate::{
     codec::{Frame, PROTOCOL_HEADER, frame},
     limits::Limits,
-    normalize,
-    session::{Content, Effect, Effects, Fault, Login, Session, Then, Ticket},
+    normalize::{self, Delaying},
+    session::{
+        Content, Effect, Effects, Fault, Login, Session, Then, Ticket, equivalence::is_delayed,
+    },
 };
 
 /// The first read of a connection; later ones grow with what comes.
@@ -31,6 +33,8 @@ const DEFAULT_NAMESPACE: &str = "/";
 const SILENT_HALVES_MAX: u32 = 6;
 /// How long to read what a peer still sends after our last word, so that it gets that word.
 const LINGER: Duration = Duration::from_secs(1);
+const LOOK_MIN: Duration = Duration::from_millis(100);
+const LOOK_MAX: Duration = Duration::from_secs(60);
 /// "Never", for an alarm.
 const FAR: Duration = Duration::from_secs(86_400 * 365);
 
@@ -41,6 +45,8 @@ enum Event {
     Notices,
     Outcome(Result<Vec<Published>, Refusal>),
     Alarm,
+    /// It is time to look for deliveries that nobody settles.
+    Look,
     Shutdown,
 }
 
@@ -84,6 +90,8 @@ struct Connection {
     effects: Effects,
     login: Option<Login>,
     attached: Option<Attached>,
+    /// What the exchange last published to with a delay does about it, for the frames at hand.
+    last_delaying: Option<(Bytes, Delaying)>,
     /// Publishes and settlements of the frames at hand, not sent yet.
     publishes: Vec<Publish>,
     sent: Vec<Sent>,
@@ -92,6 +100,7 @@ struct Connection {
     notices: Vec<Notice>,
     deliveries: Vec<Delivery>,
     alarm: Pin<Box<Sleep>>,
+    looks: Interval,
     stage: Stage,
     silent_halves: u32,
     /// Set when the session has ended: close after this pause.
@@ -125,6 +134,8 @@ pub(super) async fn serve(
     let mut effects = Effects::new();
     let body_max = broker.config().message_bytes_max;
     let session = Session::start(limits.clone(), body_max, fastrand::u64(..), &mut effects);
+    let mut looks = time::interval(look_interval(limits.delivery_ack_timeout_ms));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection = Connection {
         peer,
         broker,
@@ -138,6 +149,7 @@ pub(super) async fn serve(
         effects,
         login: None,
         attached: None,
+        last_delaying: None,
         publishes: Vec::new(),
         sent: Vec::new(),
         settlements: Vec::new(),
@@ -145,6 +157,7 @@ pub(super) async fn serve(
         notices: Vec::new(),
         deliveries: Vec::new(),
         alarm: Box::pin(time::sleep(wait)),
+        looks,
         stage: Stage::Opening,
         silent_halves: 0,
         hangup: None,
@@ -159,6 +172,13 @@ pub(super) async fn serve(
             Ok(())
         }
     }
+}
+
+/// Between two looks for deliveries that nobody settles: a minute, as RabbitMQ, or less where the
+/// timeout is of that order.
+fn look_interval(timeout_ms: u64) -> Duration {
+    let quarter = Duration::from_millis(timeout_ms / 4);
+    if timeout_ms == 0 { LOOK_MAX } else { quarter.clamp(LOOK_MIN, LOOK_MAX) }
 }
 
 /// The eight bytes every client begins with.
@@ -216,6 +236,9 @@ impl Connection {
                         return Ok(());
                     }
                 }
+                Event::Look => {
+                    self.session.look_at_unsettled(self.broker.now(), &mut self.effects);
+                }
                 Event::Shutdown => {
                     self.told_shutdown = true;
                     self.session.shut_down(&mut self.effects);
@@ -228,11 +251,11 @@ impl Connection {
     }
 
     /// Waits for whatever comes first. Every branch is cancel-safe: reading, writability, the
-    /// inbox, a receipt, the alarm and the shutdown lose nothing when another branch wins.
+    /// inbox, a receipt, the alarms and the shutdown lose nothing when another branch wins.
     async fn next(&mut self) -> Event {
         let can_read = self.can_read();
         let can_deliver = self.output.buffer.len() < self.limits.write_pause_bytes;
-        let Self { reader, input, output, attached, notices, waiting, alarm, .. } = self;
+        let Self { reader, input, output, attached, notices, waiting, alarm, looks, .. } = self;
         if can_read {
             input.reserve(self.read_bytes);
         }
@@ -254,6 +277,7 @@ impl Connection {
             () = deliver, if can_deliver => Event::Notices,
             ready = output.writable(), if !output.buffer.is_empty() => Event::Writable(ready),
             () = alarm.as_mut() => Event::Alarm,
+            _ = looks.tick() => Event::Look,
             () = self.shutdown.cancelled(), if !self.told_shutdown => Event::Shutdown,
         }
     }
@@ -319,6 +343,7 @@ impl Connection {
     /// as one batch each.
     async fn take_frames(&mut self) {
         let now = self.broker.now();
+        self.last_delaying = None;
         while self.hangup.is_none() {
             match Frame::split(&mut self.input, self.session.frame_max()) {
                 Ok(Some(frame)) => {
@@ -342,7 +367,7 @@ impl Connection {
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::Write { channel, reply } => reply.put(&mut self.output.buffer, channel),
-                Effect::Publish { ticket, content } => self.publish(ticket, &content),
+                Effect::Publish { ticket, content } => self.publish(ticket, &content).await,
                 Effect::Settle(settlement) => self.settlements.push(settlement),
                 other => self.perform_slowly(other).await,
             }
@@ -388,10 +413,11 @@ impl Connection {
                     self.ask(question.channel, question.request, question.then).await;
                 }
             }
-            Effect::WriteGot { channel, delivery_tag, delivery, message_count } => {
+            Effect::WriteGot { channel, delivery_tag, delivery, counts_returns, message_count } => {
                 let tags = (channel, delivery_tag, message_count);
                 let out = &mut self.output.buffer;
-                deliver::put_got(out, &self.session, &self.broker, tags, &delivery);
+                let (session, broker) = (&self.session, &self.broker);
+                deliver::put_got(out, session, broker, tags, &delivery, counts_returns);
             }
             Effect::Leave => {
                 self.settle_receipts().await;
@@ -404,6 +430,7 @@ impl Connection {
     }
 
     async fn ask(&mut self, channel: u16, request: crate::session::Request, then: Then) {
+        self.last_delaying = None;
         let Some(attached) = &self.attached else { return };
         let answer = ask::ask(&attached.client, request).await;
         if let Then::Cancelled { .. } = &then {
@@ -438,10 +465,14 @@ impl Connection {
         self.log_in(vhost, &login).await
     }
 
-    fn publish(&mut self, ticket: Ticket, content: &Content) {
+    async fn publish(&mut self, ticket: Ticket, content: &Content) {
+        let delaying = match normalize::delay_ms(content) {
+            Some(_) => self.delaying(content).await,
+            None => Delaying::Never,
+        };
         let Some(Attached { client, .. }) = &self.attached else { return };
-        let principal = client.principal();
-        match normalize::record(content, client.stamp(), &principal.namespace, &principal.name) {
+        let Principal { namespace, name } = client.principal();
+        match normalize::record(content, client.stamp(), namespace, name, delaying) {
             Ok(publish) => {
                 let record = ticket.mandatory.then(|| publish.record.clone());
                 self.sent.push(Sent { ticket, record });
@@ -449,6 +480,25 @@ impl Connection {
             }
             Err(fault) => self.session.fail_publish(&ticket, &fault, &mut self.effects),
         }
+    }
+
+    /// Whether the exchange holds messages back. Asked once for the frames of one read: it may be
+    /// declared anew at any time.
+    async fn delaying(&mut self, content: &Content) -> Delaying {
+        if let Some((exchange, delaying)) = &self.last_delaying
+            && *exchange == content.exchange
+        {
+            return *delaying;
+        }
+        let Some(Attached { client, .. }) = &self.attached else { return Delaying::Never };
+        let name = String::from_utf8_lossy(&content.exchange).into_owned();
+        let found = client.find_exchange(name).await.ok().flatten();
+        let delaying = match found.is_some_and(|exchange| is_delayed(&exchange)) {
+            true => Delaying::ByHeader,
+            false => Delaying::Never,
+        };
+        self.last_delaying = Some((content.exchange.clone(), delaying));
+        delaying
     }
 
     /// Hands the store what has gathered: publishes, then settlements.

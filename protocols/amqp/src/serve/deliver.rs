@@ -6,7 +6,7 @@ use mainstem_schemas::{Record, Settlement, Verdict};
 
 use crate::{
     codec::Envelope,
-    normalize::{Outgoing, outgoing},
+    normalize::{Outgoing, Told, outgoing},
     session::{Handing, Session},
 };
 
@@ -25,10 +25,12 @@ pub(super) fn put_delivery(
     let unread = delivery.needs_settle.then_some(unread);
     let Some(record) = &delivery.record else { return unread };
     let frame_max = session.frame_max();
-    match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle) {
+    let now = broker.now();
+    match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle, now) {
         Handing::Unread => unread,
-        Handing::Write { channel, consumer_tag, delivery_tag, stream_offset } => {
-            let content = outgoing(record, stream_offset, broker.now(), |r| broker.view(r));
+        Handing::Write { channel, consumer_tag, delivery_tag, stream_offset, counts_returns } => {
+            let told = Told { stream_offset, ..told(delivery, counts_returns) };
+            let content = outgoing(record, &told, now, |record| broker.view(record));
             let envelope = Envelope::Deliver {
                 consumer_tag,
                 delivery_tag,
@@ -42,6 +44,15 @@ pub(super) fn put_delivery(
     }
 }
 
+/// How the record came to its queue, and back to it if that is told at all.
+fn told(delivery: &Delivery, counts_returns: bool) -> Told<'_> {
+    let returns = if counts_returns { delivery.attempt.saturating_sub(1) } else { 0 };
+    let passage = delivery.passage.as_deref();
+    let address = passage.map(|passage| &passage.address);
+    let deaths = passage.map(|passage| passage.deaths.as_slice()).unwrap_or_default();
+    Told { address, deaths, stream_offset: None, returns }
+}
+
 /// Writes the answer to a get.
 pub(super) fn put_got(
     out: &mut BytesMut,
@@ -49,9 +60,11 @@ pub(super) fn put_got(
     broker: &Broker,
     (channel, delivery_tag, message_count): (u16, u64, u32),
     delivery: &Delivery,
+    counts_returns: bool,
 ) {
     let Some(record) = &delivery.record else { return };
-    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let told = told(delivery, counts_returns);
+    let content = outgoing(record, &told, broker.now(), |record| broker.view(record));
     let envelope = Envelope::GetOk {
         delivery_tag,
         redelivered: delivery.redelivered,
@@ -70,7 +83,7 @@ pub(super) fn put_return(
     channel: u16,
     record: &Record,
 ) {
-    let content = outgoing(record, None, broker.now(), |record| broker.view(record));
+    let content = outgoing(record, &Told::default(), broker.now(), |record| broker.view(record));
     let (code, text) = NO_ROUTE;
     let envelope = Envelope::Return {
         code,

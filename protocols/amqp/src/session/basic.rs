@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Retention, Source, Start};
+use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Refusal, Retention, Source, Start};
 use mainstem_schemas::{
     ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
 };
 
 use super::{
     Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
-    channel::DirectReply,
+    channel::{DirectReply, Known},
     effect::Wish,
+    equivalence, policy,
     topology::{count, is_stream, name_of},
+    unsettled::Held,
 };
 use crate::codec::{Reply, method::BasicConsume, table};
 
@@ -30,6 +32,8 @@ pub enum Handing<'a> {
         consumer_tag: &'a Bytes,
         delivery_tag: u64,
         stream_offset: Option<Offset>,
+        /// The client is told how often the record came back.
+        counts_returns: bool,
     },
     /// Its consumer is gone; nobody saw it.
     Unread,
@@ -85,9 +89,12 @@ impl Session {
             no_ack: method.no_ack,
             exclusive: method.exclusive,
             no_wait: method.no_wait,
-            priority: priority(&arguments)?,
-            start: stream_start(&arguments, self.now)?,
+            priority: i32::default(),
+            start: None,
+            timeout_ms: None,
         };
+        let resource = format!("queue '{queue}' in vhost '{}'", self.vhost);
+        let wish = wish_for(wish, &arguments, &resource, self.now)?;
         Ok(Ask { channel, request: Request::FindQueue(queue), then: Then::Consume(wish) })
     }
 
@@ -131,7 +138,8 @@ impl Session {
             exclusive: false,
             no_wait,
             priority: 0,
-            start: Start::Next,
+            start: None,
+            timeout_ms: None,
         };
         Ok(Ask { channel, request: Request::DeclareQueue(def), then: Then::Consume(wish) })
     }
@@ -145,6 +153,17 @@ impl Session {
     ) -> Result<Option<Ask>, Fault> {
         let is_stream = is_stream(queue);
         let Some(open) = self.channels.get(&channel) else { return Ok(None) };
+        if !is_stream && wish.start.is_some() {
+            let resource = format!("queue '{}' in vhost '{}'", wish.queue, self.vhost);
+            let kind = equivalence::type_of(&queue.arguments);
+            return Err(equivalence::not_of_type(STREAM_OFFSET, &resource, kind));
+        }
+        if is_stream && wish.no_ack {
+            return Err(Fault::not_implemented(format!(
+                "automatic acknowledgement not supported by stream queues queue '{}' in vhost '{}'",
+                wish.queue, self.vhost
+            )));
+        }
         if is_stream && open.prefetch == 0 {
             let text = format!(
                 "consumer prefetch count is not set for 'queue '{}' in vhost '{}''",
@@ -152,10 +171,15 @@ impl Session {
             );
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
+        // One that stands by would not be alone with the queue.
+        if wish.exclusive && queue.policy.delivery.single_active {
+            let refusal = Refusal::ExclusiveConsumer(wish.queue);
+            return Err(Fault::refused(&refusal, "queue", &self.vhost));
+        }
         self.last_consumer += 1;
         let consumer = ConsumerId(self.last_consumer);
         let source = if is_stream {
-            Source::Stream(wish.queue.clone(), wish.start)
+            Source::Stream(wish.queue.clone(), wish.start.unwrap_or(Start::Next))
         } else {
             Source::Queue(wish.queue.clone())
         };
@@ -169,28 +193,29 @@ impl Session {
             exclusive: wish.exclusive,
             priority: wish.priority,
         };
-        let then = Then::Consuming { wish, consumer, is_stream };
+        let timeout_ms = wish.timeout_ms.unwrap_or_else(|| self.timeout_of(queue));
+        let counts_returns = counts_returns(queue);
+        let then = Then::Consuming { wish, consumer, is_stream, counts_returns, timeout_ms };
         Ok(Some(Ask { channel, request: Request::Consume(consume), then }))
     }
 
     /// The store has the consumer. consume-ok is written before any delivery, which come later.
     pub(super) fn consuming(
         &mut self,
-        channel: u16,
-        wish: Wish,
+        reader: Reader,
+        no_wait: bool,
         consumer: ConsumerId,
-        is_stream: bool,
         effects: &mut Effects,
     ) {
+        let channel = reader.channel;
         let Some(open) = self.channels.get_mut(&channel) else {
             effects.push_back(Effect::Drop(consumer));
             return;
         };
-        let consumer_tag = wish.consumer_tag;
+        let consumer_tag = reader.consumer_tag.clone();
         open.consumers.insert(consumer_tag.clone(), consumer);
-        let reader = Reader { channel, consumer_tag: consumer_tag.clone(), is_stream };
         self.readers.insert(consumer, reader);
-        if !wish.no_wait {
+        if !no_wait {
             let reply = Reply::ConsumeOk { consumer_tag };
             effects.push_back(Effect::Write { channel, reply });
         }
@@ -253,8 +278,8 @@ impl Session {
     pub(super) fn get(&mut self, channel: u16, queue: &[u8], no_ack: bool) -> Result<Ask, Fault> {
         let queue = self.queue_name(channel, queue)?;
         let known = self.channels.get(&channel).and_then(|open| open.got_from.as_ref());
-        if known == Some(&queue) {
-            return Ok(got(channel, queue, no_ack));
+        if let Some(known) = known.filter(|known| known.queue == queue) {
+            return Ok(got(channel, known.clone(), no_ack));
         }
         let request = Request::FindQueue(queue.clone());
         Ok(Ask { channel, request, then: Then::Get { queue, no_ack } })
@@ -273,10 +298,19 @@ impl Session {
                 self.vhost
             )));
         }
+        let timeout_ms = self.timeout_of(def);
+        let known = Known { queue, counts_returns: counts_returns(def), timeout_ms };
         if let Some(open) = self.channels.get_mut(&channel) {
-            open.got_from = Some(queue.clone());
+            open.got_from = Some(known.clone());
         }
-        Ok(got(channel, queue, no_ack))
+        Ok(got(channel, known, no_ack))
+    }
+
+    /// How long deliveries of a queue may stay unsettled; 0 for any time.
+    fn timeout_of(&self, queue: &QueueDef) -> u64 {
+        let wish = find(&queue.arguments, "x-consumer-timeout").and_then(Value::as_int);
+        let wish = wish.and_then(|wish| u64::try_from(wish).ok());
+        wish.unwrap_or(self.limits.delivery_ack_timeout_ms)
     }
 
     /// The store answered a get: the record gets its tag.
@@ -284,6 +318,8 @@ impl Session {
         &mut self,
         channel: u16,
         got: Option<(Delivery, QueueStats)>,
+        counts_returns: bool,
+        timeout_ms: u64,
         effects: &mut Effects,
     ) {
         let Some(open) = self.channels.get_mut(&channel) else { return };
@@ -293,11 +329,17 @@ impl Session {
         };
         let delivery_tag = open.next_tag();
         if delivery.needs_settle {
-            open.unsettled.push(delivery_tag, delivery.id);
+            open.unsettled.push(delivery_tag, Held::new(delivery.id, self.now, timeout_ms));
         }
         let message_count = count(stats.ready);
         let delivery = Box::new(delivery);
-        effects.push_back(Effect::WriteGot { channel, delivery_tag, delivery, message_count });
+        effects.push_back(Effect::WriteGot {
+            channel,
+            delivery_tag,
+            delivery,
+            counts_returns,
+            message_count,
+        });
     }
 
     /// Gives a delivery its channel and tag.
@@ -306,18 +348,20 @@ impl Session {
         consumer: ConsumerId,
         id: DeliveryId,
         needs_settle: bool,
+        now: UnixMillis,
     ) -> Handing<'_> {
         let Some(reader) = self.readers.get(&consumer) else { return Handing::Unread };
         let Some(open) = self.channels.get_mut(&reader.channel) else { return Handing::Unread };
         let delivery_tag = open.next_tag();
         if needs_settle {
-            open.unsettled.push(delivery_tag, id);
+            open.unsettled.push(delivery_tag, Held::new(id, now, reader.timeout_ms));
         }
         Handing::Write {
             channel: reader.channel,
             consumer_tag: &reader.consumer_tag,
             delivery_tag,
             stream_offset: reader.is_stream.then_some(id.offset),
+            counts_returns: reader.counts_returns,
         }
     }
 
@@ -352,63 +396,78 @@ impl Session {
     }
 }
 
-fn got(channel: u16, queue: String, no_ack: bool) -> Ask {
+fn got(channel: u16, known: Known, no_ack: bool) -> Ask {
+    let Known { queue, counts_returns, timeout_ms } = known;
     let request = Request::Get { queue, settle_at_once: no_ack };
-    Ask { channel, request, then: Then::Got }
+    Ask { channel, request, then: Then::Got { counts_returns, timeout_ms } }
 }
 
-fn priority(arguments: &Table) -> Result<i32, Fault> {
-    match find(arguments, "x-priority") {
-        None => Ok(0),
-        Some(Value::Int(value)) => {
-            let clamped = (*value).clamp(i32::MIN.into(), i32::MAX.into());
-            Ok(i32::try_from(clamped).unwrap_or_default())
-        }
-        Some(_) => {
-            let text = "invalid arg 'x-priority' for consumer: an integer is expected";
-            Err(Fault::new(Code::PreconditionFailed, text))
+/// A quorum queue tells how often a record came back.
+fn counts_returns(queue: &QueueDef) -> bool {
+    equivalence::type_of(&queue.arguments) == "quorum"
+}
+
+const STREAM_OFFSET: &str = "x-stream-offset";
+
+/// Reads the consumer's arguments. Errors: one is of the wrong type or out of its range.
+fn wish_for(
+    mut wish: Wish,
+    arguments: &Table,
+    resource: &str,
+    now: UnixMillis,
+) -> Result<Wish, Fault> {
+    for (name, value) in arguments {
+        let wrong = match name.as_str() {
+            "x-priority" => match value {
+                Value::Int(priority) => {
+                    let clamped = (*priority).clamp(i32::MIN.into(), i32::MAX.into());
+                    wish.priority = i32::try_from(clamped).unwrap_or_default();
+                    None
+                }
+                other => Some(equivalence::not_integer(other)),
+            },
+            "x-consumer-timeout" => {
+                wish.timeout_ms = value.as_int().and_then(|ms| u64::try_from(ms).ok());
+                wish.timeout_ms.is_none().then(|| equivalence::not_integer(value))
+            }
+            "x-cancel-on-ha-failover" => equivalence::not_bool(value),
+            STREAM_OFFSET => {
+                wish.start = stream_start(value, now);
+                wish.start.is_none().then(|| wrong_offset(value))
+            }
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            let text = format!("invalid arg '{name}' for {resource}: {why}");
+            return Err(Fault::new(Code::PreconditionFailed, text));
         }
     }
+    Ok(wish)
 }
 
 /// `x-stream-offset`: a word, an offset, a time in seconds, or an interval before now.
-fn stream_start(arguments: &Table, now: UnixMillis) -> Result<Start, Fault> {
-    let bad = |what: &str| {
-        let text = format!("x-stream-offset {what} is no offset");
-        Fault::new(Code::PreconditionFailed, text)
-    };
-    Ok(match find(arguments, "x-stream-offset") {
-        None => Start::Next,
-        Some(Value::Int(offset)) => {
-            Start::Offset(Offset(u64::try_from(*offset).map_err(|_| bad("below zero"))?))
-        }
-        Some(Value::Time(seconds)) => Start::Time(UnixMillis(seconds.saturating_mul(1000))),
-        Some(Value::Text(word)) => match word.as_str() {
+fn stream_start(value: &Value, now: UnixMillis) -> Option<Start> {
+    Some(match value {
+        // RabbitMQ begins at the first for what lies before it.
+        Value::Int(offset) => Start::Offset(Offset(u64::try_from(*offset).unwrap_or(0))),
+        Value::Time(seconds) => Start::Time(UnixMillis(seconds.saturating_mul(1000))),
+        Value::Text(word) => match word.as_str() {
             "first" => Start::First,
             "last" => Start::Last,
             "next" => Start::Next,
-            interval => {
-                let back = interval_ms(interval).ok_or_else(|| bad(&format!("'{interval}'")))?;
-                Start::Time(UnixMillis(now.0.saturating_sub(back)))
-            }
+            interval => Start::Time(UnixMillis(now.0.saturating_sub(policy::age_ms(interval)?))),
         },
-        Some(_) => return Err(bad("of this type")),
+        _ => return None,
     })
 }
 
-/// `7D`, `90m`: a number and one of Y M D h m s.
-fn interval_ms(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit_s: u64 = match unit {
-        "Y" => 365 * 86_400,
-        "M" => 30 * 86_400,
-        "D" => 86_400,
-        "h" => 3600,
-        "m" => 60,
-        "s" => 1,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit_s)?.checked_mul(1000)
+fn wrong_offset(value: &Value) -> String {
+    match value {
+        Value::Text(word) => format!("{{invalid_stream_offset_arg,{{longstr,<<\"{word}\">>}}}}"),
+        other => {
+            format!("{{invalid_stream_offset_arg,{{{},..}}}}", equivalence::type_name(other))
+        }
+    }
 }
 
 fn find<'a>(arguments: &'a Table, wanted: &str) -> Option<&'a Value> {

@@ -1,7 +1,7 @@
 //! One channel: what was said on it and still matters.
 
 use bytes::{Bytes, BytesMut};
-use mainstem_schemas::{ConsumerId, DeliveryId, Verdict};
+use mainstem_schemas::{ConsumerId, Verdict};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     session::{
         effect::Content,
         fault::{Code, Fault},
-        unsettled::Unsettled,
+        unsettled::{Held, Unsettled},
     },
 };
 
@@ -38,8 +38,16 @@ pub(crate) struct Channel {
     /// What an empty queue name stands for.
     pub(crate) last_queue: Option<String>,
     /// The queue last got from, known to be no stream.
-    pub(crate) got_from: Option<String>,
+    pub(crate) got_from: Option<Known>,
     pub(crate) direct_reply: Option<DirectReply>,
+}
+
+/// What is to be known of a queue to get from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) queue: String,
+    pub(crate) counts_returns: bool,
+    pub(crate) timeout_ms: u64,
 }
 
 /// A consumer of direct replies: its own queue, under a name that only its requests carry.
@@ -65,7 +73,7 @@ pub(crate) enum Mode {
 pub(crate) struct Transaction {
     pub(crate) publishes: Vec<(Content, bool)>,
     pub(crate) publish_bytes: usize,
-    pub(crate) settled: Vec<(u64, DeliveryId, Verdict)>,
+    pub(crate) settled: Vec<(u64, Held, Verdict)>,
 }
 
 /// A message on its way in.

@@ -46,6 +46,8 @@ pub enum Effect {
         channel: u16,
         delivery_tag: u64,
         delivery: Box<Delivery>,
+        /// The client is told how often the record came back.
+        counts_returns: bool,
         message_count: u32,
     },
     /// Give back everything that the store holds for the connection, once what was published has
@@ -192,6 +194,8 @@ pub enum Then {
         wish: Wish,
         consumer: ConsumerId,
         is_stream: bool,
+        counts_returns: bool,
+        timeout_ms: u64,
     },
     Cancelled {
         consumer_tag: Bytes,
@@ -202,7 +206,10 @@ pub enum Then {
         queue: String,
         no_ack: bool,
     },
-    Got,
+    Got {
+        counts_returns: bool,
+        timeout_ms: u64,
+    },
     Committed,
 }
 
@@ -215,7 +222,10 @@ pub struct Wish {
     pub exclusive: bool,
     pub no_wait: bool,
     pub priority: i32,
-    pub start: mainstem_broker::Start,
+    /// Where to begin to read; only a stream can be asked.
+    pub start: Option<mainstem_broker::Start>,
+    /// How long a delivery may stay unsettled, if the consumer has a wish.
+    pub timeout_ms: Option<u64>,
 }
 
 impl Then {
@@ -234,7 +244,7 @@ impl Then {
             Self::QueueUnbound => (50, 50),
             Self::Consume(_) | Self::Consuming { .. } => (60, 20),
             Self::Cancelled { .. } => (60, 30),
-            Self::Get { .. } | Self::Got => (60, 70),
+            Self::Get { .. } | Self::Got { .. } => (60, 70),
             Self::Committed => (90, 20),
         }
     }

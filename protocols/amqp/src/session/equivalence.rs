@@ -3,7 +3,7 @@
 use mainstem_broker::{ExchangeDef, ExchangeKind, QueueDef, Retention};
 use mainstem_schemas::{Table, Value};
 
-use super::{Code, Fault, topology::text};
+use super::{Code, Fault, policy, topology::text};
 
 const QUEUE_TYPE: &str = "x-queue-type";
 
@@ -26,18 +26,22 @@ const COMPARED: [&str; 15] = [
     "x-initial-cluster-size",
 ];
 
-/// Arguments that are kept and compared, but that nothing acts on. Whoever declares with one is
-/// told in the server's log.
-pub(crate) const WITHOUT_EFFECT: [&str; 8] = [
+/// What a stream has no use for: it keeps everything, for everybody, and ends nothing.
+const NOT_FOR_STREAMS: [&str; 10] = [
     "x-expires",
+    "x-message-ttl",
     "x-max-length",
-    "x-max-length-bytes",
-    "x-max-priority",
     "x-overflow",
+    "x-max-priority",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
     "x-single-active-consumer",
     "x-delivery-limit",
-    "x-max-age",
 ];
+
+/// What only a stream has.
+const FOR_STREAMS: [&str; 1] = ["x-max-age"];
 
 /// What a queue with these arguments keeps.
 pub(super) fn retention(arguments: &Table) -> Retention {
@@ -48,38 +52,85 @@ pub(super) fn retention(arguments: &Table) -> Retention {
     }
 }
 
-/// Errors: an argument is of the wrong type or out of its range.
+/// Errors: an argument is of the wrong type, out of its range, or without any effect on a queue of
+/// this type.
 pub(super) fn check_queue_arguments(arguments: &Table, resource: &str) -> Result<(), Fault> {
+    let is_stream = retention(arguments) == Retention::Time;
     for (name, value) in arguments {
-        let why = match name.as_str() {
-            "x-message-ttl" | "x-max-length" | "x-max-length-bytes" => not_at_least(value, 0),
-            "x-expires" => not_at_least(value, 1),
-            "x-max-priority" => match value {
-                Value::Int(256..) => Some("{max_value_exceeded,255}".to_owned()),
-                value => not_at_least(value, 0),
-            },
-            "x-dead-letter-exchange" => not_text(value),
-            "x-delivery-limit" => not_at_least(value, 0),
-            "x-dead-letter-routing-key" => not_text(value).or_else(|| {
-                let lacks = text(arguments, "x-dead-letter-exchange").is_none();
-                lacks.then(|| "routing_key_but_no_dlx_defined".to_owned())
-            }),
-            "x-overflow" => {
-                not_one_of(value, &["drop-head", "reject-publish", "reject-publish-dlx"])
-            }
-            QUEUE_TYPE => not_one_of(value, &["classic", "quorum", "stream"]),
-            "x-single-active-consumer" => match value {
-                Value::Bool(_) => None,
-                other => Some(unacceptable(other)),
-            },
-            _ => None,
-        };
-        if let Some(why) = why {
+        let name = name.as_str();
+        if name == "x-dead-letter-exchange" && value.as_text().is_none() {
+            let kind = type_name(value);
+            let text = format!("invalid type '{kind}' for arg '{name}' in {resource}");
+            return Err(Fault::new(Code::PreconditionFailed, text));
+        }
+        if let Some(why) = what_is_wrong(arguments, name, value) {
             let text = format!("invalid arg '{name}' for {resource}: {why}");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
+        let foreign: &[&str] = if is_stream { &NOT_FOR_STREAMS } else { &FOR_STREAMS };
+        if foreign.contains(&name) {
+            return Err(not_of_type(name, resource, type_of(arguments)));
+        }
     }
     Ok(())
+}
+
+/// The queue's type does not know the argument.
+pub(super) fn not_of_type(name: &str, resource: &str, kind: &str) -> Fault {
+    let text = format!("invalid arg '{name}' for {resource} of queue type rabbit_{kind}_queue");
+    Fault::new(Code::PreconditionFailed, text)
+}
+
+/// The type that the arguments name.
+pub(super) fn type_of(arguments: &Table) -> &str {
+    text(arguments, QUEUE_TYPE).unwrap_or("classic")
+}
+
+fn what_is_wrong(arguments: &Table, name: &str, value: &Value) -> Option<String> {
+    match name {
+        "x-message-ttl" | "x-max-length" | "x-max-length-bytes" => not_at_least(value, 0),
+        "x-expires"
+        | "x-consumer-timeout"
+        | "x-initial-cluster-size"
+        | "x-quorum-initial-group-size"
+        | "x-quorum-target-group-size" => not_at_least(value, 1),
+        "x-max-priority" => match value {
+            Value::Int(over @ 256..) => Some(format!("{{max_value_exceeded,{over}}}")),
+            value => not_at_least(value, 0),
+        },
+        // -1 is RabbitMQ 4's "no limit".
+        "x-delivery-limit" => not_at_least(value, -1),
+        "x-dead-letter-routing-key" => not_text(value).or_else(|| {
+            let lacks = text(arguments, "x-dead-letter-exchange").is_none();
+            lacks.then(|| "routing_key_but_no_dlx_defined".to_owned())
+        }),
+        "x-dead-letter-strategy" => {
+            let words = ["at-most-once", "at-least-once"];
+            not_one_of(value, &words, |_| "invalid_dlx_strategy".to_owned())
+        }
+        "x-overflow" => {
+            let words = ["drop-head", "reject-publish", "reject-publish-dlx"];
+            not_one_of(value, &words, |_| "invalid_overflow".to_owned())
+        }
+        "x-queue-mode" => not_one_of(value, &["default", "lazy"], |word| {
+            format!("\"unsupported queue mode '{word}'\"")
+        }),
+        "x-queue-version" => match value {
+            Value::Int(1 | 2) => None,
+            Value::Int(other) => Some(format!("\"unsupported queue version '{other}'\"")),
+            other => Some(not_integer(other)),
+        },
+        "x-max-age" => match value {
+            Value::Text(age) if policy::age_ms(age).is_some() => None,
+            Value::Text(_) => Some("invalid_max_age".to_owned()),
+            other => Some(unacceptable(other)),
+        },
+        QUEUE_TYPE => not_one_of(value, &["classic", "quorum", "stream"], |word| {
+            format!("\"unsupported queue type '{word}'\"")
+        }),
+        "x-single-active-consumer" => not_bool(value),
+        _ => None,
+    }
 }
 
 /// A stream outlives its users.
@@ -88,7 +139,7 @@ pub(super) fn check_stream(def: &QueueDef, resource: &str) -> Result<(), Fault> 
         return Ok(());
     }
     let wrong = match def {
-        QueueDef { exclusive: true, .. } => "exclusive",
+        QueueDef { exclusive: true, .. } => "exclusive-owner",
         QueueDef { auto_delete: true, .. } => "auto-delete",
         QueueDef { durable: false, .. } => "non-durable",
         QueueDef { .. } => return Ok(()),
@@ -104,7 +155,10 @@ pub(super) fn exchange(
     vhost: &str,
 ) -> Result<(), Fault> {
     let resource = format!("exchange '{}' in vhost '{vhost}'", wanted.name);
-    same("type", &resource, kind_name(wanted.kind), kind_name(found.kind))?;
+    same("type", &resource, type_word(wanted), type_word(found))?;
+    if is_delayed(wanted) {
+        same_argument(DELAYED_TYPE, &resource, &wanted.arguments, &found.arguments)?;
+    }
     same_flag("durable", &resource, wanted.durable, found.durable)?;
     same_flag("auto_delete", &resource, wanted.auto_delete, found.auto_delete)?;
     same_flag("internal", &resource, wanted.internal, found.internal)?;
@@ -118,8 +172,10 @@ pub(super) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<
         return Err(Fault::locked(&wanted.name, vhost));
     }
     let resource = format!("queue '{}' in vhost '{vhost}'", wanted.name);
-    let kind = |def: &QueueDef| text(&def.arguments, QUEUE_TYPE).unwrap_or("classic").to_owned();
-    same(QUEUE_TYPE, &resource, &kind(wanted), &kind(found))?;
+    // No type and the default one are the same.
+    if type_of(&wanted.arguments) != type_of(&found.arguments) {
+        same_argument(QUEUE_TYPE, &resource, &wanted.arguments, &found.arguments)?;
+    }
     same_flag("durable", &resource, wanted.durable, found.durable)?;
     same_flag("auto_delete", &resource, wanted.auto_delete, found.auto_delete)?;
     for name in COMPARED {
@@ -128,8 +184,20 @@ pub(super) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<
     Ok(())
 }
 
-fn kind_name(kind: ExchangeKind) -> &'static str {
-    match kind {
+/// The argument of an exchange that holds messages back for as long as their `x-delay` header says:
+/// the routing rule it has besides. No other exchange keeps it.
+pub(crate) const DELAYED_TYPE: &str = "x-delayed-type";
+
+/// Whether the exchange was declared as `x-delayed-message`.
+pub(crate) fn is_delayed(exchange: &ExchangeDef) -> bool {
+    exchange.arguments.iter().any(|(name, _)| name == DELAYED_TYPE)
+}
+
+fn type_word(exchange: &ExchangeDef) -> &'static str {
+    if is_delayed(exchange) {
+        return "x-delayed-message";
+    }
+    match exchange.kind {
         ExchangeKind::Direct => "direct",
         ExchangeKind::Fanout => "fanout",
         ExchangeKind::Topic => "topic",
@@ -191,7 +259,7 @@ fn content(value: &Value) -> String {
 }
 
 /// RabbitMQ's names. An integer's width is not kept; clients write the shortest of these two.
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Void => "void",
         Value::Bool(_) => "bool",
@@ -211,23 +279,31 @@ fn unacceptable(value: &Value) -> String {
     format!("{{unacceptable_type,{}}}", type_name(value))
 }
 
+pub(super) fn not_integer(value: &Value) -> String {
+    format!("\"expected integer, got {}\"", type_name(value))
+}
+
 fn not_at_least(value: &Value, least: i64) -> Option<String> {
     match value {
         Value::Int(value) if *value >= least => None,
         Value::Int(0) => Some("{value_zero,0}".to_owned()),
         Value::Int(value) => Some(format!("{{value_negative,{value}}}")),
-        other => Some(unacceptable(other)),
+        other => Some(not_integer(other)),
     }
+}
+
+pub(super) fn not_bool(value: &Value) -> Option<String> {
+    if let Value::Bool(_) = value { None } else { Some(unacceptable(value)) }
 }
 
 fn not_text(value: &Value) -> Option<String> {
     value.as_text().is_none().then(|| unacceptable(value))
 }
 
-fn not_one_of(value: &Value, words: &[&str]) -> Option<String> {
+fn not_one_of(value: &Value, words: &[&str], wrong: impl FnOnce(&str) -> String) -> Option<String> {
     match value.as_text() {
         Some(word) if words.contains(&word) => None,
-        Some(word) => Some(format!("{{invalid_value,<<\"{word}\">>}}")),
+        Some(word) => Some(wrong(word)),
         None => Some(unacceptable(value)),
     }
 }

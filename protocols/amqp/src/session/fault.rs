@@ -163,6 +163,15 @@ impl Fault {
         }
     }
 
+    pub(crate) fn unsettled_for_long(channel: u16, timeout_ms: u64) -> Self {
+        let text = format!(
+            "delivery acknowledgement on channel {channel} timed out. Timeout value used: \
+             {timeout_ms} ms. This timeout value can be configured, see consumers doc guide to \
+             learn more"
+        );
+        Self::new(Code::PreconditionFailed, text)
+    }
+
     pub(crate) fn too_large(size: u64, max: usize) -> Self {
         let text = format!("message size {size} is larger than configured max size {max}");
         Self::new(Code::PreconditionFailed, text)

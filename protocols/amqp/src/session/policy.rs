@@ -29,7 +29,11 @@ pub(super) fn of(arguments: &Table) -> Policy {
     let is_quorum = text(arguments, "x-queue-type") == Some("quorum");
     // The limit counts returns; a record is handed out once more than it comes back. A quorum queue
     // has one if it asks for none (RabbitMQ 4).
-    let returns_max = number("x-delivery-limit").or(is_quorum.then_some(QUORUM_RETURNS_MAX));
+    let returns_max = match arguments.iter().find(|(name, _)| name == "x-delivery-limit") {
+        // -1 is no limit.
+        Some((_, limit)) => limit.as_int().and_then(|limit| u64::try_from(limit).ok()),
+        None => is_quorum.then_some(QUORUM_RETURNS_MAX),
+    };
     Policy {
         ttl_ms: number("x-message-ttl"),
         expires_ms: number("x-expires"),
@@ -92,6 +96,10 @@ mod tests {
         let dead_letter = Some(DeadLetter::Exchange { name, key: None });
         assert_eq!(policy.delivery.dead_letter, dead_letter);
         assert_eq!(of(&Table::new()), Policy::default());
+        let mut quorum = vec![("x-queue-type".to_owned(), text("quorum"))];
+        assert_eq!(of(&quorum).delivery.attempts_max, Some(21));
+        quorum.push(("x-delivery-limit".to_owned(), Value::Int(-1)));
+        assert_eq!(of(&quorum).delivery.attempts_max, None);
         assert_eq!(age_ms("7D"), Some(7 * 24 * 3_600_000));
         assert_eq!(age_ms("7"), None);
     }

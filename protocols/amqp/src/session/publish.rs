@@ -153,8 +153,8 @@ impl Session {
             let ticket = Ticket { channel, life, confirm: None, mandatory };
             effects.push_back(Effect::Publish { ticket, content });
         }
-        for (_, id, verdict) in settled {
-            effects.push_back(Effect::Settle(Settlement { id, verdict }));
+        for (_, held, verdict) in settled {
+            effects.push_back(Effect::Settle(Settlement { id: held.id, verdict }));
         }
         Ok(Ask { channel, request: Request::Barrier, then: Then::Committed })
     }
@@ -164,7 +164,8 @@ impl Session {
         let (_, transaction) = self.transaction(channel)?;
         let settled = std::mem::take(transaction).settled;
         if let Some(open) = self.channels.get_mut(&channel) {
-            open.unsettled.put_back(settled.into_iter().map(|(tag, id, _)| (tag, id)).collect());
+            open.unsettled
+                .put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
         }
         effects.push_back(Effect::Write { channel, reply: Reply::TxRollbackOk });
         Ok(())
@@ -193,16 +194,16 @@ impl Session {
         let unknown = || Fault::unknown_delivery_tag(tag);
         if let Mode::Transaction(transaction) = &mut open.mode {
             let taken = open.unsettled.take_tagged(tag, multiple).ok_or_else(unknown)?;
-            transaction.settled.extend(taken.into_iter().map(|(tag, id)| (tag, id, verdict)));
+            transaction.settled.extend(taken.into_iter().map(|(tag, held)| (tag, held, verdict)));
             return Ok(());
         }
         if !multiple {
-            let id = open.unsettled.take(tag).ok_or_else(unknown)?;
+            let id = open.unsettled.take(tag).ok_or_else(unknown)?.id;
             effects.push_back(Effect::Settle(Settlement { id, verdict }));
             return Ok(());
         }
         let taken = open.unsettled.take_tagged(tag, true).ok_or_else(unknown)?;
-        let settlements = taken.into_iter().map(|(_, id)| Settlement { id, verdict });
+        let settlements = taken.into_iter().map(|(_, held)| Settlement { id: held.id, verdict });
         effects.extend(settlements.map(Effect::Settle));
         Ok(())
     }

@@ -13,6 +13,7 @@ use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, Record};
 
 use super::*;
 
+mod limits;
 mod messages;
 
 /// A client and the session that serves it.
@@ -149,7 +150,7 @@ impl Pair {
     }
 
     fn deliver(&mut self, consumer: ConsumerId, offset: u64) -> u64 {
-        match self.session.deliver(consumer, id(offset), true) {
+        match self.session.deliver(consumer, id(offset), true, UnixMillis(1)) {
             Handing::Write { delivery_tag, .. } => delivery_tag,
             Handing::Unread => panic!("nobody took it"),
         }

@@ -9,7 +9,7 @@ use mainstem_broker::{
 use mainstem_schemas::{QueueId, Table, Value};
 
 use super::{
-    Answer, Answered, Ask, Code, Effect, Effects, Fault, Request, Session, Then,
+    Answer, Answered, Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
     basic::DIRECT_REPLY_PREFIX, equivalence, policy,
 };
 use crate::codec::{
@@ -19,6 +19,8 @@ use crate::codec::{
 };
 
 const RESERVED_PREFIX: &str = "amq.";
+/// The type of exchange that the plugin of this name adds to RabbitMQ.
+const DELAYED: &[u8] = b"x-delayed-message";
 
 impl Session {
     /// The question behind a method about exchanges, queues or bindings.
@@ -82,8 +84,13 @@ impl Session {
             };
             return Ok((Request::FindExchange(name), then));
         }
-        let arguments = arguments(&declare.arguments)?;
-        let kind = exchange_kind(&declare.kind)?;
+        let mut arguments = arguments(&declare.arguments)?;
+        let kind = if &*declare.kind == DELAYED {
+            delayed_kind(&arguments)?
+        } else {
+            arguments.retain(|(name, _)| name != equivalence::DELAYED_TYPE);
+            exchange_kind(&declare.kind)?
+        };
         let def = ExchangeDef {
             name: name.clone(),
             kind,
@@ -256,8 +263,11 @@ impl Session {
             (Then::Consume(wish), Answer::Queue(found)) => {
                 self.consume_from(channel, wish, &found.def)
             }
-            (Then::Consuming { wish, consumer, is_stream }, _) => {
-                self.consuming(channel, wish, consumer, is_stream, effects);
+            (Then::Consuming { wish, consumer, is_stream, counts_returns, timeout_ms }, _) => {
+                let consumer_tag = wish.consumer_tag.clone();
+                let reader =
+                    Reader { channel, consumer_tag, is_stream, counts_returns, timeout_ms };
+                self.consuming(reader, wish.no_wait, consumer, effects);
                 Ok(None)
             }
             (Then::Cancelled { consumer_tag, no_wait }, _) => {
@@ -267,8 +277,8 @@ impl Session {
             (Then::Get { queue, no_ack }, Answer::Queue(found)) => {
                 self.get_from(channel, queue, no_ack, &found.def).map(Some)
             }
-            (Then::Got, Answer::Got(got)) => {
-                self.got(channel, got, effects);
+            (Then::Got { counts_returns, timeout_ms }, Answer::Got(got)) => {
+                self.got(channel, got, counts_returns, timeout_ms, effects);
                 Ok(None)
             }
             (then, answer) => {
@@ -372,6 +382,18 @@ fn exchange_kind(given: &[u8]) -> Result<ExchangeKind, Fault> {
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
     })
+}
+
+/// The routing rule of an exchange that delays (rabbitmq-delayed-message-exchange, validate/1).
+fn delayed_kind(arguments: &Table) -> Result<ExchangeKind, Fault> {
+    let fail = |text| Err(Fault::new(Code::PreconditionFailed, text));
+    match text(arguments, equivalence::DELAYED_TYPE).map(str::as_bytes) {
+        None => fail("Invalid argument, 'x-delayed-type' must be an existing exchange type"),
+        Some(DELAYED) => {
+            fail("Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'")
+        }
+        Some(kind) => exchange_kind(kind),
+    }
 }
 
 fn exchange_binding(binding: &Binding) -> Result<Bind, Fault> {

@@ -2,46 +2,60 @@
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::DeliveryId;
+use mainstem_schemas::{DeliveryId, UnixMillis};
+
+/// A delivery that waits to be settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) id: DeliveryId,
+    /// When its channel has waited too long; unset for never.
+    pub(crate) deadline: UnixMillis,
+    /// How long that is.
+    pub(crate) timeout_ms: u64,
+}
+
+impl Held {
+    /// A delivery handed out now. A timeout of 0 is none.
+    pub(crate) fn new(id: DeliveryId, now: UnixMillis, timeout_ms: u64) -> Self {
+        let deadline = if timeout_ms == 0 { UnixMillis::NONE } else { now.plus(timeout_ms) };
+        Self { id, deadline, timeout_ms }
+    }
+}
 
 /// Tags rise, so the oldest stand in front. A delivery settled out of order leaves a hole, which
 /// goes when everything before it is gone or when holes outnumber deliveries.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
-    entries: VecDeque<(u64, Option<DeliveryId>)>,
+    entries: VecDeque<(u64, Option<Held>)>,
     live: usize,
 }
 
 impl Unsettled {
     /// Adds the newest delivery.
-    pub(crate) fn push(&mut self, tag: u64, id: DeliveryId) {
+    pub(crate) fn push(&mut self, tag: u64, held: Held) {
         debug_assert!(self.entries.back().is_none_or(|(last, _)| *last < tag));
-        self.entries.push_back((tag, Some(id)));
+        self.entries.push_back((tag, Some(held)));
         self.live += 1;
     }
 
     /// Takes the delivery with this tag.
-    pub(crate) fn take(&mut self, tag: u64) -> Option<DeliveryId> {
+    pub(crate) fn take(&mut self, tag: u64) -> Option<Held> {
         let at = self.entries.partition_point(|(other, _)| *other < tag);
         let (found, slot) = self.entries.get_mut(at)?;
         if *found != tag {
             return None;
         }
-        let id = slot.take()?;
+        let held = slot.take()?;
         self.live -= 1;
         self.trim();
-        Some(id)
+        Some(held)
     }
 
     /// Takes the delivery with this tag; with `multiple` also all before it, and with tag 0 all
     /// there are. Oldest first; `None` when there is no delivery with this tag.
-    pub(crate) fn take_tagged(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-    ) -> Option<Vec<(u64, DeliveryId)>> {
+    pub(crate) fn take_tagged(&mut self, tag: u64, multiple: bool) -> Option<Vec<(u64, Held)>> {
         if !multiple {
-            return self.take(tag).map(|id| vec![(tag, id)]);
+            return self.take(tag).map(|held| vec![(tag, held)]);
         }
         let end = if tag == 0 {
             self.entries.len()
@@ -54,7 +68,7 @@ impl Unsettled {
             at + 1
         };
         let waiting = self.entries.drain(..end);
-        let taken: Vec<_> = waiting.filter_map(|(tag, id)| id.map(|id| (tag, id))).collect();
+        let taken: Vec<_> = waiting.filter_map(|(tag, held)| Some((tag, held?))).collect();
         self.live -= taken.len();
         self.trim();
         Some(taken)
@@ -63,24 +77,30 @@ impl Unsettled {
     /// Takes all of them, oldest first.
     pub(crate) fn take_all(&mut self) -> Vec<DeliveryId> {
         self.live = 0;
-        self.entries.drain(..).filter_map(|(_, id)| id).collect()
+        self.entries.drain(..).filter_map(|(_, held)| Some(held?.id)).collect()
     }
 
     /// Puts deliveries back that a rollback un-settled. (A transaction's acks end with it.)
-    pub(crate) fn put_back(&mut self, mut tagged: Vec<(u64, DeliveryId)>) {
+    pub(crate) fn put_back(&mut self, mut tagged: Vec<(u64, Held)>) {
         self.live += tagged.len();
-        let waiting = self.entries.drain(..).filter_map(|(tag, id)| id.map(|id| (tag, id)));
+        let waiting = self.entries.drain(..).filter_map(|(tag, held)| Some((tag, held?)));
         tagged.extend(waiting);
         tagged.sort_unstable_by_key(|(tag, _)| *tag);
-        self.entries = tagged.into_iter().map(|(tag, id)| (tag, Some(id))).collect();
+        self.entries = tagged.into_iter().map(|(tag, held)| (tag, Some(held))).collect();
+    }
+
+    /// The timeout of the oldest delivery that has waited longer than its own.
+    pub(crate) fn overdue(&self, now: UnixMillis) -> Option<u64> {
+        let held = self.entries.iter().filter_map(|(_, held)| held.as_ref());
+        held.filter(|held| held.deadline.reached(now)).map(|held| held.timeout_ms).next()
     }
 
     fn trim(&mut self) {
-        while self.entries.front().is_some_and(|(_, id)| id.is_none()) {
+        while self.entries.front().is_some_and(|(_, held)| held.is_none()) {
             self.entries.pop_front();
         }
         if self.entries.len() > 2 * self.live + 64 {
-            self.entries.retain(|(_, id)| id.is_some());
+            self.entries.retain(|(_, held)| held.is_some());
         }
     }
 }
@@ -95,16 +115,20 @@ mod tests {
         DeliveryId { queue: QueueId(1), cursor: CursorId::MAIN, offset: Offset(offset), epoch: 1 }
     }
 
+    fn held(offset: u64) -> Held {
+        Held::new(id(offset), UnixMillis(offset), 10)
+    }
+
     fn of(tags: impl IntoIterator<Item = u64>) -> Unsettled {
         let mut unsettled = Unsettled::default();
-        tags.into_iter().for_each(|tag| unsettled.push(tag, id(tag)));
+        tags.into_iter().for_each(|tag| unsettled.push(tag, held(tag)));
         unsettled
     }
 
     #[test]
     fn a_tag_is_taken_once() {
         let mut unsettled = of([1, 2, 3]);
-        assert_eq!(unsettled.take(2), Some(id(2)));
+        assert_eq!(unsettled.take(2), Some(held(2)));
         assert_eq!(unsettled.take(2), None);
         assert_eq!(unsettled.take(9), None);
         assert_eq!(unsettled.take_all(), [id(1), id(3)]);
@@ -114,9 +138,9 @@ mod tests {
     fn multiple_takes_up_to_the_tag_and_wants_it_unsettled() {
         let mut unsettled = of([1, 2, 4]);
         assert_eq!(unsettled.take_tagged(3, true), None);
-        assert_eq!(unsettled.take_tagged(2, true), Some(vec![(1, id(1)), (2, id(2))]));
+        assert_eq!(unsettled.take_tagged(2, true), Some(vec![(1, held(1)), (2, held(2))]));
         assert_eq!(unsettled.take_tagged(2, true), None);
-        assert_eq!(unsettled.take_tagged(0, true), Some(vec![(4, id(4))]));
+        assert_eq!(unsettled.take_tagged(0, true), Some(vec![(4, held(4))]));
         assert_eq!(unsettled.take_tagged(0, true), Some(vec![]));
     }
 
@@ -127,7 +151,7 @@ mod tests {
             assert!(unsettled.take(tag).is_some());
         }
         assert!(unsettled.entries.len() < 100);
-        assert_eq!(unsettled.take(1), Some(id(1)));
+        assert_eq!(unsettled.take(1), Some(held(1)));
     }
 
     #[test]
@@ -137,5 +161,17 @@ mod tests {
         let first = unsettled.take(1).unwrap();
         unsettled.put_back(vec![(2, second), (1, first)]);
         assert_eq!(unsettled.take_all(), [id(1), id(2), id(3)]);
+    }
+
+    #[test]
+    fn a_delivery_is_overdue_when_its_own_timeout_has_passed() {
+        let mut unsettled = of([1, 2]);
+        unsettled.push(3, Held::new(id(3), UnixMillis(1), 0));
+        assert_eq!(unsettled.overdue(UnixMillis(10)), None);
+        assert_eq!(unsettled.overdue(UnixMillis(11)), Some(10));
+        assert!(unsettled.take(1).is_some());
+        assert_eq!(unsettled.overdue(UnixMillis(11)), None);
+        assert!(unsettled.take(2).is_some());
+        assert_eq!(unsettled.overdue(UnixMillis(1 << 40)), None);
     }
 }

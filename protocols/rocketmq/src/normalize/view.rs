@@ -57,6 +57,7 @@ pub fn view(record: &Record) -> View {
         user_id: take(&mut properties, &["userid"]),
         tag: (!tag.is_empty()).then(|| String::from_utf8_lossy(&tag).into_owned()),
         keys: system.keys,
+        further_keys: Vec::new(),
         partition_key: system.message_group,
         trace_parent,
         trace_state: take(&mut properties, &["tracestate"]),

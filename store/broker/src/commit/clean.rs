@@ -28,10 +28,14 @@ use crate::{
 };
 
 /// Frames that are looked at in one turn, and bytes of them.
-const FRAMES_PER_BATCH: usize = 256;
+const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
 const BYTES_PER_BATCH: usize = 1 << 20;
 /// Batches that may wait for the commit thread.
+#[cfg(not(test))]
 const BATCHES_MAX: usize = 2;
+/// A whole segment's, where the scan is done before anybody looks.
+#[cfg(test)]
+const BATCHES_MAX: usize = 4096;
 /// Ranges in one entry.
 const RANGES_MAX: usize = 4096;
 
@@ -66,11 +70,6 @@ pub(super) struct Cleaning {
 }
 
 impl Cleaning {
-    /// Whether an index that is applied up to `applied` hinders the log.
-    pub(super) fn wants_checkpoint(&self, applied: Position) -> bool {
-        self.needed_from > applied
-    }
-
     /// Whether there are frames to be looked at.
     pub(super) fn has_more_to_do(&self) -> bool {
         self.scanned.is_some()
@@ -83,22 +82,29 @@ impl Commit {
         self.reader.files().saturating_mul(self.config.segment_bytes)
     }
 
-    /// Lets the oldest segments go that nobody needs, and begins to empty one if that is worth it.
+    /// Lets the oldest segments go that nobody needs. Returns the oldest one that stays, and the
+    /// one being written.
+    fn let_go_of_empty(&mut self) -> (u64, u64) {
+        let segments = &self.state.segments;
+        let first = self.reader.first().max(self.clean.needed_from);
+        let end = segments.number(self.written);
+        let oldest = segments.number(first);
+        let mut number = oldest;
+        while number < end && segments.usage(number).0.refs == 0 && segments.usage(number).1 == 0 {
+            number += 1;
+        }
+        if number > oldest {
+            self.let_go_below(self.state.segments.base(number));
+        }
+        (number, end)
+    }
+
+    /// Begins to empty the oldest segment if that is worth it.
     pub(super) fn begin_cleaning(&mut self) {
         if self.clean.segment.is_some() {
             return;
         }
-        let segments = &self.state.segments;
-        let first = self.reader.first().max(self.clean.needed_from);
-        let end = segments.number(self.written);
-        let mut number = segments.number(first);
-        while number < end && segments.usage(number).0.refs == 0 && segments.usage(number).1 == 0 {
-            number += 1;
-        }
-        let base = segments.base(number);
-        if base > first {
-            self.let_go_below(base);
-        }
+        let (number, end) = self.let_go_of_empty();
         if number >= end || self.clean.stuck.is_some_and(|(at, when)| at == number && when == end) {
             return;
         }
@@ -114,6 +120,12 @@ impl Commit {
             return;
         }
         self.begin_scan(number);
+    }
+
+    /// Whether the log must wait for the index: what it lets go of, the index on the disk must
+    /// know, or a start would have to make the index anew. Of a short log that is quickly done.
+    pub(super) fn index_holds_the_log(&self) -> bool {
+        self.clean.needed_from > self.flushed && self.log_bytes() > self.config.checkpoint_bytes
     }
 
     fn let_go_below(&mut self, below: Position) {
@@ -132,7 +144,7 @@ impl Commit {
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
         let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 bytes += frame.size();
@@ -154,8 +166,12 @@ impl Commit {
     /// Looks at what the scan found since the last turn.
     pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
         let Some(number) = self.clean.segment else {
-            let end = self.state.segments.number(self.written);
-            if end != self.clean_looked_at {
+            let (oldest, end) = self.let_go_of_empty();
+            // What was written last is mostly on its way to somebody: only when the next segment
+            // is half full, too, is it worth moving what is left.
+            let is_half =
+                self.written.0 % self.config.segment_bytes >= self.config.segment_bytes / 2;
+            if oldest < end && is_half && end != self.clean_looked_at {
                 self.clean_looked_at = end;
                 self.begin_cleaning();
             }
@@ -434,7 +450,7 @@ impl Commit {
     /// Where the log may be trimmed to now, if it was not asked before.
     pub(super) fn take_trim(&mut self) -> Option<Position> {
         let Cleaning { needed_from, proven_at, asked, .. } = self.clean;
-        if needed_from > asked && self.flushed >= needed_from && self.synced >= proven_at {
+        if needed_from > asked && self.synced >= proven_at && !self.index_holds_the_log() {
             self.clean.asked = needed_from;
             return Some(needed_from);
         }

@@ -9,7 +9,7 @@ use mainstem_schemas::{
     Address, CursorId, Dialect, Entrance, Position, QueueId, Record, Table, UnixMillis,
 };
 
-use super::Commit;
+use super::{Commit, publish::By};
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
     passage::{Death, Passage, Reason},
@@ -140,10 +140,20 @@ impl Commit {
         match to {
             DeadLetter::Topic(topic) => vec![self.make_topic(namespace, topic)],
             DeadLetter::Exchange { .. } => {
-                let routed = self.route_to(namespace, address, &[], record);
+                // A dead-letter key of its own takes the place of all others.
+                let keys = match record.address().second == address.second {
+                    true => self.further_keys(record),
+                    false => Vec::new(),
+                };
+                let routed = self.route_to(namespace, address, &keys, record, By::Store);
                 routed.map(|route| route.queues.to_vec()).unwrap_or_default()
             }
         }
+    }
+
+    /// The further keys that its sender gave a record.
+    pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
+        self.views.of(record).further_keys
     }
 
     /// Brings a body that is in the log to queues. `expiry` is the record's own, where it still

@@ -223,6 +223,10 @@ impl Commit {
             Ok(id) => id,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        // What came back in this turn has been handed out once more than the cursor knows.
+        if !self.returned.is_empty() {
+            self.flush_settled();
+        }
         let claim = (!settle_at_once).then_some(Claim::Client);
         let taken = self.take_one(id, CursorId::MAIN, client, claim)?;
         Ok(Ok(taken.map(|delivery| (delivery, self.stats(id)))))

@@ -36,6 +36,15 @@ pub(super) struct Route {
     live: LiveReaders,
 }
 
+/// Who publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A client, who may not enter at an internal exchange.
+    Sender,
+    /// The store itself, again: a dead record, or one that was held back.
+    Store,
+}
+
 /// The hash that look-up keys are kept under.
 pub(super) fn key_hash(key: &[u8]) -> u64 {
     use std::hash::Hasher;
@@ -107,7 +116,10 @@ impl Commit {
                 let queues = self.state.find_named(namespace, queue).into_iter().collect();
                 Route { queues, ..Route::default() }
             }
-            _ => self.route_to(namespace, &record.address(), &publish.extra_keys, record)?,
+            _ => {
+                let address = record.address();
+                self.route_to(namespace, &address, &publish.extra_keys, record, By::Sender)?
+            }
         };
         if head.held.is_set() {
             return self.hold(head, record);
@@ -276,6 +288,7 @@ impl Commit {
         address: &Address,
         extra_keys: &[Bytes],
         record: &Record,
+        by: By,
     ) -> Result<Route, Refusal> {
         let views = self.views;
         let headers = move || headers_of(views, record);
@@ -297,7 +310,7 @@ impl Commit {
                     .ok()
                     .and_then(|name| space.exchanges.get(name))
                     .ok_or_else(|| Refusal::NoExchange(lossy(&name)))?;
-                if exchange.def.internal {
+                if exchange.def.internal && by == By::Sender {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
                 for key in std::iter::once(&key).chain(extra_keys) {
@@ -386,7 +399,8 @@ impl Commit {
         let found = self.read_place(body.position, body.size)?;
         let record = found.record;
         let namespace: Arc<str> = self.state.queues.intern(record.namespace());
-        let route = self.route_to(&namespace, &record.address(), &[], &record);
+        let keys = self.further_keys(&record);
+        let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
         self.refuse_full(&mut route.queues);
         let placed = crate::entry::Placed {

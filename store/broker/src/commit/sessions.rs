@@ -372,7 +372,7 @@ impl Commit {
 
     /// Closes cursors of filters' queues that no subscription holds: those of sessions that ended
     /// with a crash.
-    pub(super) fn close_orphans(&mut self) -> Result<(), IndexError> {
+    pub(crate) fn close_orphans(&mut self) -> Result<(), IndexError> {
         let sessions = self.state.namespaces.values().flat_map(|space| space.sessions.values());
         let held: FxHashSet<(QueueId, CursorId)> = sessions
             .flat_map(|session| session.subscriptions.values())

@@ -128,7 +128,7 @@ impl Commit {
         }
     }
 
-    pub(super) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
+    pub(crate) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
         match done {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.set_full(is_full),
@@ -186,7 +186,7 @@ impl Commit {
         let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
         let is_due = grown >= self.config.checkpoint_bytes
             || !self.checkpoint_wanted.is_empty()
-            || self.clean.wants_checkpoint(self.checkpointed);
+            || self.index_holds_the_log();
         let is_free = matches!(self.checkpoint, Checkpointing::None);
         if !is_free || !is_due || self.state.queues.is_evicting() {
             return;
@@ -258,12 +258,12 @@ impl Commit {
         let indexed = self.indexed.clone();
         let flushes = checkpoint.applied.0.saturating_sub(self.flushed.0)
             >= self.config.checkpoint_bytes
-            || self.clean.wants_checkpoint(self.flushed);
+            || self.index_holds_the_log();
         let flushed = self.flushed;
         let stages = self.stages.clone();
         let (batch, applied, queues) = checkpoint.split();
         self.checkpoint = Checkpointing::Writing { replies };
-        tokio::task::spawn_blocking(move || {
+        self.aside.run(move || {
             let write = || {
                 index.commit(batch, applied)?;
                 let committed = begun.lap(&stages.checkpoint);
@@ -280,7 +280,7 @@ impl Commit {
         Ok(())
     }
 
-    pub(super) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
+    pub(crate) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
         let Indexed { queues, outcome } = indexed;
         let (flushed, hash) = outcome?;
         self.flushed = self.flushed.max(flushed);
@@ -296,7 +296,7 @@ impl Commit {
     }
 
     /// Everything is down: write the index, say the log's last word.
-    pub(super) async fn close(
+    pub(crate) async fn close(
         mut self,
         done: &mut mpsc::Receiver<Done>,
         indexed: &mut mpsc::Receiver<Indexed>,

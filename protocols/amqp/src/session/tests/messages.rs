@@ -103,7 +103,7 @@ fn a_consumer_whose_queue_goes_is_told_trap_20() {
     let consumer = pair.consume("c", false);
     pair.session.consumer_gone(consumer, &mut pair.effects);
     assert_eq!(pair.replies(), [(1, Reply::Cancel { consumer_tag: "c".into() })]);
-    assert_eq!(pair.session.deliver(consumer, id(1), true), Handing::Unread);
+    assert_eq!(pair.session.deliver(consumer, id(1), true, UnixMillis(1)), Handing::Unread);
     let cancel = basic::Cancel { consumer_tag: "c".into(), nowait: false };
     pair.basic(basic::AMQPMethod::Cancel(cancel));
     assert_eq!(pair.replies(), [(1, Reply::CancelOk { consumer_tag: "c".into() })]);
@@ -145,7 +145,7 @@ fn a_stream_wants_prefetch_and_tells_offsets() {
     let Request::Consume(wanted) = &ask.request else { panic!() };
     let consumer = wanted.consumer;
     pair.answer(ask, Ok(Answer::Done));
-    let handing = pair.session.deliver(consumer, id(42), true);
+    let handing = pair.session.deliver(consumer, id(42), true, UnixMillis(1));
     assert!(matches!(handing, Handing::Write { stream_offset: Some(Offset(42)), .. }));
     pair.basic(basic::AMQPMethod::Get(basic::Get { queue: "q".into(), no_ack: false }));
     let ask = pair.ask();
