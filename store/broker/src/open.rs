@@ -41,12 +41,7 @@ impl Broker {
         authenticator: Box<dyn Authenticator>,
         views: Views,
     ) -> Result<Self, OpenError> {
-        if config.message_bytes_max as u64 > config.segment_bytes / 4 {
-            return Err(OpenError::Bounds {
-                message_bytes_max: config.message_bytes_max,
-                segment_bytes: config.segment_bytes,
-            });
-        }
+        check_bounds(&config)?;
         let lock = lock(&config.data_dir)?;
         let log_config = LogConfig::new(config.segment_bytes);
         let log_dir = config.data_dir.join("log");
@@ -113,6 +108,16 @@ impl Broker {
         };
         Ok(Self { shared: Arc::new(shared) })
     }
+}
+
+fn check_bounds(config: &Config) -> Result<(), OpenError> {
+    if config.message_bytes_max as u64 > config.segment_bytes / 4 {
+        return Err(OpenError::Bounds {
+            message_bytes_max: config.message_bytes_max,
+            segment_bytes: config.segment_bytes,
+        });
+    }
+    Ok(())
 }
 
 /// What a store is made of again.
