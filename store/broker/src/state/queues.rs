@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::{
     command::{QueueDef, Retention},
     cursor::Cursor,
-    policy::{DeliveryPolicy, Policy},
+    policy::{DeliveryPolicy, Policy, shared, shared_delivery},
     queue::{Found, Queue},
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn definition(
         exclusive: false,
         auto_delete,
         retention,
-        policy: Arc::new(policy),
+        policy: shared(policy),
         arguments,
     };
     Some((namespace, found, def, home))
@@ -299,7 +299,7 @@ fn load(
         for found in index.cursors(id) {
             let (key, CursorValue { name, policy, progress }) = found?;
             let policy = DeliveryPolicy::decode(&mut Reader::new(policy)).unwrap_or_default();
-            let cursor = Cursor::restore(name, Arc::new(policy), &progress);
+            let cursor = Cursor::restore(name, shared_delivery(&policy), &progress);
             queue.insert_cursor(key.cursor, cursor);
         }
     }
