@@ -13,10 +13,16 @@ mod amqp_errors;
 mod amqp_queues;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[path = "e2e/index_rebuild.rs"]
 mod index_rebuild;
+#[path = "e2e/log_command.rs"]
+mod log_command;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/mqtt.rs"]
 mod mqtt;
 #[path = "e2e/one_body.rs"]

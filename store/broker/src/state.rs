@@ -236,8 +236,18 @@ impl State {
         }
     }
 
-    /// Puts a place into a queue.
+    /// Puts a place into a queue. One that nobody reads does not keep it.
     pub(crate) fn put(&mut self, id: QueueId, offset: u64, place: Place) {
+        self.put_unread(id, offset, place);
+        let Some(queue) = self.queues.get(id) else { return };
+        if !queue.has_cursors() && queue.def.retention != Retention::Time {
+            let end = queue.next();
+            self.trim(id, end);
+        }
+    }
+
+    /// The same, but that it stays though nobody reads the queue yet.
+    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) {
         let Self { queues, index, segments, due_unknown, kept_bytes_max, .. } = self;
         let Some(queue) = queues.change(id) else { return };
         let segment = segments.number(place.position);
@@ -268,10 +278,6 @@ impl State {
             queue.is_due_unknown = true;
             due_unknown.push(id);
         }
-        if !queue.has_cursors() && queue.def.retention != Retention::Time {
-            let end = queue.next();
-            self.trim(id, end);
-        }
     }
 
     /// A record stands elsewhere from now on.
@@ -284,7 +290,7 @@ impl State {
             let (origin, position, size) = (head.origin, place.position, place.size);
             self.hold(head.held, HeldBody { origin, position, size });
         }
-        if record.is_retain() {
+        if head.retained {
             let path = record.address().path();
             let known = self.namespace(record.namespace()).retained.get(&path).copied();
             // Without its beginning the log does not tell of the older place.

@@ -14,6 +14,7 @@ use mainstem_schemas::{CursorId, Path, Position, QueueId, Record, UnixMillis};
 use crate::{
     entry::{Entry, carries_record, decode_carried},
     open::read,
+    policy::Policy,
 };
 
 /// What a definition counts for; see `state.rs`.
@@ -22,6 +23,7 @@ const HOME_BYTES: u64 = 128;
 /// A queue as the index has it.
 pub(super) struct Stored {
     pub(super) name: QueueName,
+    pub(super) policy: Policy,
     pub(super) state: QueueStateValue,
     /// Live entries: the number of the record, and its place.
     pub(super) entries: BTreeMap<u64, (u64, Place)>,
@@ -82,8 +84,9 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
         let (QueueKey { queue }, value) = found.unwrap();
         recount.home(value.home);
         let state = index.get(&QueueStateKey { queue }).unwrap().unwrap_or_default();
+        let policy = Policy::decode(value.policy).unwrap();
         let (entries, cursors) = (BTreeMap::new(), BTreeMap::new());
-        let stored = Stored { name: value.name, state, entries, cursors };
+        let stored = Stored { name: value.name, policy, state, entries, cursors };
         contents.queues.insert(queue, stored);
     }
     for found in index.scan::<CursorKey>() {

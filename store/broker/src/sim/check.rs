@@ -68,7 +68,9 @@ pub(super) fn delivered(
         assert!(*rests <= now, "it rests until {rests:?}, it is {now:?}: {whom}");
     }
     assert!(reader.out.insert(delivery.id.offset.0), "it is out already: {whom}");
-    if delivering.ordered && record.partition() != 0 {
+    // What is settled as it is handed out is never out.
+    let is_out = delivery.needs_settle || delivery.settles_when_read;
+    if is_out && delivering.ordered && record.partition() != 0 {
         let same = |offset: &u64| {
             let other = reader.numbers.get(offset).copied();
             *offset != delivery.id.offset.0

@@ -70,6 +70,9 @@ pub(super) struct Reader {
     /// Numbers of records that it is owed; true for certain.
     pub(super) owed: BTreeMap<u64, bool>,
     pub(super) done: BTreeMap<u64, Done>,
+    pub(super) was_purged: bool,
+    /// Records that a purge may have ended.
+    pub(super) purged: BTreeSet<u64>,
     /// Offsets that were settled for certain.
     pub(super) acked: BTreeSet<u64>,
     /// Records that were refused for good, and go where the policy says.
@@ -122,6 +125,8 @@ impl Reader {
             made,
             owed: BTreeMap::new(),
             done: BTreeMap::new(),
+            was_purged: false,
+            purged: BTreeSet::new(),
             acked: BTreeSet::new(),
             rejected: BTreeSet::new(),
             returned: BTreeSet::new(),
@@ -171,6 +176,7 @@ impl Reader {
     /// Whether a record may have ended here though nobody settled it.
     fn may_have_ended(&self, number: u64, sent: &Sent, now: UnixMillis) -> bool {
         self.ends(sent).reached(now)
+            || self.purged.contains(&number)
             || (self.policy.is_bounded() && self.policy.overflow == Overflow::DropHead)
             || (self.policy.delivery.attempts_max.is_some() && self.returned.contains(&number))
     }
@@ -221,6 +227,8 @@ impl Model {
         let is_bounded = reader.policy.is_bounded();
         present(target, number)
             || reader.done.contains_key(&number)
+            || reader.purged.contains(&number)
+            || reader.was_purged
             || is_bounded
             // Its time there began when it came there.
             || reader.policy.ttl_ms.is_some()
@@ -256,7 +264,11 @@ impl Model {
             }
             for (number, is_sure) in &reader.owed {
                 let sent = &self.sent[number];
-                if !is_sure || present(at, *number) || reader.done.contains_key(number) {
+                if !is_sure
+                    || reader.purged.contains(number)
+                    || present(at, *number)
+                    || reader.done.contains_key(number)
+                {
                     continue;
                 }
                 if !reader.may_have_ended(*number, sent, now) {

@@ -177,8 +177,8 @@ impl Game {
             assert!(self.is_dying, "the store stops by itself: {error}");
             return Err(());
         }
-        self.take_notices();
         self.take_answers();
+        self.take_notices();
         Ok(())
     }
 
@@ -228,8 +228,8 @@ impl Game {
                 assert!(self.is_dying, "the store stops by itself: {error}");
                 return Err(());
             }
-            self.take_notices();
             self.take_answers();
+            self.take_notices();
             set_now(now().plus(20));
         }
         Ok(())
@@ -276,15 +276,8 @@ impl Game {
                 let consumer = delivery.consumer;
                 let found = peer.consumers.iter().find(|(id, _)| *id == consumer);
                 let Some((_, reader)) = found.copied() else {
-                    // A subscription whose answer is still to come.
-                    let reader = self.model.readers.iter().position(|reader| {
-                        reader.place == Some((delivery.id.queue, delivery.id.cursor))
-                    });
-                    if let Some(reader) = reader {
-                        self.take_delivery(client, reader, UnixMillis::NONE, delivery);
-                    } else {
-                        self.give_back_blind(client, &delivery);
-                    }
+                    // It is on its way from a subscription that went on to another.
+                    self.give_back_blind(client, &delivery);
                     return;
                 };
                 self.take_delivery(client, reader, UnixMillis::NONE, delivery);
@@ -306,7 +299,8 @@ impl Game {
     }
 
     fn give_back_blind(&mut self, client: ClientId, delivery: &Delivery) {
-        for reader in &mut self.model.readers {
+        let place = Some((delivery.id.queue, delivery.id.cursor));
+        for reader in self.model.readers.iter_mut().filter(|reader| reader.place == place) {
             reader.is_order_off = true;
         }
         if delivery.needs_settle {

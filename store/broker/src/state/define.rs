@@ -232,7 +232,8 @@ impl State {
         for (offset, place) in orphan.places() {
             let segment = self.segments.number(place.position);
             self.segments.release(segment, place.size);
-            self.put(id, offset, place);
+            // The cursors are stated next.
+            self.put_unread(id, offset, place);
         }
     }
 

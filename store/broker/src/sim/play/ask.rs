@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstem_log::sim::Faults;
 use mainstem_schemas::{
     Address, ConsumerId, Filter, QueueId, RecordDraft, RecordId, Table, UnixMillis, Verdict, flags,
 };
@@ -55,8 +56,40 @@ impl Game {
                 let (reply, _) = oneshot::channel();
                 self.world().commands.push(Command::Checkpoint { reply });
             }
+            97 => self.break_disk(),
             _ => {}
         }
+    }
+
+    /// Something is wrong with the disk from now on, or not any more.
+    fn break_disk(&mut self) {
+        if self.is_dying {
+            return;
+        }
+        let files = self.world().reader.files();
+        let mut faults = Faults::default();
+        match self.rng.u8(..8) {
+            0 => {
+                faults.calls_left = Some(self.rng.u64(..120));
+                self.is_dying = true;
+            }
+            1 => {
+                faults.syncs_to_fail = 1;
+                self.is_dying = true;
+            }
+            2 if self.rng.bool() => {
+                faults.lies = self.rng.u64(1..4);
+                self.model.is_lied_to = true;
+            }
+            3..6 => {
+                let bytes = files * self.config.segment_bytes;
+                faults.space_bytes = Some(usize::try_from(bytes).unwrap());
+                faults.short_writes = self.rng.bool();
+            }
+            _ => {}
+        }
+        self.tell(|| format!("the disk: {faults:?}"));
+        self.disk.set_faults(faults);
     }
 
     /// After a start, what every run needs.
@@ -242,7 +275,10 @@ impl Game {
         let (reply, answer) = oneshot::channel();
         if purges {
             // What of it was ready is not followed.
-            self.model.readers[at].owed.clear();
+            let reader = &mut self.model.readers[at];
+            reader.was_purged = true;
+            let all: Vec<u64> = reader.owed.keys().copied().collect();
+            reader.purged.extend(all);
             self.model.readers[at].rejected.clear();
             self.world().commands.push(Command::PurgeQueue { client, name, reply });
         } else {

@@ -13,7 +13,7 @@ use crate::{
     open::Recovered,
     sim::{
         audit::{Contents, Stored, audit, is_settled},
-        model::{Done, Hold, Kind},
+        model::{Done, Hold, Kind, Reader},
         world::{World, copy_index, now, open_index, replay},
     },
     state::State,
@@ -37,9 +37,10 @@ impl Game {
         let world = self.world.take().expect("the store is open");
         let dir = self.dir.join(self.dirs.to_string());
         let copy = self.index_dir();
-        let closes = !failed && self.rng.u8(..4) == 0;
+        let closes = !failed && !self.is_dying && self.rng.u8(..4) == 0;
         if closes {
             self.tell(|| "the store is closed".to_owned());
+            self.disk.set_faults(Faults::default());
             world.close().unwrap_or_else(|error| panic!("it cannot be closed: {error}"));
             copy_index(&dir, &copy);
             self.disk.restart();
@@ -84,6 +85,11 @@ impl Game {
                 return None;
             }
         };
+        if self.model.is_lied_to {
+            // Anything may be missing, so nothing can be said but that nobody falls over it.
+            drop(replay(&self.disk.fork(), &self.config, &alone));
+            return None;
+        }
         let end = opened.3.end;
         if self.tells {
             super::super::audit::show_log(&opened.2);
@@ -127,6 +133,8 @@ impl Game {
             reader.is_order_off = false;
             reader.is_blind = false;
             reader.acked.clear();
+            reader.purged.clear();
+            reader.was_purged = false;
             reader.out.clear();
             reader.rests.clear();
             let Some((id, stored, cursor)) = place else {
@@ -160,8 +168,25 @@ impl Game {
             reader.rejected.clear();
             reader.owed = there.into_iter().map(|number| (number, true)).collect();
         }
+        self.adopt_strangers(contents);
         self.adopt_holds(contents, is_lied_to);
         self.model.unsure.extend(std::mem::take(&mut self.model.bindings));
+    }
+
+    /// Queues whose making or end was on its way.
+    fn adopt_strangers(&mut self, contents: &Contents) {
+        for (id, stored) in &contents.queues {
+            let QueueName::Named(name) = &stored.name else { continue };
+            let kind = Kind::Queue(name.clone());
+            if self.model.find(&kind).is_some() {
+                continue;
+            }
+            let mut reader = Reader::new(kind, stored.policy.clone(), true, now());
+            reader.place = Some((*id, mainstem_schemas::CursorId::MAIN));
+            reader.is_loose = true;
+            reader.is_confirmed = true;
+            self.model.readers.push(reader);
+        }
     }
 
     fn check_owed(&self, contents: &Contents) {
@@ -228,7 +253,6 @@ impl Game {
         }
         let hash = answer.try_recv().expect("a checkpoint is answered");
         self.tell(|| format!("the state's hash is {hash:x}"));
-        let _quiet = Faults::default();
     }
 }
 
