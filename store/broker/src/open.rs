@@ -42,10 +42,8 @@ impl Broker {
         views: Views,
     ) -> Result<Self, OpenError> {
         if config.message_bytes_max as u64 > config.segment_bytes / 4 {
-            return Err(OpenError::Bounds {
-                message_bytes_max: config.message_bytes_max,
-                segment_bytes: config.segment_bytes,
-            });
+            let Config { message_bytes_max, segment_bytes, .. } = config;
+            return Err(OpenError::Bounds { message_bytes_max, segment_bytes });
         }
         let lock = lock(&config.data_dir)?;
         let log_config = LogConfig::new(config.segment_bytes);
