@@ -13,6 +13,7 @@ use crate::{
     command::{ClientId, QueueDef, Retention},
     cursor::{Cursor, InHand},
     lane::Lane,
+    policy::shared_delivery,
 };
 
 /// Why a queue can be found besides by its id.
@@ -70,7 +71,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(namespace: Arc<str>, found: Found, def: QueueDef, home: Position) -> Self {
         let main = (def.retention == Retention::Unsettled)
-            .then(|| Cursor::new(CursorName::Main, Arc::new(def.policy.delivery.clone()), 0));
+            .then(|| Cursor::new(CursorName::Main, shared_delivery(&def.policy.delivery), 0));
         Self {
             namespace,
             found,
@@ -155,6 +156,9 @@ impl Queue {
     pub(crate) fn evict(&mut self) {
         for lane in &mut self.lanes {
             lane.evict();
+        }
+        for cursor in self.cursors_mut() {
+            cursor.shrink();
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     entry::{Entry, Head, KIND_HOLD, KIND_MOVE, Once},
     exchange::BindingKey,
     namespace::{Namespace, Retained},
-    policy::DeliveryPolicy,
+    policy::{DeliveryPolicy, shared_delivery},
     schedule::Schedule,
 };
 
@@ -442,7 +442,7 @@ impl State {
             return;
         }
         let start = start.max(found.first());
-        found.insert_cursor(id, Cursor::new(name, Arc::new(policy), start));
+        found.insert_cursor(id, Cursor::new(name, shared_delivery(&policy), start));
     }
 
     pub(crate) fn close_cursor(&mut self, id: QueueId, cursor: CursorId) {

@@ -196,7 +196,7 @@ impl Commit {
 
     /// Takes queues out that are at their limit and refuse; says for each whether what it refused
     /// is dead-lettered.
-    fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
+    pub(super) fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
         let mut refused = SmallVec::new();
         queues.retain(|id| {
             let Some(queue) = self.state.queues.get(*id) else { return true };
@@ -250,7 +250,7 @@ impl Commit {
         loop {
             let Some(queue) = self.state.queues.get(id) else { return };
             let policy = &queue.def.policy;
-            if !policy.is_bounded() || policy.overflow != Overflow::DropHead {
+            if policy.overflow != Overflow::DropHead || !policy.is_bounded() {
                 return;
             }
             let (len, bytes) = queue.ready();

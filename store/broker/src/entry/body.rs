@@ -129,7 +129,8 @@ pub(crate) fn decode_carried(body: Bytes) -> Result<Carried, EntryError> {
     if marks & !KNOWN != 0 {
         return Err(EntryError::Short);
     }
-    let mut head = Head { seen: marks & SEEN != 0, retained: marks & RETAINED != 0, ..Head::default() };
+    let mut head =
+        Head { seen: marks & SEEN != 0, retained: marks & RETAINED != 0, ..Head::default() };
     if marks & ONCE != 0 {
         head.once = Some(Once { writer: r.text()?, sequence: r.varint()? });
     }

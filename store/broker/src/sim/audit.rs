@@ -150,7 +150,12 @@ pub(super) fn is_settled(progress: &Progress, offset: u64) -> bool {
         || progress.settled.iter().any(|(from, to)| (from.0..to.0).contains(&offset))
 }
 
-fn scan_others(index: &Index, reader: Option<&Reader>, contents: &mut Contents, recount: &mut Recount) {
+fn scan_others(
+    index: &Index,
+    reader: Option<&Reader>,
+    contents: &mut Contents,
+    recount: &mut Recount,
+) {
     for found in index.scan::<ExchangeKey>() {
         recount.home(found.unwrap().1.home);
     }
@@ -246,7 +251,10 @@ pub(super) fn show_log(reader: &Reader) {
         if carries_record(frame.kind) {
             let carried = decode_carried(frame.body).unwrap();
             let number = number_of(&carried.record);
-            println!("  {}: kind {} of {number} {:?} {:?}", position.0, frame.kind, carried.head, carried.targets);
+            println!(
+                "  {}: kind {} of {number} {:?} {:?}",
+                position.0, frame.kind, carried.head, carried.targets
+            );
         } else {
             println!("  {}: {:?}", position.0, Entry::decode(frame.kind, frame.body).unwrap());
         }

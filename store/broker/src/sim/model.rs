@@ -215,7 +215,12 @@ impl Model {
         let Some(target) = target else { return true };
         let reader = &self.readers[target];
         let is_old = reader.is_confirmed && reader.made < self.sent[&number].at;
-        if !is_old || reader.is_loose || reader.is_blind || !reader.is_durable || seen.contains(&target) {
+        if !is_old
+            || reader.is_loose
+            || reader.is_blind
+            || !reader.is_durable
+            || seen.contains(&target)
+        {
             return true;
         }
         seen.push(target);
@@ -239,7 +244,12 @@ impl Model {
     ) -> Vec<String> {
         let mut missing = Vec::new();
         for (at, reader) in self.readers.iter().enumerate() {
-            if reader.is_gone || reader.is_loose || reader.is_blind || !reader.is_durable || !reader.is_confirmed {
+            if reader.is_gone
+                || reader.is_loose
+                || reader.is_blind
+                || !reader.is_durable
+                || !reader.is_confirmed
+            {
                 continue;
             }
             for number in &reader.rejected {
@@ -254,7 +264,11 @@ impl Model {
             }
             for (number, is_sure) in &reader.owed {
                 let sent = &self.sent[number];
-                if !is_sure || reader.purged.contains(number) || present(at, *number) || reader.done.contains_key(number) {
+                if !is_sure
+                    || reader.purged.contains(number)
+                    || present(at, *number)
+                    || reader.done.contains_key(number)
+                {
                     continue;
                 }
                 if !reader.may_have_ended(*number, sent, now) {

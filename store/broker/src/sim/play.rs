@@ -342,7 +342,8 @@ impl Game {
             self.world().commands.push(Command::Settle { client, batch, reply: None });
             return;
         }
-        let number = check::delivered(&mut self.model, reader, client.0, &delivery, &record, since, now());
+        let number =
+            check::delivered(&mut self.model, reader, client.0, &delivery, &record, since, now());
         let kind = &self.model.readers[reader].kind;
         self.tell(|| {
             format!("{number} to {kind:?} {:?} attempt {}", delivery.id, delivery.attempt)

@@ -3,8 +3,6 @@
 //! Each remembers its home, the newest entry that states it in full. A definition that is stated
 //! again changes nothing but that.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use mainstem_index::{
     BindingKey as StoredBinding, BindingValue, CursorKey, ExchangeKey, ExchangeValue, NameKey,
@@ -20,6 +18,7 @@ use crate::{
     entry::{DeclaredQueue, Entry, Subscribed},
     exchange::{BindingKey, Destination, Exchange},
     namespace::{Subscription, SubscriptionKey},
+    policy::{shared, shared_delivery},
     queue::{Found, Queue},
 };
 
@@ -54,7 +53,7 @@ impl State {
                 }
                 if found.cursor(cursor).is_none() || self.queues.is_rebuilding {
                     let progress = Progress { floors, ..Progress::default() };
-                    let mut fresh = Cursor::restore(name, Arc::new(policy), &progress);
+                    let mut fresh = Cursor::restore(name, shared_delivery(&policy), &progress);
                     fresh.dirty = true;
                     if let Some(found) = self.queues.change(queue) {
                         found.replace_cursor(cursor, fresh);
@@ -159,7 +158,7 @@ impl State {
             exclusive: false,
             auto_delete,
             retention,
-            policy: Arc::new(policy),
+            policy: shared(policy),
             arguments,
         };
         let space = self.namespace(&namespace);
@@ -273,7 +272,7 @@ impl State {
         let key = NameKey { namespace: namespace.to_owned(), name: text.to_owned() };
         let stored = self.index.get(&key);
         let found = self.sound(stored)?;
-        self.namespace(namespace).named.insert(Bytes::copy_from_slice(name), Some(found));
+        self.namespace(namespace).named.insert(name.into(), Some(found));
         // In memory, so that it leaves together with its name.
         self.queues.get(found)?;
         Some(found)

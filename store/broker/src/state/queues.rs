@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::{
     command::{QueueDef, Retention},
     cursor::Cursor,
-    policy::{DeliveryPolicy, Policy},
+    policy::{DeliveryPolicy, Policy, shared, shared_delivery},
     queue::{Found, Queue},
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn definition(
         exclusive: false,
         auto_delete,
         retention,
-        policy: Arc::new(policy),
+        policy: shared(policy),
         arguments,
     };
     Some((namespace, found, def, home))
@@ -118,8 +118,10 @@ impl Queues {
         let Self { resident, index, names, idle, failed, gone, .. } = self;
         match resident.entry(id) {
             Entry::Occupied(found) => Some(found.into_mut()),
-            Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
             Entry::Vacant(place) => {
+                if gone.0.contains(&id) || gone.1.contains(&id) {
+                    return None;
+                }
                 let loaded = load(index, names, id);
                 let queue = loaded.unwrap_or_else(|error| {
                     failed.get_or_insert(error);
@@ -133,7 +135,7 @@ impl Queues {
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
     pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
-        if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
+        if self.is_rebuilding && !id.is_transient() && !self.is_gone(id) && self.get(id).is_none() {
             self.make_provisional(id);
         }
         let epoch = self.epoch;
@@ -142,6 +144,11 @@ impl Queues {
             self.freeze(id);
         }
         self.resident.get_mut(&id).map(|queue| &mut **queue)
+    }
+
+    /// Whether a queue was deleted that the index may still have.
+    fn is_gone(&self, id: QueueId) -> bool {
+        self.gone.0.contains(&id) || self.gone.1.contains(&id)
     }
 
     /// Before a queue's first change since the last checkpoint began, that one takes it as it is.
@@ -185,11 +192,6 @@ impl Queues {
             self.gone.0.insert(id);
         }
         self.resident.remove(&id)
-    }
-
-    /// Whether a queue was deleted that the index may still have.
-    fn is_gone(&self, id: QueueId) -> bool {
-        self.gone.0.contains(&id) || self.gone.1.contains(&id)
     }
 
     /// Those in memory.
@@ -297,7 +299,7 @@ fn load(
         for found in index.cursors(id) {
             let (key, CursorValue { name, policy, progress }) = found?;
             let policy = DeliveryPolicy::decode(&mut Reader::new(policy)).unwrap_or_default();
-            let cursor = Cursor::restore(name, Arc::new(policy), &progress);
+            let cursor = Cursor::restore(name, shared_delivery(&policy), &progress);
             queue.insert_cursor(key.cursor, cursor);
         }
     }
