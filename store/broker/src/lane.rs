@@ -24,6 +24,8 @@ pub(crate) struct Lane {
     stored: (u64, u64),
     /// Blocks that became empty since the last checkpoint, and may be in the index.
     emptied: Vec<u64>,
+    /// The same, in the checkpoint that is being made: the index has them until that is committed.
+    deleting: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -119,7 +121,14 @@ impl Lane {
     /// A lane as a checkpoint wrote it.
     pub(crate) fn restore(first: u64, next: u64) -> Self {
         let stored = (first / BLOCK_ENTRIES, next.div_ceil(BLOCK_ENTRIES));
-        Self { first, next, blocks: SmallVec::new(), stored, emptied: Vec::new() }
+        Self {
+            first,
+            next,
+            blocks: SmallVec::new(),
+            stored,
+            emptied: Vec::new(),
+            deleting: Vec::new(),
+        }
     }
 
     /// Which lane this is.
@@ -139,6 +148,7 @@ impl Lane {
         (self.stored.0..self.stored.1).contains(&number)
             && !queue.is_transient()
             && !self.emptied.contains(&number)
+            && !self.deleting.contains(&number)
     }
 
     /// The place of a block in memory, read from the index if it is there.
@@ -305,6 +315,7 @@ impl Lane {
         for number in std::mem::take(&mut self.emptied) {
             if number >= from {
                 batch.delete_blocks(queue, number, number + 1);
+                self.deleting.push(number);
             }
         }
         for block in &mut self.blocks {
@@ -333,6 +344,7 @@ impl Lane {
     /// What was written is in the index now: lets go of blocks, the lowest ones first, which
     /// readers have passed.
     pub(crate) fn evict(&mut self) {
+        self.deleting.clear();
         let tail = self.next / BLOCK_ENTRIES;
         let mut excess = self.blocks.len().saturating_sub(RESIDENT_BLOCKS_MAX);
         self.blocks.retain(|block| {

@@ -43,20 +43,7 @@ impl Broker {
     ) -> Result<Self, OpenError> {
         check_bounds(&config)?;
         let lock = lock(&config.data_dir)?;
-        let log_config = LogConfig::new(config.segment_bytes);
-        let log_dir = config.data_dir.join("log");
-        let index_dir = config.data_dir.join("index");
-        let recovered = loop {
-            let index = Index::open(&index_dir).map_err(index_error)?;
-            let recovered = recover(index, &config, now(), &mut |applied, on_frame| {
-                Log::open(&log_dir, log_config, applied, applied, on_frame)
-            })?;
-            if let Some(recovered) = recovered {
-                break recovered;
-            }
-            Index::remove(&index_dir).map_err(index_error)?;
-        };
-        let Recovered { state, opened, sequence, frames } = recovered;
+        let Recovered { state, opened, sequence, frames } = recover_dir(&config)?;
         let (planner, writer, reader, recovery) = opened;
         let cut = &recovery.cut;
         tracing::info!(event = "store_opened", replayed = frames, ?cut, "the log is replayed");
@@ -133,6 +120,23 @@ pub(crate) struct Recovered {
 /// Opens a log from a position on.
 type OpenLog<'a> =
     dyn FnMut(Position, &mut dyn FnMut(Position, Frame)) -> Result<Opened, LogError> + 'a;
+
+/// The store of a directory, its index made anew if need be.
+fn recover_dir(config: &Config) -> Result<Recovered, OpenError> {
+    let log_config = LogConfig::new(config.segment_bytes);
+    let log_dir = config.data_dir.join("log");
+    let index_dir = config.data_dir.join("index");
+    loop {
+        let index = Index::open(&index_dir).map_err(index_error)?;
+        let recovered = recover(index, config, now(), &mut |applied, on_frame| {
+            Log::open(&log_dir, log_config, applied, applied, on_frame)
+        })?;
+        if let Some(recovered) = recovered {
+            return Ok(recovered);
+        }
+        Index::remove(&index_dir).map_err(index_error)?;
+    }
+}
 
 /// Applies to the index's state what the log has behind it. `None` when the log has let go of what
 /// the index does not know: everything that is still true stands in the log, so the index must be

@@ -9,7 +9,7 @@ use mainstem_index::{
     RetainedKey, SegmentKey, SessionKey, SubscriptionKey, WriterKey,
 };
 use mainstem_log::Reader;
-use mainstem_schemas::{CursorId, Path, Position, QueueId, Record, UnixMillis};
+use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis};
 
 use crate::{
     entry::{Entry, carries_record, decode_carried},
@@ -35,8 +35,6 @@ pub(super) struct Stored {
 pub(super) struct Contents {
     pub(super) queues: BTreeMap<QueueId, Stored>,
     pub(super) held: BTreeMap<u64, UnixMillis>,
-    pub(super) retained: BTreeMap<Path, u64>,
-    pub(super) writers: BTreeMap<String, u64>,
     pub(super) sessions: Vec<String>,
     /// Session and the text of the filter, and the queue and cursor.
     pub(super) subscriptions: BTreeMap<(String, Option<String>, String), (QueueId, CursorId)>,
@@ -179,15 +177,12 @@ fn scan_others(
         contents.subscriptions.insert((key.session, key.share, filter), held);
     }
     for found in index.scan::<WriterKey>() {
-        let (key, value) = found.unwrap();
-        recount.home(value.home);
-        contents.writers.insert(key.writer, value.sequence);
+        recount.home(found.unwrap().1.home);
     }
     for found in index.scan::<RetainedKey>() {
-        let (key, value) = found.unwrap();
+        let value = found.unwrap().1;
         recount.add(value.position, u64::from(value.size));
-        let number = body(reader, value.position, value.size, "retained");
-        contents.retained.insert(key.path, number);
+        body(reader, value.position, value.size, "retained");
     }
     for found in index.scan::<HeldKey>() {
         let (key, value) = found.unwrap();

@@ -102,10 +102,6 @@ pub(super) struct Model {
     pub(super) bindings: BTreeSet<(String, Bytes, String)>,
     /// Bindings that may or may not be there.
     pub(super) unsure: BTreeSet<(String, Bytes, String)>,
-    /// Last sequence of a writer that is taken for certain, and that was ever sent.
-    pub(super) writers: BTreeMap<String, (u64, u64)>,
-    /// By topic: what was kept there, in order, and whether for certain.
-    pub(super) retained: BTreeMap<Bytes, Vec<(u64, bool)>>,
     /// Syncs were lied about: the next crash may lose anything.
     pub(super) is_lied_to: bool,
 }
@@ -201,7 +197,6 @@ impl Model {
         &self,
         from: usize,
         number: u64,
-        now: UnixMillis,
         present: &dyn Fn(usize, u64) -> bool,
         seen: &mut Vec<usize>,
     ) -> bool {
@@ -233,7 +228,7 @@ impl Model {
             // Its time there began when it came there.
             || reader.policy.ttl_ms.is_some()
             || (reader.returned.contains(&number) && reader.policy.delivery.attempts_max.is_some())
-                && self.is_buried(target, number, now, present, seen)
+                && self.is_buried(target, number, present, seen)
     }
 
     /// What is owed and not there, given what each reader has.
@@ -254,7 +249,7 @@ impl Model {
             }
             for number in &reader.rejected {
                 let is_acked = reader.done.get(number) == Some(&Done::Acked);
-                if is_acked && !self.is_buried(at, *number, now, present, &mut vec![at]) {
+                if is_acked && !self.is_buried(at, *number, present, &mut vec![at]) {
                     let sent = &self.sent[number];
                     missing.push(format!(
                         "{number} was refused by {:?} and is nowhere: {sent:?}",
@@ -273,7 +268,7 @@ impl Model {
                 }
                 if !reader.may_have_ended(*number, sent, now) {
                     missing.push(format!("{number} of {:?}: {sent:?}", reader.kind));
-                } else if !self.is_buried(at, *number, now, present, &mut vec![at]) {
+                } else if !self.is_buried(at, *number, present, &mut vec![at]) {
                     missing.push(format!(
                         "{number} died in {:?} and is nowhere: {sent:?}",
                         reader.kind

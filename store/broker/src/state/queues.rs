@@ -144,6 +144,11 @@ impl Queues {
         self.resident.get_mut(&id).map(|queue| &mut **queue)
     }
 
+    /// Whether a queue was deleted that the index may still have.
+    fn is_gone(&self, id: QueueId) -> bool {
+        self.gone.0.contains(&id) || self.gone.1.contains(&id)
+    }
+
     /// Before a queue's first change since the last checkpoint began, that one takes it as it is.
     fn freeze(&mut self, id: QueueId) {
         let Some(queue) = self.resident.get_mut(&id) else { return };
@@ -185,11 +190,6 @@ impl Queues {
             self.gone.0.insert(id);
         }
         self.resident.remove(&id)
-    }
-
-    /// Whether a queue was deleted that the index may still have.
-    fn is_gone(&self, id: QueueId) -> bool {
-        self.gone.0.contains(&id) || self.gone.1.contains(&id)
     }
 
     /// Those in memory.

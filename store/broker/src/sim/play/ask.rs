@@ -642,6 +642,7 @@ impl Game {
     }
 
     /// Whether the answer has come, or never will.
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of answer")]
     fn take_answer(&mut self, wait: &mut Wait) -> bool {
         use oneshot::error::TryRecvError::Empty;
         macro_rules! answer {
