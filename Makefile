@@ -16,7 +16,7 @@ SECONDS_EACH ?= 30
 STORE ?=
 SERVER := $(CARGO_TARGET_DIR)/release/mainstem
 
-.PHONY: check run test e2e interop crash power demo golden fuzz bench bench-store doc build setup tools
+.PHONY: check run test sim e2e interop crash power demo golden fuzz bench bench-store doc build setup tools
 .DEFAULT_GOAL := check
 
 check: setup ## formatting, lints and the tidy test
@@ -31,6 +31,9 @@ test: setup tools ## everything: formatting, lints, all tests with real clients,
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
 	$(CARGO) test $(TESTED)
+
+sim: setup ## crash the store by new seeds, on a simulated disk, until stopped; a failure prints SEED=n
+	SIM_SECONDS=$${SIM_SECONDS:-1000000}; export SIM_SECONDS; $(CARGO) test --release --locked -p mainstem-broker --lib sim::seeds -- --nocapture
 
 e2e: build ## whole servers in process
 	$(CARGO) test $(TESTED) --test e2e

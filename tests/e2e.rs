@@ -9,6 +9,8 @@
 
 #[path = "e2e/amqp_errors.rs"]
 mod amqp_errors;
+#[path = "e2e/amqp_queues.rs"]
+mod amqp_queues;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
 #[path = "e2e/faults.rs"]

@@ -65,7 +65,7 @@ impl Config {
             message_bytes_max: 16 << 20,
             commands_max: 4096,
             uncommitted_bytes_max: 64 << 20,
-            tail_cache_bytes: 128 << 20,
+            tail_cache_bytes: 64 << 20,
             inbox_deliveries_max: 2048,
             inbox_bytes_max: 8 << 20,
             checkpoint_bytes: 256 << 20,

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    ops::{Deref, DerefMut},
+    sync::{Arc, LazyLock},
 };
 
 use mainstem_index::{CursorName, HeldBack, LANE_SHIFT, Progress};
@@ -92,23 +93,49 @@ pub(crate) struct Cursor {
     /// By lane; the first lane's is always there.
     tracks: SmallVec<[Track; 1]>,
     pub(crate) settled: Ranges,
-    pub(crate) returned: BTreeMap<u64, Returned>,
+    epoch: u32,
     /// Changed since the last checkpoint.
     pub(crate) dirty: bool,
+    /// On the list of cursors to look at in this turn.
+    pub(crate) is_touched: bool,
+    /// What there is only where somebody consumes, or has. Millions of cursors have none.
+    party: Option<Box<Party>>,
+}
 
+/// Those who consume from a cursor, and what they have of it.
+#[derive(Debug, Default)]
+pub(crate) struct Party {
+    pub(crate) returned: BTreeMap<u64, Returned>,
     /// Looked at before, and to be handed out before what was not.
     ready: BTreeSet<u64>,
     pub(crate) in_hand: FxHashMap<u64, InHand>,
     pub(crate) in_hand_bytes: u64,
-    epoch: u32,
-    /// On the list of cursors to look at in this turn.
-    pub(crate) is_touched: bool,
     /// Consumers, the highest priority first.
     pub(crate) seats: Vec<Seat>,
     /// Whose turn it is among the seats.
     pub(crate) turn: usize,
     pub(crate) fetchers: VecDeque<Fetcher>,
     groups: Option<Box<Groups>>,
+}
+
+/// The party of a cursor that has none.
+static NOBODY: LazyLock<Party> = LazyLock::new(Party::default);
+
+impl Deref for Cursor {
+    type Target = Party;
+
+    fn deref(&self) -> &Party {
+        match &self.party {
+            Some(party) => party,
+            None => &NOBODY,
+        }
+    }
+}
+
+impl DerefMut for Cursor {
+    fn deref_mut(&mut self) -> &mut Party {
+        self.party.get_or_insert_default()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -135,17 +162,10 @@ impl Cursor {
             policy,
             tracks: SmallVec::from_elem(Track { floor, next: floor }, 1),
             settled: Ranges::default(),
-            returned: BTreeMap::new(),
-            dirty: true,
-            ready: BTreeSet::new(),
-            in_hand: FxHashMap::default(),
-            in_hand_bytes: 0,
             epoch: 0,
+            dirty: true,
             is_touched: false,
-            seats: Vec::new(),
-            turn: 0,
-            fetchers: VecDeque::new(),
-            groups: None,
+            party: None,
         }
     }
 
@@ -171,16 +191,21 @@ impl Cursor {
                 .collect();
         }
         self.settled = Ranges::of(progress.settled.iter().map(|(from, to)| (from.0, to.0)));
-        let returned = progress.held.iter();
-        self.returned = returned
-            .map(|held| (held.offset.0, Returned { attempts: held.attempts, until: held.until }))
-            .collect();
+        if !progress.held.is_empty() {
+            let returned = progress.held.iter().map(|held| {
+                (held.offset.0, Returned { attempts: held.attempts, until: held.until })
+            });
+            self.returned = returned.collect();
+        }
     }
 
-    /// The durable part.
+    /// The durable part. A lane where nothing was settled is left out, but for the first: that it
+    /// has a track says only that somebody looked at it.
     pub(crate) fn progress(&self) -> Progress {
+        let is_told = |floor: &u64| *floor >> LANE_SHIFT == 0 || *floor << (64 - LANE_SHIFT) != 0;
+        let floors = self.tracks.iter().map(|track| track.floor).filter(is_told);
         Progress {
-            floors: self.tracks.iter().map(|track| Offset(track.floor)).collect(),
+            floors: floors.map(Offset).collect(),
             settled: self.settled.iter().map(|(from, to)| (Offset(from), Offset(to))).collect(),
             held: self
                 .returned
@@ -393,6 +418,21 @@ impl Cursor {
             }
             self.make_ready(next);
             return;
+        }
+    }
+
+    /// Lets go of the room for a party where there is none.
+    pub(crate) fn shrink(&mut self) {
+        let is_over = self.party.as_ref().is_some_and(|party| {
+            party.returned.is_empty()
+                && party.ready.is_empty()
+                && party.in_hand.is_empty()
+                && party.seats.is_empty()
+                && party.fetchers.is_empty()
+                && party.groups.as_ref().is_none_or(|groups| groups.busy.is_empty())
+        });
+        if is_over {
+            self.party = None;
         }
     }
 

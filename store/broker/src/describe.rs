@@ -211,7 +211,7 @@ fn describe_entry(position: Position, frame: &Frame) -> Result<Described, EntryE
 fn say_carried(out: &mut Described, carried: &Carried) {
     let Carried { head, targets, record } = carried;
     say_record(out, record);
-    let Head { once, keys, held, origin, from, seen } = head;
+    let Head { once, keys, held, origin, from, seen, retained } = head;
     if let Some(once) = once {
         out.text("writer", once.writer.clone());
         out.number("sequence", once.sequence);
@@ -219,7 +219,7 @@ fn say_carried(out: &mut Described, carried: &Carried) {
     if !keys.is_empty() {
         out.number("keys", keys.len() as u64);
     }
-    if *held == UnixMillis(u64::MAX) {
+    if *held == crate::state::UNDECIDED {
         out.text("held", "for a decision");
     } else {
         out.time("held_until", *held);
@@ -231,6 +231,7 @@ fn say_carried(out: &mut Described, carried: &Carried) {
         out.position("moved_from", *from);
     }
     out.mark("seen", *seen);
+    out.mark("still_retained", *retained);
     if !targets.is_empty() {
         out.fields.push(("to", places(targets)));
     }

@@ -33,11 +33,11 @@ mod trie;
 
 mod entry;
 
-pub mod describe;
-pub mod survey;
-
 #[cfg(test)]
 mod sim;
+
+pub mod describe;
+pub mod survey;
 
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
 use mainstem_schemas::{
     ConsumerId, CursorId, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
 };
@@ -97,7 +96,7 @@ pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
     /// Queues in memory by name, and names that are gone although the index may still have them.
-    pub(crate) named: FxHashMap<Bytes, Option<QueueId>>,
+    pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
     pub(crate) topics: FxHashMap<String, QueueId>,
     /// Durable and transient queues of filters; the flag says transient.
     pub(crate) filters: FxHashMap<(Filter, bool), QueueId>,
@@ -135,7 +134,7 @@ impl Namespace {
     pub(crate) fn add_queue(&mut self, id: QueueId, found: &Found, name: &str) {
         match found {
             Found::ByName => {
-                self.named.insert(Bytes::copy_from_slice(name.as_bytes()), Some(id));
+                self.named.insert(name.as_bytes().into(), Some(id));
             }
             Found::ByFilter(filter) => {
                 let key = ((**filter).clone(), id.is_transient());
@@ -157,11 +156,10 @@ impl Namespace {
         let is_it = |reader: &Reader| *reader == Reader::Queue(id);
         match found {
             Found::ByName => {
-                let name = Bytes::copy_from_slice(name.as_bytes());
                 if id.is_transient() {
-                    self.named.remove(&name);
+                    self.named.remove(name.as_bytes());
                 } else {
-                    self.named.insert(name, None);
+                    self.named.insert(name.as_bytes().into(), None);
                 }
             }
             Found::ByFilter(filter) => {

@@ -139,6 +139,9 @@ pub(crate) fn recover(
     open_log: &mut OpenLog<'_>,
 ) -> Result<Option<Recovered>, OpenError> {
     let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
+    if config.topic_retention_bytes > 0 {
+        state.kept_bytes_max = config.topic_retention_bytes;
+    }
     state.restore().map_err(index_error)?;
     let applied = state.index.applied();
     state.queues.is_rebuilding = applied.0 == 0;

@@ -3,6 +3,8 @@
 //! A policy is part of the definition: it is logged with the declaration and never changes by
 //! itself. Times are milliseconds, lengths are records, sizes are bytes of whole log entries.
 
+use std::sync::{Arc, LazyLock};
+
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::wire::{Reader, Short, put_blob, put_varint};
 
@@ -64,6 +66,19 @@ pub struct Policy {
     pub age_max_ms: Option<u64>,
     /// The queue's own cursor's rules.
     pub delivery: DeliveryPolicy,
+}
+
+static PLAIN: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+static PLAIN_DELIVERY: LazyLock<Arc<DeliveryPolicy>> = LazyLock::new(Arc::default);
+
+/// The policy, to be kept with a queue. All plain ones are the same, since there are millions.
+pub(crate) fn shared(policy: Policy) -> Arc<Policy> {
+    if policy == **PLAIN { PLAIN.clone() } else { Arc::new(policy) }
+}
+
+/// The same for a cursor.
+pub(crate) fn shared_delivery(policy: &DeliveryPolicy) -> Arc<DeliveryPolicy> {
+    if *policy == **PLAIN_DELIVERY { PLAIN_DELIVERY.clone() } else { Arc::new(policy.clone()) }
 }
 
 const TTL: u64 = 1;

@@ -13,6 +13,7 @@ use crate::{
     command::{ClientId, QueueDef, Retention},
     cursor::{Cursor, InHand},
     lane::Lane,
+    policy::shared_delivery,
 };
 
 /// Why a queue can be found besides by its id.
@@ -70,7 +71,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(namespace: Arc<str>, found: Found, def: QueueDef, home: Position) -> Self {
         let main = (def.retention == Retention::Unsettled)
-            .then(|| Cursor::new(CursorName::Main, Arc::new(def.policy.delivery.clone()), 0));
+            .then(|| Cursor::new(CursorName::Main, shared_delivery(&def.policy.delivery), 0));
         Self {
             namespace,
             found,
@@ -155,6 +156,9 @@ impl Queue {
     pub(crate) fn evict(&mut self) {
         for lane in &mut self.lanes {
             lane.evict();
+        }
+        for cursor in self.cursors_mut() {
+            cursor.shrink();
         }
     }
 
@@ -427,6 +431,12 @@ impl Queue {
             .as_ref()
             .map_or((0, 0), |main| (main.in_hand.len() as u64, main.in_hand_bytes));
         (self.live.saturating_sub(out), self.bytes.saturating_sub(bytes))
+    }
+
+    /// Whether a queue that keeps everything keeps more than it may.
+    pub(crate) fn keeps_too_much(&self, default_max: u64) -> bool {
+        self.def.retention == Retention::Time
+            && self.bytes > self.def.policy.bytes_max.unwrap_or(default_max)
     }
 
     /// Whether its definition asks for a look at some time, or its records do.

@@ -23,7 +23,7 @@ use crate::{
     entry::{Entry, Head, KIND_HOLD, KIND_MOVE, Once},
     exchange::BindingKey,
     namespace::{Namespace, Retained},
-    policy::DeliveryPolicy,
+    policy::{DeliveryPolicy, shared_delivery},
     schedule::Schedule,
 };
 
@@ -92,6 +92,8 @@ pub(crate) struct State {
     lookups: Fresh<(QueueId, u64, u64)>,
     /// Queues whose time to be looked at is to be found anew.
     pub(crate) due_unknown: Vec<QueueId>,
+    /// Bytes that a queue which keeps everything may keep if it says nothing itself.
+    pub(crate) kept_bytes_max: u64,
     /// What consumers had in hand of records that are gone, for the commit thread to count off.
     pub(crate) lost_hands: Vec<InHand>,
     /// Where the log ended when the process started.
@@ -138,6 +140,7 @@ impl State {
             pointers: Fresh::new(),
             lookups: Fresh::new(),
             due_unknown: Vec::new(),
+            kept_bytes_max: u64::MAX,
             lost_hands: Vec::new(),
             started_at: Position(0),
             batch,
@@ -233,9 +236,19 @@ impl State {
         }
     }
 
-    /// Puts a place into a queue.
+    /// Puts a place into a queue. One that nobody reads does not keep it.
     pub(crate) fn put(&mut self, id: QueueId, offset: u64, place: Place) {
-        let Self { queues, index, segments, due_unknown, .. } = self;
+        self.put_unread(id, offset, place);
+        let Some(queue) = self.queues.get(id) else { return };
+        if !queue.has_cursors() && queue.def.retention != Retention::Time {
+            let end = queue.next();
+            self.trim(id, end);
+        }
+    }
+
+    /// The same, but that it stays though nobody reads the queue yet.
+    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) {
+        let Self { queues, index, segments, due_unknown, kept_bytes_max, .. } = self;
         let Some(queue) = queues.change(id) else { return };
         let segment = segments.number(place.position);
         let was_empty = queue.live == 0;
@@ -259,13 +272,11 @@ impl State {
         } else {
             segments.refer(segment, place.size);
         }
-        if (was_empty || place.expiry.is_set()) && queue.has_times() && !queue.is_due_unknown {
+        let needs_look =
+            was_empty || place.expiry.is_set() || queue.keeps_too_much(*kept_bytes_max);
+        if needs_look && queue.has_times() && !queue.is_due_unknown {
             queue.is_due_unknown = true;
             due_unknown.push(id);
-        }
-        if !queue.has_cursors() && queue.def.retention != Retention::Time {
-            let end = queue.next();
-            self.trim(id, end);
         }
     }
 
@@ -279,7 +290,7 @@ impl State {
             let (origin, position, size) = (head.origin, place.position, place.size);
             self.hold(head.held, HeldBody { origin, position, size });
         }
-        if record.is_retain() {
+        if head.retained {
             let path = record.address().path();
             let known = self.namespace(record.namespace()).retained.get(&path).copied();
             // Without its beginning the log does not tell of the older place.
@@ -436,7 +447,7 @@ impl State {
             return;
         }
         let start = start.max(found.first());
-        found.insert_cursor(id, Cursor::new(name, Arc::new(policy), start));
+        found.insert_cursor(id, Cursor::new(name, shared_delivery(&policy), start));
     }
 
     pub(crate) fn close_cursor(&mut self, id: QueueId, cursor: CursorId) {

@@ -258,7 +258,9 @@ impl Commit {
             Entry::DeclareExchange { namespace, def } => {
                 let found = self.state.namespace(&namespace).exchanges.get(&def.name);
                 if found.is_some_and(|found| found.home == position) {
-                    self.log_lazily(Entry::DeclareExchange { namespace, def });
+                    let name = def.name.clone();
+                    self.log_lazily(Entry::DeclareExchange { namespace: namespace.clone(), def });
+                    self.restate_bindings_of_exchange(&namespace, &name);
                 }
             }
             Entry::Bind { namespace, bind } => self.restate_binding(namespace, bind, position),
@@ -340,6 +342,7 @@ impl Commit {
             held: if is_held { head.held } else { mainstem_schemas::UnixMillis::NONE },
             origin: if is_held { origin } else { Position(0) },
             seen: seen.unwrap_or(false) || position < self.state.started_at,
+            retained: is_retained,
             ..Head::default()
         };
         self.counts.moved += 1;
@@ -403,9 +406,62 @@ impl Commit {
                 entries.push(Entry::Returned { queue: id, cursor, records: part.to_vec() });
             }
         }
+        let (namespace, name) = (queue.namespace.clone(), queue.def.name.clone());
         for entry in entries {
             self.log_lazily(entry);
         }
+        for (source, binding) in self.state.bound.get(&id).cloned().unwrap_or_default() {
+            self.restate_bound(&namespace, &source, &binding, &name);
+        }
+    }
+
+    /// A binding is understood only behind both of its ends, so it is stated again when they are.
+    fn restate_bindings_of_exchange(&mut self, namespace: &str, name: &str) {
+        let here = Destination::Exchange(name.to_owned());
+        let mut bindings: Vec<(String, BindingKey, String)> = Vec::new();
+        for exchange in self.state.namespace(namespace).exchanges.iter() {
+            let source = &exchange.def.name;
+            for binding in exchange.bindings.keys() {
+                if source == name || binding.destination == here {
+                    let to = match &binding.destination {
+                        Destination::Exchange(name) => name.clone(),
+                        Destination::Queue(_) => String::new(),
+                    };
+                    bindings.push((source.clone(), binding.clone(), to));
+                }
+            }
+        }
+        // The exchanges are in a hash map's order, which the log is not to hang on.
+        bindings.sort();
+        for (source, binding, to) in bindings {
+            let to = match binding.destination {
+                Destination::Exchange(_) => Some(to),
+                Destination::Queue(id) => {
+                    self.state.queues.get(id).map(|queue| queue.def.name.clone())
+                }
+            };
+            if let Some(to) = to {
+                self.restate_bound(namespace, &source, &binding, &to);
+            }
+        }
+    }
+
+    fn restate_bound(&mut self, namespace: &str, source: &str, binding: &BindingKey, to: &str) {
+        let exchange = self.state.namespace(namespace).exchanges.get(source);
+        let Some(bound) = exchange.and_then(|exchange| exchange.bindings.get(binding)) else {
+            return;
+        };
+        if bound.home.0 == 0 {
+            return;
+        }
+        let bind = Bind {
+            source: source.to_owned(),
+            destination: to.to_owned(),
+            to_exchange: matches!(binding.destination, Destination::Exchange(_)),
+            key: binding.key.clone(),
+            arguments: bound.arguments.clone(),
+        };
+        self.log_lazily(Entry::Bind { namespace: namespace.to_owned(), bind });
     }
 
     fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {

@@ -146,7 +146,10 @@ impl Commit {
                     false => Vec::new(),
                 };
                 let routed = self.route_to(namespace, address, &keys, record, By::Store);
-                routed.map(|route| route.queues.to_vec()).unwrap_or_default()
+                let mut queues = routed.map(|route| route.queues).unwrap_or_default();
+                // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
+                self.refuse_full(&mut queues);
+                queues.to_vec()
             }
         }
     }

@@ -196,7 +196,7 @@ impl Commit {
 
     /// Takes queues out that are at their limit and refuse; says for each whether what it refused
     /// is dead-lettered.
-    fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
+    pub(super) fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
         let mut refused = SmallVec::new();
         queues.retain(|id| {
             let Some(queue) = self.state.queues.get(*id) else { return true };
@@ -244,12 +244,13 @@ impl Commit {
         name
     }
 
-    /// Drops the oldest ready records of a queue that is over its bounds.
+    /// Drops the oldest ready records of a queue that is over its bounds. One that refuses keeps
+    /// what it took, though that took it over them.
     pub(super) fn keep_bounds(&mut self, id: QueueId) {
         loop {
             let Some(queue) = self.state.queues.get(id) else { return };
             let policy = &queue.def.policy;
-            if !policy.is_bounded() {
+            if !policy.is_bounded() || policy.overflow != Overflow::DropHead {
                 return;
             }
             let (len, bytes) = queue.ready();
@@ -402,7 +403,7 @@ impl Commit {
         let keys = self.further_keys(&record);
         let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
-        self.refuse_full(&mut route.queues);
+        let refused = self.refuse_full(&mut route.queues);
         let placed = crate::entry::Placed {
             source: body.position,
             size: body.size,
@@ -416,6 +417,7 @@ impl Commit {
             targets: self.offsets_for(&route.queues, record.priority()),
         };
         self.log_placed(placed, &route.queues, &record, None);
+        self.bury_refused(&refused, body.position, body.size, &record);
         for (client, consumer, options) in route.live {
             let (position, size) = (body.position, body.size);
             self.deliver_live(client, consumer, options, position, size, &record);

@@ -24,7 +24,8 @@ const KEYS: u8 = 1 << 1;
 const HELD: u8 = 1 << 2;
 const FROM: u8 = 1 << 3;
 const SEEN: u8 = 1 << 4;
-const KNOWN: u8 = ONCE | KEYS | HELD | FROM | SEEN;
+const RETAINED: u8 = 1 << 5;
+const KNOWN: u8 = ONCE | KEYS | HELD | FROM | SEEN | RETAINED;
 
 /// A writer's own number for a record, by which a second copy is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(crate) struct Head {
     pub(crate) once: Option<Once>,
     /// Hashes of the keys it can be looked up by.
     pub(crate) keys: Vec<u64>,
-    /// When what is held is due; `u64::MAX` for what waits for a decision, unset for what is
+    /// When what is held is due; [`crate::state::UNDECIDED`] for what waits for one, unset for what is
     /// not held.
     pub(crate) held: UnixMillis,
     /// Where what is held stood first; 0 where it is held for the first time.
@@ -48,6 +49,9 @@ pub(crate) struct Head {
     pub(crate) from: Position,
     /// Earlier runs of the process may have handed it out.
     pub(crate) seen: bool,
+    /// It was the last retained record of its address when it was moved. Others that asked to be
+    /// retained once may be moved too, for the queues that have them.
+    pub(crate) retained: bool,
 }
 
 /// A record with what the log says of it.
@@ -74,6 +78,7 @@ pub(crate) fn encode_head(head: &Head, targets: &[(QueueId, u64)], out: &mut Vec
         (HELD, head.held.is_set()),
         (FROM, head.from.0 != 0),
         (SEEN, head.seen),
+        (RETAINED, head.retained),
     ] {
         if is_set {
             marks |= mark;
@@ -124,7 +129,8 @@ pub(crate) fn decode_carried(body: Bytes) -> Result<Carried, EntryError> {
     if marks & !KNOWN != 0 {
         return Err(EntryError::Short);
     }
-    let mut head = Head { seen: marks & SEEN != 0, ..Head::default() };
+    let mut head =
+        Head { seen: marks & SEEN != 0, retained: marks & RETAINED != 0, ..Head::default() };
     if marks & ONCE != 0 {
         head.once = Some(Once { writer: r.text()?, sequence: r.varint()? });
     }
@@ -164,7 +170,7 @@ mod tests {
     fn heads_read_back_and_cut_ones_are_errors() {
         let address = Address::http("a/b".into());
         let record = RecordDraft::new(&address, "/", b"native", b"data").encode().unwrap();
-        for marks in 0..32_u8 {
+        for marks in 0..64_u8 {
             let head = Head {
                 once: (marks & 1 != 0).then(|| Once { writer: "w".into(), sequence: 300 }),
                 keys: if marks & 2 != 0 { vec![1, u64::MAX] } else { Vec::new() },
@@ -172,6 +178,7 @@ mod tests {
                 origin: Position(if marks & 4 != 0 { 5 } else { 0 }),
                 from: Position(if marks & 8 != 0 { 77 } else { 0 }),
                 seen: marks & 16 != 0,
+                retained: marks & 32 != 0,
             };
             let targets = [(QueueId(9), 1 << 57), (QueueId(10), 0)];
             let mut out = Vec::new();

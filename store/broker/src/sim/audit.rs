@@ -11,7 +11,11 @@ use mainstem_index::{
 use mainstem_log::Reader;
 use mainstem_schemas::{CursorId, Path, Position, QueueId, Record, UnixMillis};
 
-use crate::open::read;
+use crate::{
+    entry::{Entry, carries_record, decode_carried},
+    open::read,
+    policy::Policy,
+};
 
 /// What a definition counts for; see `state.rs`.
 const HOME_BYTES: u64 = 128;
@@ -19,6 +23,7 @@ const HOME_BYTES: u64 = 128;
 /// A queue as the index has it.
 pub(super) struct Stored {
     pub(super) name: QueueName,
+    pub(super) policy: Policy,
     pub(super) state: QueueStateValue,
     /// Live entries: the number of the record, and its place.
     pub(super) entries: BTreeMap<u64, (u64, Place)>,
@@ -62,23 +67,26 @@ impl Recount {
     }
 }
 
-fn body(reader: &Reader, position: Position, size: u32, what: &str) -> u64 {
+fn body(reader: Option<&Reader>, position: Position, size: u32, what: &str) -> u64 {
+    let Some(reader) = reader else { return 0 };
     match read(reader, position, size) {
         Ok((record, _)) => number_of(&record),
         Err(error) => panic!("{what}: what stands at {position:?} cannot be read: {error}"),
     }
 }
 
-/// Reads everything, and checks that it fits together.
-pub(super) fn audit(index: &Index, segment_bytes: u64, reader: &Reader) -> Contents {
+/// Reads everything, and checks that it fits together. Without a reader of the log, bodies are not
+/// looked at.
+pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) -> Contents {
     let mut contents = Contents::default();
     let mut recount = Recount { segment_bytes, refs: BTreeMap::new() };
     for found in index.scan::<QueueKey>() {
         let (QueueKey { queue }, value) = found.unwrap();
         recount.home(value.home);
         let state = index.get(&QueueStateKey { queue }).unwrap().unwrap_or_default();
+        let policy = Policy::decode(value.policy).unwrap();
         let (entries, cursors) = (BTreeMap::new(), BTreeMap::new());
-        let stored = Stored { name: value.name, state, entries, cursors };
+        let stored = Stored { name: value.name, policy, state, entries, cursors };
         contents.queues.insert(queue, stored);
     }
     for found in index.scan::<CursorKey>() {
@@ -142,7 +150,12 @@ pub(super) fn is_settled(progress: &Progress, offset: u64) -> bool {
         || progress.settled.iter().any(|(from, to)| (from.0..to.0).contains(&offset))
 }
 
-fn scan_others(index: &Index, reader: &Reader, contents: &mut Contents, recount: &mut Recount) {
+fn scan_others(
+    index: &Index,
+    reader: Option<&Reader>,
+    contents: &mut Contents,
+    recount: &mut Recount,
+) {
     for found in index.scan::<ExchangeKey>() {
         recount.home(found.unwrap().1.home);
     }
@@ -230,4 +243,22 @@ pub(super) fn difference(left: &Index, right: &Index) -> String {
     );
     found.truncate(12);
     found.concat()
+}
+
+/// Tells all that a log says.
+pub(super) fn show_log(reader: &Reader) {
+    let shown = reader.scan(reader.first(), reader.end(), &mut |position, frame| {
+        if carries_record(frame.kind) {
+            let carried = decode_carried(frame.body).unwrap();
+            let number = number_of(&carried.record);
+            println!(
+                "  {}: kind {} of {number} {:?} {:?}",
+                position.0, frame.kind, carried.head, carried.targets
+            );
+        } else {
+            println!("  {}: {:?}", position.0, Entry::decode(frame.kind, frame.body).unwrap());
+        }
+        true
+    });
+    shown.unwrap();
 }

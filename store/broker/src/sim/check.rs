@@ -16,13 +16,15 @@ pub(super) fn payload(number: u64, len: usize) -> Vec<u8> {
     payload
 }
 
-/// Takes a delivery to a reader into account. Returns the record's number.
+/// Takes a delivery to a reader into account, which was sent to it at `since` or later. Returns
+/// the record's number.
 pub(super) fn delivered(
     model: &mut Model,
     at: usize,
     client: u64,
     delivery: &Delivery,
     record: &Record,
+    since: UnixMillis,
     now: UnixMillis,
 ) -> u64 {
     let number = number_of(record);
@@ -47,7 +49,7 @@ pub(super) fn delivered(
         assert!(reader.owed.contains_key(&number), "not for this one: {whom}");
     }
     if !is_dead && sent.hold == Hold::No {
-        assert!(!reader.ends(&sent).reached(now), "its time was over: {whom}");
+        assert!(!reader.ends(&sent).reached(since), "its time was over: {whom}");
     }
     let known = *reader.numbers.entry(delivery.id.offset.0).or_insert(number);
     assert_eq!(known, number, "another record stood at this offset: {whom}");
@@ -66,7 +68,9 @@ pub(super) fn delivered(
         assert!(*rests <= now, "it rests until {rests:?}, it is {now:?}: {whom}");
     }
     assert!(reader.out.insert(delivery.id.offset.0), "it is out already: {whom}");
-    if delivering.ordered && record.partition() != 0 {
+    // What is settled as it is handed out is never out.
+    let is_out = delivery.needs_settle || delivery.settles_when_read;
+    if is_out && delivering.ordered && record.partition() != 0 {
         let same = |offset: &u64| {
             let other = reader.numbers.get(offset).copied();
             *offset != delivery.id.offset.0

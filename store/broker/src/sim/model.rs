@@ -70,6 +70,11 @@ pub(super) struct Reader {
     /// Numbers of records that it is owed; true for certain.
     pub(super) owed: BTreeMap<u64, bool>,
     pub(super) done: BTreeMap<u64, Done>,
+    pub(super) was_purged: bool,
+    /// Records that a purge may have ended.
+    pub(super) purged: BTreeSet<u64>,
+    /// Offsets that were settled for certain.
+    pub(super) acked: BTreeSet<u64>,
     /// Records that were refused for good, and go where the policy says.
     pub(super) rejected: BTreeSet<u64>,
     /// Records that came back once, so that attempts may end them.
@@ -78,6 +83,8 @@ pub(super) struct Reader {
     pub(super) seen: BTreeSet<u64>,
     /// The last new offset by client, consumer, lane and group.
     pub(super) last: BTreeMap<(u64, u64, u64, u64), u64>,
+    /// What was sent to it was not seen: until the next start nobody knows what it has.
+    pub(super) is_blind: bool,
     /// Deliveries came back that nobody saw, so what is new comes in no order any more.
     pub(super) is_order_off: bool,
     pub(super) numbers: BTreeMap<u64, u64>,
@@ -118,10 +125,14 @@ impl Reader {
             made,
             owed: BTreeMap::new(),
             done: BTreeMap::new(),
+            was_purged: false,
+            purged: BTreeSet::new(),
+            acked: BTreeSet::new(),
             rejected: BTreeSet::new(),
             returned: BTreeSet::new(),
             seen: BTreeSet::new(),
             last: BTreeMap::new(),
+            is_blind: false,
             is_order_off: false,
             numbers: BTreeMap::new(),
             out: BTreeSet::new(),
@@ -165,6 +176,7 @@ impl Reader {
     /// Whether a record may have ended here though nobody settled it.
     fn may_have_ended(&self, number: u64, sent: &Sent, now: UnixMillis) -> bool {
         self.ends(sent).reached(now)
+            || self.purged.contains(&number)
             || (self.policy.is_bounded() && self.policy.overflow == Overflow::DropHead)
             || (self.policy.delivery.attempts_max.is_some() && self.returned.contains(&number))
     }
@@ -203,13 +215,20 @@ impl Model {
         let Some(target) = target else { return true };
         let reader = &self.readers[target];
         let is_old = reader.is_confirmed && reader.made < self.sent[&number].at;
-        if !is_old || reader.is_loose || !reader.is_durable || seen.contains(&target) {
+        if !is_old
+            || reader.is_loose
+            || reader.is_blind
+            || !reader.is_durable
+            || seen.contains(&target)
+        {
             return true;
         }
         seen.push(target);
         let is_bounded = reader.policy.is_bounded();
         present(target, number)
             || reader.done.contains_key(&number)
+            || reader.purged.contains(&number)
+            || reader.was_purged
             || is_bounded
             // Its time there began when it came there.
             || reader.policy.ttl_ms.is_some()
@@ -225,7 +244,12 @@ impl Model {
     ) -> Vec<String> {
         let mut missing = Vec::new();
         for (at, reader) in self.readers.iter().enumerate() {
-            if reader.is_gone || reader.is_loose || !reader.is_durable || !reader.is_confirmed {
+            if reader.is_gone
+                || reader.is_loose
+                || reader.is_blind
+                || !reader.is_durable
+                || !reader.is_confirmed
+            {
                 continue;
             }
             for number in &reader.rejected {
@@ -240,7 +264,11 @@ impl Model {
             }
             for (number, is_sure) in &reader.owed {
                 let sent = &self.sent[number];
-                if !is_sure || present(at, *number) || reader.done.contains_key(number) {
+                if !is_sure
+                    || reader.purged.contains(number)
+                    || present(at, *number)
+                    || reader.done.contains_key(number)
+                {
                     continue;
                 }
                 if !reader.may_have_ended(*number, sent, now) {

@@ -40,6 +40,8 @@ const STEPS: u32 = 160;
 pub(super) struct Peer {
     id: ClientId,
     inbox: Inbox,
+    /// When all was taken that had come.
+    taken: UnixMillis,
     /// Consumers and the readers they are on.
     consumers: Vec<(ConsumerId, usize)>,
     session: Option<String>,
@@ -175,8 +177,8 @@ impl Game {
             assert!(self.is_dying, "the store stops by itself: {error}");
             return Err(());
         }
-        self.take_notices();
         self.take_answers();
+        self.take_notices();
         Ok(())
     }
 
@@ -226,18 +228,23 @@ impl Game {
                 assert!(self.is_dying, "the store stops by itself: {error}");
                 return Err(());
             }
-            set_now(now().plus(20));
-            self.take_notices();
             self.take_answers();
+            self.take_notices();
+            set_now(now().plus(20));
         }
         Ok(())
     }
 
     fn take_notices(&mut self) {
+        let may_skip = self.config.inbox_deliveries_max < 10;
+        self.take_notices_of(may_skip, |_| true);
+    }
+
+    fn take_notices_of(&mut self, may_skip: bool, is_it: impl Fn(ClientId) -> bool) {
         let mut all = Vec::new();
         let mut rooms = Vec::new();
         for peer in &mut self.peers {
-            if self.rng.u8(..3) == 0 && self.config.inbox_deliveries_max < 10 {
+            if !is_it(peer.id) || (may_skip && self.rng.u8(..3) == 0) {
                 continue;
             }
             let mut notices = Vec::new();
@@ -256,6 +263,9 @@ impl Game {
             for notice in notices {
                 self.take_notice(client, notice);
             }
+            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == client) {
+                peer.taken = now();
+            }
         }
     }
 
@@ -266,15 +276,8 @@ impl Game {
                 let consumer = delivery.consumer;
                 let found = peer.consumers.iter().find(|(id, _)| *id == consumer);
                 let Some((_, reader)) = found.copied() else {
-                    // A subscription whose answer is still to come.
-                    let reader = self.model.readers.iter().position(|reader| {
-                        reader.place == Some((delivery.id.queue, delivery.id.cursor))
-                    });
-                    if let Some(reader) = reader {
-                        self.take_delivery(client, reader, UnixMillis::NONE, delivery);
-                    } else {
-                        self.give_back_blind(client, &delivery);
-                    }
+                    // It is on its way from a subscription that went on to another.
+                    self.give_back_blind(client, &delivery);
                     return;
                 };
                 self.take_delivery(client, reader, UnixMillis::NONE, delivery);
@@ -296,7 +299,8 @@ impl Game {
     }
 
     fn give_back_blind(&mut self, client: ClientId, delivery: &Delivery) {
-        for reader in &mut self.model.readers {
+        let place = Some((delivery.id.queue, delivery.id.cursor));
+        for reader in self.model.readers.iter_mut().filter(|reader| reader.place == place) {
             reader.is_order_off = true;
         }
         if delivery.needs_settle {
@@ -312,6 +316,8 @@ impl Game {
         deadline: UnixMillis,
         delivery: Delivery,
     ) {
+        let peer = self.peers.iter().find(|peer| peer.id == client);
+        let since = peer.map_or(UnixMillis::NONE, |peer| peer.taken);
         let mut delivery = delivery;
         let found = match &delivery.record {
             Some(record) => Some((record.clone(), delivery.passage.clone())),
@@ -319,6 +325,7 @@ impl Game {
         };
         let Some((record, passage)) = found else {
             assert!(self.is_dying, "a delivery cannot be read: {delivery:?}");
+            self.model.readers[reader].is_blind = true;
             return;
         };
         delivery.passage = passage;
@@ -327,7 +334,16 @@ impl Game {
             return;
         }
         self.end_leases();
-        let number = check::delivered(&mut self.model, reader, client.0, &delivery, &record, now());
+        let is_stream = delivery.id.cursor.is_transient()
+            && matches!(self.model.readers[reader].kind, Kind::Queue(_));
+        if is_stream {
+            // Every consumer has all of it.
+            let batch = vec![Settlement { id: delivery.id, verdict: Verdict::Accept }];
+            self.world().commands.push(Command::Settle { client, batch, reply: None });
+            return;
+        }
+        let number =
+            check::delivered(&mut self.model, reader, client.0, &delivery, &record, since, now());
         let kind = &self.model.readers[reader].kind;
         self.tell(|| {
             format!("{number} to {kind:?} {:?} attempt {}", delivery.id, delivery.attempt)

@@ -62,7 +62,7 @@ struct Pen {
 }
 
 /// Opens an index that is used by one run.
-fn open_index(dir: &Path) -> Index {
+pub(super) fn open_index(dir: &Path) -> Index {
     fs::create_dir_all(dir).unwrap();
     Index::open_with(dir, TUNING).unwrap()
 }

@@ -46,9 +46,9 @@ impl State {
         for (namespace, name) in self.renamed.end_checkpoint() {
             let named = self.namespaces.get_mut(&namespace).map(|space| &mut space.named);
             if let Some(named) = named
-                && named.get(&name) == Some(&None)
+                && named.get(&*name) == Some(&None)
             {
-                named.remove(&name);
+                named.remove(&*name);
             }
         }
         self.queues.begin_evicting(queues);
@@ -63,7 +63,7 @@ impl State {
 
     fn forget_name(&mut self, namespace: &str, name: &Bytes) {
         if let Some(space) = self.namespaces.get_mut(namespace) {
-            space.named.remove(name);
+            space.named.remove(&**name);
         }
     }
 

@@ -3,8 +3,6 @@
 //! Each remembers its home, the newest entry that states it in full. A definition that is stated
 //! again changes nothing but that.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use mainstem_index::{
     BindingKey as StoredBinding, BindingValue, CursorKey, ExchangeKey, ExchangeValue, NameKey,
@@ -20,6 +18,7 @@ use crate::{
     entry::{DeclaredQueue, Entry, Subscribed},
     exchange::{BindingKey, Destination, Exchange},
     namespace::{Subscription, SubscriptionKey},
+    policy::{shared, shared_delivery},
     queue::{Found, Queue},
 };
 
@@ -54,7 +53,7 @@ impl State {
                 }
                 if found.cursor(cursor).is_none() || self.queues.is_rebuilding {
                     let progress = Progress { floors, ..Progress::default() };
-                    let mut fresh = Cursor::restore(name, Arc::new(policy), &progress);
+                    let mut fresh = Cursor::restore(name, shared_delivery(&policy), &progress);
                     fresh.dirty = true;
                     if let Some(found) = self.queues.change(queue) {
                         found.replace_cursor(cursor, fresh);
@@ -159,12 +158,16 @@ impl State {
             exclusive: false,
             auto_delete,
             retention,
-            policy: Arc::new(policy),
+            policy: shared(policy),
             arguments,
         };
         let space = self.namespace(&namespace);
         space.add_queue(id, &found, &def.name);
-        let queue = Queue::new(space.name.clone(), found, def, home);
+        let mut queue = Queue::new(space.name.clone(), found, def, home);
+        if queue.has_times() {
+            queue.is_due_unknown = true;
+            self.due_unknown.push(id);
+        }
         self.queues.insert(id, queue);
         self.note_renamed(id);
     }
@@ -229,7 +232,8 @@ impl State {
         for (offset, place) in orphan.places() {
             let segment = self.segments.number(place.position);
             self.segments.release(segment, place.size);
-            self.put(id, offset, place);
+            // The cursors are stated next.
+            self.put_unread(id, offset, place);
         }
     }
 
@@ -272,7 +276,7 @@ impl State {
         let key = NameKey { namespace: namespace.to_owned(), name: text.to_owned() };
         let stored = self.index.get(&key);
         let found = self.sound(stored)?;
-        self.namespace(namespace).named.insert(Bytes::copy_from_slice(name), Some(found));
+        self.namespace(namespace).named.insert(name.into(), Some(found));
         // In memory, so that it leaves together with its name.
         self.queues.get(found)?;
         Some(found)

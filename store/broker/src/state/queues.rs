@@ -18,13 +18,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::{
     command::{QueueDef, Retention},
     cursor::Cursor,
-    policy::{DeliveryPolicy, Policy},
+    policy::{DeliveryPolicy, Policy, shared, shared_delivery},
     queue::{Found, Queue},
 };
 
 pub(crate) struct Queues {
     index: Index,
     resident: FxHashMap<QueueId, Box<Queue>>,
+    /// Deleted, but the index still has them; the second set is in the checkpoint being made.
+    gone: (FxHashSet<QueueId>, FxHashSet<QueueId>),
     names: FxHashSet<Arc<str>>,
     /// Which checkpoint changes wait for.
     epoch: u64,
@@ -65,7 +67,7 @@ pub(crate) fn definition(
         exclusive: false,
         auto_delete,
         retention,
-        policy: Arc::new(policy),
+        policy: shared(policy),
         arguments,
     };
     Some((namespace, found, def, home))
@@ -88,6 +90,7 @@ impl Queues {
         Self {
             index,
             resident: FxHashMap::default(),
+            gone: Default::default(),
             names: FxHashSet::default(),
             epoch: 1,
             dirty: Vec::new(),
@@ -112,9 +115,10 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        let Self { resident, index, names, idle, failed, .. } = self;
+        let Self { resident, index, names, idle, failed, gone, .. } = self;
         match resident.entry(id) {
             Entry::Occupied(found) => Some(found.into_mut()),
+            Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
             Entry::Vacant(place) => {
                 let loaded = load(index, names, id);
                 let queue = loaded.unwrap_or_else(|error| {
@@ -129,7 +133,7 @@ impl Queues {
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
     pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
-        if self.is_rebuilding && !id.is_transient() && self.get(id).is_none() {
+        if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
             self.make_provisional(id);
         }
         let epoch = self.epoch;
@@ -170,13 +174,22 @@ impl Queues {
     }
 
     pub(crate) fn insert(&mut self, id: QueueId, queue: Queue) {
+        self.gone.0.remove(&id);
         self.resident.insert(id, Box::new(queue));
         self.change(id);
     }
 
     /// Takes a queue out. Call [`Queues::change`] before.
     pub(crate) fn remove(&mut self, id: QueueId) -> Option<Box<Queue>> {
+        if !id.is_transient() {
+            self.gone.0.insert(id);
+        }
         self.resident.remove(&id)
+    }
+
+    /// Whether a queue was deleted that the index may still have.
+    fn is_gone(&self, id: QueueId) -> bool {
+        self.gone.0.contains(&id) || self.gone.1.contains(&id)
     }
 
     /// Those in memory.
@@ -194,6 +207,8 @@ impl Queues {
     pub(crate) fn begin_checkpoint(&mut self, batch: Batch) {
         let queues = std::mem::take(&mut self.dirty);
         self.epoch += 1;
+        let gone = std::mem::take(&mut self.gone.0);
+        self.gone.1.extend(gone);
         self.gather = Some(Gather { batch, written: 0, queues });
     }
 
@@ -222,6 +237,7 @@ impl Queues {
 
     /// The index has what was gathered of these queues.
     pub(crate) fn begin_evicting(&mut self, written: Vec<QueueId>) {
+        self.gone.1.clear();
         self.evicting = written;
     }
 
@@ -281,7 +297,7 @@ fn load(
         for found in index.cursors(id) {
             let (key, CursorValue { name, policy, progress }) = found?;
             let policy = DeliveryPolicy::decode(&mut Reader::new(policy)).unwrap_or_default();
-            let cursor = Cursor::restore(name, Arc::new(policy), &progress);
+            let cursor = Cursor::restore(name, shared_delivery(&policy), &progress);
             queue.insert_cursor(key.cursor, cursor);
         }
     }

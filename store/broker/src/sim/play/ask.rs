@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstem_log::sim::Faults;
 use mainstem_schemas::{
     Address, ConsumerId, Filter, QueueId, RecordDraft, RecordId, Table, UnixMillis, Verdict, flags,
 };
@@ -55,8 +56,40 @@ impl Game {
                 let (reply, _) = oneshot::channel();
                 self.world().commands.push(Command::Checkpoint { reply });
             }
+            97 => self.break_disk(),
             _ => {}
         }
+    }
+
+    /// Something is wrong with the disk from now on, or not any more.
+    fn break_disk(&mut self) {
+        if self.is_dying {
+            return;
+        }
+        let files = self.world().reader.files();
+        let mut faults = Faults::default();
+        match self.rng.u8(..8) {
+            0 => {
+                faults.calls_left = Some(self.rng.u64(..120));
+                self.is_dying = true;
+            }
+            1 => {
+                faults.syncs_to_fail = 1;
+                self.is_dying = true;
+            }
+            2 if self.rng.bool() => {
+                faults.lies = self.rng.u64(1..4);
+                self.model.is_lied_to = true;
+            }
+            3..6 => {
+                let bytes = files * self.config.segment_bytes;
+                faults.space_bytes = Some(usize::try_from(bytes).unwrap());
+                faults.short_writes = self.rng.bool();
+            }
+            _ => {}
+        }
+        self.tell(|| format!("the disk: {faults:?}"));
+        self.disk.set_faults(faults);
     }
 
     /// After a start, what every run needs.
@@ -90,7 +123,7 @@ impl Game {
         self.clients += 1;
         let id = ClientId(self.clients);
         let (outbox, inbox) = inbox::pair(self.config.inbox_deliveries_max, 1 << 20);
-        self.peers.push(Peer { id, inbox, consumers: Vec::new(), session: None });
+        self.peers.push(Peer { id, inbox, taken: now(), consumers: Vec::new(), session: None });
         let namespace: Arc<str> = "/".into();
         self.world().commands.push(Command::Attach { client: id, namespace, outbox });
     }
@@ -108,6 +141,10 @@ impl Game {
             return;
         }
         let at = self.rng.usize(..self.peers.len());
+        let id = self.peers[at].id;
+        self.take_notices_of(false, |client| client == id);
+        self.take_answers();
+        let Some(at) = self.peers.iter().position(|peer| peer.id == id) else { return };
         let peer = self.peers.remove(at);
         self.tell(|| format!("client {:?} goes", peer.id));
         for (_, reader) in &peer.consumers {
@@ -118,6 +155,7 @@ impl Game {
                 && *client == peer.id
             {
                 self.model.readers[*at].is_order_off = true;
+                self.model.readers[*at].is_blind = true;
                 self.model.forgive_returns(*at);
             }
         }
@@ -237,7 +275,10 @@ impl Game {
         let (reply, answer) = oneshot::channel();
         if purges {
             // What of it was ready is not followed.
-            self.model.readers[at].owed.clear();
+            let reader = &mut self.model.readers[at];
+            reader.was_purged = true;
+            let all: Vec<u64> = reader.owed.keys().copied().collect();
+            reader.purged.extend(all);
             self.model.readers[at].rejected.clear();
             self.world().commands.push(Command::PurgeQueue { client, name, reply });
         } else {
@@ -627,6 +668,7 @@ impl Game {
                     if is_done && matches!(verdict, Verdict::Accept | Verdict::Reject) {
                         self.tell(|| format!("settled for sure: {hand:?}"));
                         check::settled(&mut self.model, hand.reader, hand.number, Done::Acked);
+                        self.model.readers[hand.reader].acked.insert(hand.id.offset.0);
                     }
                 }
             }

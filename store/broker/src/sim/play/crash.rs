@@ -13,8 +13,8 @@ use crate::{
     open::Recovered,
     sim::{
         audit::{Contents, Stored, audit, is_settled},
-        model::{Done, Hold, Kind},
-        world::{World, copy_index, now, replay},
+        model::{Done, Hold, Kind, Reader},
+        world::{World, copy_index, now, open_index, replay},
     },
     state::State,
 };
@@ -32,12 +32,15 @@ impl Game {
     /// The store ends, by a crash or in good order, and starts again. False when what is left
     /// cannot be opened, which only a disk that lied may do.
     pub(super) fn crash(&mut self, failed: bool) -> bool {
+        self.take_notices_of(false, |_| true);
+        self.take_answers();
         let world = self.world.take().expect("the store is open");
         let dir = self.dir.join(self.dirs.to_string());
         let copy = self.index_dir();
-        let closes = !failed && self.rng.u8(..4) == 0;
+        let closes = !failed && !self.is_dying && self.rng.u8(..4) == 0;
         if closes {
             self.tell(|| "the store is closed".to_owned());
+            self.disk.set_faults(Faults::default());
             world.close().unwrap_or_else(|error| panic!("it cannot be closed: {error}"));
             copy_index(&dir, &copy);
             self.disk.restart();
@@ -69,6 +72,11 @@ impl Game {
     fn look(&mut self, index: &Path) -> Option<Contents> {
         let (with, alone) = (self.dir.join("with"), self.dir.join("alone"));
         copy_index(index, &with);
+        let raw = open_index(&with);
+        // It is what was true at one position, whatever came later.
+        self.tell(|| format!("the index is at {:?}", raw.applied()));
+        audit(&raw, self.config.segment_bytes, None);
+        drop(raw);
         let kept = replay(&self.disk.fork(), &self.config, &with);
         let Recovered { mut state, opened, .. } = match kept {
             Ok(recovered) => recovered,
@@ -77,13 +85,21 @@ impl Game {
                 return None;
             }
         };
+        if self.model.is_lied_to {
+            // Anything may be missing, so nothing can be said but that nobody falls over it.
+            drop(replay(&self.disk.fork(), &self.config, &alone));
+            return None;
+        }
         let end = opened.3.end;
+        if self.tells {
+            super::super::audit::show_log(&opened.2);
+        }
         write_down(&mut state, end);
-        let contents = audit(&state.index, self.config.segment_bytes, &opened.2);
+        let contents = audit(&state.index, self.config.segment_bytes, Some(&opened.2));
         let rebuilt = replay(&self.disk.fork(), &self.config, &alone);
         let mut rebuilt = rebuilt.unwrap_or_else(|error| panic!("the log alone: {error}"));
         write_down(&mut rebuilt.state, end);
-        audit(&rebuilt.state.index, self.config.segment_bytes, &rebuilt.opened.2);
+        audit(&rebuilt.state.index, self.config.segment_bytes, Some(&rebuilt.opened.2));
         self.compare(&state, &rebuilt.state, opened.3.first);
         drop((state, rebuilt, opened));
         fs::remove_dir_all(&with).unwrap();
@@ -110,17 +126,25 @@ impl Game {
         }
         let places: Vec<_> =
             self.model.readers.iter().map(|reader| find(contents, &reader.kind)).collect();
+        let known: Vec<_> = self.model.readers.iter().filter_map(|reader| reader.place).collect();
         for (reader, place) in self.model.readers.iter_mut().zip(places) {
             reader.seen.clear();
             reader.last.clear();
             reader.is_order_off = false;
+            reader.is_blind = false;
+            reader.acked.clear();
+            reader.purged.clear();
+            reader.was_purged = false;
             reader.out.clear();
             reader.rests.clear();
             let Some((id, stored, cursor)) = place else {
                 reader.is_gone = true;
                 continue;
             };
-            let is_it = reader.place.is_none_or(|place| place == (id, cursor));
+            let is_it = match reader.place {
+                Some(place) => place == (id, cursor),
+                None => !reader.is_gone && !known.contains(&(id, cursor)),
+            };
             if reader.is_confirmed_gone || !reader.is_durable || !is_it {
                 reader.is_gone = true;
                 continue;
@@ -144,8 +168,25 @@ impl Game {
             reader.rejected.clear();
             reader.owed = there.into_iter().map(|number| (number, true)).collect();
         }
+        self.adopt_strangers(contents);
         self.adopt_holds(contents, is_lied_to);
         self.model.unsure.extend(std::mem::take(&mut self.model.bindings));
+    }
+
+    /// Queues whose making or end was on its way.
+    fn adopt_strangers(&mut self, contents: &Contents) {
+        for (id, stored) in &contents.queues {
+            let QueueName::Named(name) = &stored.name else { continue };
+            let kind = Kind::Queue(name.clone());
+            if self.model.find(&kind).is_some() {
+                continue;
+            }
+            let mut reader = Reader::new(kind, stored.policy.clone(), true, now());
+            reader.place = Some((*id, mainstem_schemas::CursorId::MAIN));
+            reader.is_loose = true;
+            reader.is_confirmed = true;
+            self.model.readers.push(reader);
+        }
     }
 
     fn check_owed(&self, contents: &Contents) {
@@ -172,12 +213,13 @@ impl Game {
             |at: usize, number: u64| there.get(at).is_some_and(|its| its.contains(&number));
         let missing = self.model.missing(now(), &present);
         assert!(missing.is_empty(), "lost: {missing:#?}");
-        for (at, reader) in self.model.readers.iter().enumerate() {
-            let acked = reader.done.iter().filter(|(_, done)| **done == Done::Acked);
-            for (number, _) in acked {
-                let died = reader.rejected.contains(number)
-                    || reader.policy.delivery.dead_letter.is_some();
-                let is_back = !reader.is_gone && present(at, *number) && !died;
+        for (reader, place) in self.model.readers.iter().zip(&places) {
+            let Some((id, stored, cursor)) = place else { continue };
+            if reader.is_gone || reader.place != Some((*id, *cursor)) {
+                continue;
+            }
+            for (offset, number) in pending(stored, *cursor) {
+                let is_back = reader.acked.contains(&offset);
                 assert!(!is_back, "{number} was settled for sure in {:?}", reader.kind);
             }
         }
@@ -211,7 +253,6 @@ impl Game {
         }
         let hash = answer.try_recv().expect("a checkpoint is answered");
         self.tell(|| format!("the state's hash is {hash:x}"));
-        let _quiet = Faults::default();
     }
 }
 
