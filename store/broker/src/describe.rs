@@ -219,7 +219,7 @@ fn say_carried(out: &mut Described, carried: &Carried) {
     if !keys.is_empty() {
         out.number("keys", keys.len() as u64);
     }
-    if *held == crate::state::UNDECIDED {
+    if *held == state::UNDECIDED {
         out.text("held", "for a decision");
     } else {
         out.time("held_until", *held);
