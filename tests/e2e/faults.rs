@@ -1,7 +1,7 @@
 //! Disks that are full, and records that are damaged: what is refused, what goes on, and what comes
 //! back by itself.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use lapin::{BasicProperties, Confirmation, options::BasicPublishOptions};
 use mainstem_tests::{Amqp, Deadline, Mqtt, Server, Setup, http, server};
@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 const BODY_BYTES: usize = 100_000;
 const RECOVERY_S: u64 = 60;
+/// A client that has heard nothing for so long is blocked.
+const BLOCKED: Duration = Duration::from_secs(3);
 
 /// A server on a file system of its own that is this large.
 fn start_on(disk_bytes: u64, settings: &[&str]) -> (Server, TempDir) {
@@ -41,20 +43,25 @@ async fn a_full_disk_refuses_publishes_keeps_consuming_and_recovers_by_itself() 
     amqp.queue("q", None).await;
     let body = vec![7; BODY_BYTES];
     let mut taken = 0;
-    while is_taken(&amqp, "q", &body).await {
+    // Once it is told connection.blocked, this client stops by itself.
+    while let Ok(true) = tokio::time::timeout(BLOCKED, is_taken(&amqp, "q", &body)).await {
         taken += 1;
         assert!(taken < 400, "a disk of 32 MiB took {taken} records of 100 kB");
     }
+    // One that was not told is told by basic.nack.
+    let amqp = Amqp::connect(ports.amqp).await;
+    assert!(!is_taken(&amqp, "q", &body).await, "the disk is full");
     assert!(taken > 100, "a disk of 32 MiB took {taken} records of 100 kB only");
 
-    // Every protocol says it in its own words: AMQP by basic.nack, above. RocketMQ's are in
-    // the interop tests' clients; its code comes from the same refusal.
+    // The others say it in their own words.
     let answer = http::post(ports.http, "/topics/a", "x");
     assert_eq!(answer.status, 507, "{}", answer.body);
     assert_eq!(mqtt_5_reason(ports.mqtt), 0x97, "[MQTT-5 3.4.2.1] quota exceeded");
 
-    assert_eq!(amqp.ready("q").await, taken, "nothing that was confirmed is gone");
-    for _ in 0..taken {
+    // One more may have been taken whose confirm the blocked client did not see.
+    let ready = amqp.ready("q").await;
+    assert!(ready == taken || ready == taken + 1, "{ready} of {taken} that were confirmed");
+    for _ in 0..ready {
         assert_eq!(amqp.take("q").await.as_deref(), Some(body.as_slice()));
     }
     let deadline = Deadline::seconds(RECOVERY_S);
@@ -63,7 +70,7 @@ async fn a_full_disk_refuses_publishes_keeps_consuming_and_recovers_by_itself() 
             !deadline.passed(),
             "no publish is taken {RECOVERY_S} s after the disk was drained"
         );
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for _ in 0..50 {
         assert!(is_taken(&amqp, "q", &body).await, "there is room again");
@@ -71,7 +78,7 @@ async fn a_full_disk_refuses_publishes_keeps_consuming_and_recovers_by_itself() 
     let mut mqtt = Mqtt::connect(ports.mqtt, "after").await;
     mqtt.publish("a", false, b"x").await;
     assert_eq!(http::post(ports.http, "/topics/a", "x").status, 200);
-    assert_eq!(amqp.ready("q").await, 51);
+    assert!(amqp.ready("q").await >= 51);
     assert!(server.is_running());
 }
 
@@ -79,7 +86,7 @@ async fn a_full_disk_refuses_publishes_keeps_consuming_and_recovers_by_itself() 
 fn mqtt_5_reason(port: u16) -> u8 {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.write_all(b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x01a").unwrap();
     let mut head = [0; 2];
     socket.read_exact(&mut head).unwrap();
