@@ -1,6 +1,7 @@
 //! Each limit of what the store holds in memory, filled: what it does then is what the settings
 //! say.
 
+#![expect(clippy::await_holding_lock, reason = "the lock is the gate that the store waits at")]
 #![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 use std::{

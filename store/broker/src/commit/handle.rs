@@ -1,7 +1,7 @@
 //! Every command, led to what does it.
 
 use super::{Commit, Fatal, send};
-use crate::command::Command;
+use crate::{command::Command, member::Member};
 
 impl Commit {
     pub(super) fn handle(&mut self, command: Command) -> Result<(), Fatal> {
