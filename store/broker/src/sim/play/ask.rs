@@ -307,6 +307,7 @@ impl Game {
         if self.rng.u8(..4) == 0 {
             self.tell(|| format!("unbind {binding:?}"));
             self.model.bindings.remove(&binding);
+            self.waits.retain(|wait| !matches!(wait, Wait::Bind(other, _) if *other == binding));
             self.model.unsure.insert(binding);
             self.world().commands.push(Command::Unbind { client, bind, reply });
         } else {
