@@ -32,7 +32,10 @@ const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
 const BYTES_PER_BATCH: usize = 1 << 20;
 /// Batches that may wait for the commit thread.
 #[cfg(not(test))]
-const BATCHES_MAX: usize = 2;
+const BATCHES_MAX: usize = 16;
+/// Batches that are looked at in one turn, and how many moved records end it: about a millisecond.
+const BATCHES_PER_TURN: usize = 16;
+const MOVES_PER_TURN: u64 = 256;
 /// A whole segment's, where the scan is done before anybody looks.
 #[cfg(test)]
 const BATCHES_MAX: usize = 4096;
@@ -182,12 +185,21 @@ impl Commit {
             self.clean_frames(waiting);
             return Ok(());
         }
-        let Some(scanned) = &mut self.clean.scanned else { return Ok(()) };
-        match scanned.try_recv() {
-            Ok(Scanned::Frames(frames)) => self.clean_frames(frames),
-            Ok(Scanned::End(ended)) => self.end_scan(number, ended),
-            Err(mpsc::error::TryRecvError::Empty) => {}
-            Err(mpsc::error::TryRecvError::Disconnected) => self.end_scan(number, Ok(())),
+        let enough = self.counts.moved + MOVES_PER_TURN;
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(scanned) = &mut self.clean.scanned else { break };
+            match scanned.try_recv() {
+                Ok(Scanned::Frames(frames)) => self.clean_frames(frames),
+                Ok(Scanned::End(ended)) => self.end_scan(number, ended),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => self.end_scan(number, Ok(())),
+            }
+            if self.counts.moved >= enough
+                || !self.clean.waiting.is_empty()
+                || self.clean.segment != Some(number)
+            {
+                break;
+            }
         }
         Ok(())
     }
@@ -291,6 +303,10 @@ impl Commit {
         let mut alive = Vec::new();
         for (id, offset) in targets {
             let Some(queue) = self.state.queues.get(*id) else { continue };
+            // Most are, and their blocks are not in memory.
+            if queue.main().is_some_and(|main| main.is_settled(*offset)) {
+                continue;
+            }
             let place = queue.get(*offset, &self.state.index);
             if self.state.sound(place).is_some_and(|place| place.position == position) {
                 alive.push((*id, *offset));
