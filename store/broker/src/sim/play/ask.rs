@@ -671,6 +671,7 @@ impl Game {
                         self.tell(|| format!("settled for sure: {hand:?}"));
                         check::settled(&mut self.model, hand.reader, hand.number, Done::Acked);
                         self.model.readers[hand.reader].acked.insert(hand.id.offset.0);
+                        self.model.readers[hand.reader].ended.insert(hand.id.offset.0);
                     }
                 }
             }

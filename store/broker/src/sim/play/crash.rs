@@ -133,6 +133,7 @@ impl Game {
             reader.is_order_off = false;
             reader.is_blind = false;
             reader.acked.clear();
+            reader.ended.clear();
             reader.purged.clear();
             reader.was_purged = false;
             reader.out.clear();
