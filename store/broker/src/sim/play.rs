@@ -30,6 +30,7 @@ use crate::{
     open::read,
 };
 
+mod answer;
 mod ask;
 mod crash;
 
