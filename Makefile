@@ -16,7 +16,7 @@ SECONDS_EACH ?= 30
 STORE ?=
 SERVER := $(CARGO_TARGET_DIR)/release/mainstem
 
-.PHONY: check run test sim e2e interop crash demo golden fuzz bench bench-store doc build setup tools
+.PHONY: check run test sim e2e interop crash power demo golden fuzz bench bench-store doc build setup tools
 .DEFAULT_GOAL := check
 
 check: setup ## formatting, lints and the tidy test
@@ -43,6 +43,9 @@ interop: build tools ## real third-party clients
 
 crash: build tools ## kill -9 under confirmed load
 	$(CARGO) test $(TESTED) --test crash
+
+power: build ## cut the power and fail syncs under a server, on a file system of the test's own (root, FUSE)
+	$(CARGO) test $(TESTED) --test power
 
 demo: build tools ## a device, a service and a job read the same messages
 	$(MAINSTEM_PYTHON) deploy/demo/demo.py $(SERVER)

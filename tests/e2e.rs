@@ -9,12 +9,20 @@
 
 #[path = "e2e/amqp_errors.rs"]
 mod amqp_errors;
+#[path = "e2e/amqp_queues.rs"]
+mod amqp_queues;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[path = "e2e/index_rebuild.rs"]
 mod index_rebuild;
+#[path = "e2e/log_command.rs"]
+mod log_command;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/mqtt.rs"]
 mod mqtt;
 #[path = "e2e/one_body.rs"]

@@ -17,10 +17,21 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use mainstem_tests::{
     Deadline, Language, Matrix, Peer, Server,
     matrix::{By, Publisher},
+    peer,
 };
 use md5::{Digest, Md5};
 use properties::{Arrival, findings};
 use serde_json::{Value, json};
+
+/// The rules of queues that RabbitMQ keeps, held by its own client.
+#[test]
+fn queues_keep_rabbitmqs_rules() {
+    let server = Server::start();
+    let port = server.ports().amqp.to_string();
+    let (holds, said) = peer::run(Language::Python, "amqp_rules.py", &[&port]);
+    println!("{said}");
+    assert!(holds, "rules were broken: {said}");
+}
 
 const LANGUAGES: [Language; 2] = [Language::Python, Language::Node];
 /// How long the slowest single step may take.

@@ -19,6 +19,13 @@ pub fn get(port: u16, path: &str) -> Answer {
     request(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
+/// POSTs `body` to `path`.
+#[must_use]
+pub fn post(port: u16, path: &str, body: &str) -> Answer {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+    request(port, &format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+}
+
 fn request(port: u16, text: &str) -> Answer {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -12,6 +12,7 @@
 )]
 
 pub mod clients;
+pub mod disk;
 pub mod http;
 pub mod matrix;
 pub mod peer;

@@ -78,6 +78,18 @@ fn setting(variable: &str, below_cache: &str) -> PathBuf {
     )
 }
 
+/// Runs `script` of `tests/interop` to its end, and answers whether it succeeded and what it said.
+#[must_use]
+pub fn run(language: Language, script: &str, arguments: &[&str]) -> (bool, String) {
+    let home = TempDir::new().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(script);
+    let mut command = language.command(&script);
+    command.args(arguments).env("HOME", home.path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
 /// A running client program. It is killed when this is dropped.
 pub struct Peer {
     name: &'static str,

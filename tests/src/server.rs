@@ -61,17 +61,33 @@ pub struct Setup {
     pub ports: Ports,
     /// Further settings, as `key=value`.
     pub settings: Vec<String>,
+    /// Gives the server a file system of its own of this size, which ends with it: other processes
+    /// see an empty data directory.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Setup {
     /// Any ports, this data directory.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), ports: Ports::default(), settings: Vec::new() }
+        Self {
+            data_dir: data_dir.to_owned(),
+            ports: Ports::default(),
+            settings: Vec::new(),
+            disk_bytes: None,
+        }
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.disk_bytes.map_or_else(program, |bytes| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c"]);
+            command.arg(format!(
+                "mount -t tmpfs -o size={bytes} tmpfs \"$1\" && shift && exec \"$@\""
+            ));
+            command.arg("sh").arg(&self.data_dir).arg(binary());
+            command
+        });
         command.args(["--set", &format!("data_dir={}", self.data_dir.display())]);
         for (name, port) in self.ports.all() {
             command.args(["--set", &format!("listeners.{name}.bind=127.0.0.1:{port}")]);
@@ -179,6 +195,13 @@ impl Server {
         (self.child, self.lines, self.ports) = spawn(&self.setup);
     }
 
+    /// How the process ended, once it has by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.0.try_wait().unwrap()?;
+        self.lines.finish();
+        Some(status)
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
@@ -257,6 +280,12 @@ fn read_lines(
             all.lock().unwrap().push(line);
         }
     })
+}
+
+/// The server program, for whatever else it can do.
+#[must_use]
+pub fn program() -> Command {
+    Command::new(binary())
 }
 
 /// The server program: `$MAINSTEM_BIN`, else the one beside this test's own program, which is

@@ -16,6 +16,7 @@ use crate::{
     passage::{Passage, Reason},
     policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
     state,
+    state::UNDECIDED,
 };
 
 /// A log entry in words.
@@ -219,7 +220,7 @@ fn say_carried(out: &mut Described, carried: &Carried) {
     if !keys.is_empty() {
         out.number("keys", keys.len() as u64);
     }
-    if *held == state::UNDECIDED {
+    if *held == UNDECIDED {
         out.text("held", "for a decision");
     } else {
         out.time("held_until", *held);

@@ -41,12 +41,7 @@ impl Broker {
         authenticator: Box<dyn Authenticator>,
         views: Views,
     ) -> Result<Self, OpenError> {
-        if config.message_bytes_max as u64 > config.segment_bytes / 4 {
-            return Err(OpenError::Bounds {
-                message_bytes_max: config.message_bytes_max,
-                segment_bytes: config.segment_bytes,
-            });
-        }
+        check_bounds(&config)?;
         let lock = lock(&config.data_dir)?;
         let Recovered { state, opened, sequence, frames } = recover_dir(&config)?;
         let (planner, writer, reader, recovery) = opened;
@@ -102,6 +97,16 @@ impl Broker {
     }
 }
 
+fn check_bounds(config: &Config) -> Result<(), OpenError> {
+    if config.message_bytes_max as u64 > config.segment_bytes / 4 {
+        return Err(OpenError::Bounds {
+            message_bytes_max: config.message_bytes_max,
+            segment_bytes: config.segment_bytes,
+        });
+    }
+    Ok(())
+}
+
 /// What a store is made of again.
 pub(crate) struct Recovered {
     pub(crate) state: State,
@@ -143,6 +148,9 @@ pub(crate) fn recover(
     open_log: &mut OpenLog<'_>,
 ) -> Result<Option<Recovered>, OpenError> {
     let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
+    if config.topic_retention_bytes > 0 {
+        state.kept_bytes_max = config.topic_retention_bytes;
+    }
     state.restore().map_err(index_error)?;
     let applied = state.index.applied();
     state.queues.is_rebuilding = applied.0 == 0;

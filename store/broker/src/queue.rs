@@ -433,6 +433,12 @@ impl Queue {
         (self.live.saturating_sub(out), self.bytes.saturating_sub(bytes))
     }
 
+    /// Whether a queue that keeps everything keeps more than it may.
+    pub(crate) fn keeps_too_much(&self, default_max: u64) -> bool {
+        self.def.retention == Retention::Time
+            && self.bytes > self.def.policy.bytes_max.unwrap_or(default_max)
+    }
+
     /// Whether its definition asks for a look at some time, or its records do.
     pub(crate) fn has_times(&self) -> bool {
         self.may_expire

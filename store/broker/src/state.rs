@@ -92,6 +92,8 @@ pub(crate) struct State {
     lookups: Fresh<(QueueId, u64, u64)>,
     /// Queues whose time to be looked at is to be found anew.
     pub(crate) due_unknown: Vec<QueueId>,
+    /// Bytes that a queue which keeps everything may keep if it says nothing itself.
+    pub(crate) kept_bytes_max: u64,
     /// What consumers had in hand of records that are gone, for the commit thread to count off.
     pub(crate) lost_hands: Vec<InHand>,
     /// Where the log ended when the process started.
@@ -138,6 +140,7 @@ impl State {
             pointers: Fresh::new(),
             lookups: Fresh::new(),
             due_unknown: Vec::new(),
+            kept_bytes_max: u64::MAX,
             lost_hands: Vec::new(),
             started_at: Position(0),
             batch,
@@ -245,7 +248,7 @@ impl State {
 
     /// The same, but that it stays though nobody reads the queue yet.
     pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) {
-        let Self { queues, index, segments, due_unknown, .. } = self;
+        let Self { queues, index, segments, due_unknown, kept_bytes_max, .. } = self;
         let Some(queue) = queues.change(id) else { return };
         let segment = segments.number(place.position);
         let was_empty = queue.live == 0;
@@ -269,7 +272,9 @@ impl State {
         } else {
             segments.refer(segment, place.size);
         }
-        if (was_empty || place.expiry.is_set()) && queue.has_times() && !queue.is_due_unknown {
+        let needs_look =
+            was_empty || place.expiry.is_set() || queue.keeps_too_much(*kept_bytes_max);
+        if needs_look && queue.has_times() && !queue.is_due_unknown {
             queue.is_due_unknown = true;
             due_unknown.push(id);
         }

@@ -137,6 +137,10 @@ impl Commit {
     fn look_at(&mut self, id: QueueId) -> Result<(), IndexError> {
         let now = self.now;
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
+        if !queue.used.is_set() {
+            // Whoever used it before the restart has as long to come back.
+            queue.used = now;
+        }
         if let Some(expires_ms) = queue.def.policy.expires_ms
             && queue.consumers() == 0
             && queue.used.plus(expires_ms).reached(now)
@@ -212,11 +216,7 @@ impl Commit {
             is_topic.then_some(self.config.topic_retention_ms)
         });
         let oldest = age.map_or(0, |age| self.now.0.saturating_sub(age));
-        let default = match self.config.topic_retention_bytes {
-            0 => u64::MAX,
-            bytes => bytes,
-        };
-        (oldest, policy.bytes_max.unwrap_or(default))
+        (oldest, policy.bytes_max.unwrap_or(self.state.kept_bytes_max))
     }
 
     /// A queue's time to be looked at is to be found anew.

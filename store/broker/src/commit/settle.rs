@@ -237,6 +237,7 @@ impl Commit {
     /// is given it again, but it takes no room from its holder.
     pub(super) fn set_aside(&mut self, client: ClientId, id: DeliveryId) {
         let Some(hand) = self.take_hand(client, id) else { return };
+        self.counts.unreadable += 1;
         let queue = self.state.queues.get(id.queue);
         if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(id.cursor)) {
             let hand =

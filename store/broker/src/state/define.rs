@@ -163,7 +163,11 @@ impl State {
         };
         let space = self.namespace(&namespace);
         space.add_queue(id, &found, &def.name);
-        let queue = Queue::new(space.name.clone(), found, def, home);
+        let mut queue = Queue::new(space.name.clone(), found, def, home);
+        if queue.has_times() {
+            queue.is_due_unknown = true;
+            self.due_unknown.push(id);
+        }
         self.queues.insert(id, queue);
         self.note_renamed(id);
     }

@@ -118,10 +118,8 @@ impl Queues {
         let Self { resident, index, names, idle, failed, gone, .. } = self;
         match resident.entry(id) {
             Entry::Occupied(found) => Some(found.into_mut()),
+            Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
             Entry::Vacant(place) => {
-                if gone.0.contains(&id) || gone.1.contains(&id) {
-                    return None;
-                }
                 let loaded = load(index, names, id);
                 let queue = loaded.unwrap_or_else(|error| {
                     failed.get_or_insert(error);
@@ -135,7 +133,7 @@ impl Queues {
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
     pub(crate) fn change(&mut self, id: QueueId) -> Option<&mut Queue> {
-        if self.is_rebuilding && !id.is_transient() && !self.is_gone(id) && self.get(id).is_none() {
+        if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
             self.make_provisional(id);
         }
         let epoch = self.epoch;
