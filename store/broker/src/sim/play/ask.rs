@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_log::sim::Faults;
 use mainstem_schemas::{
     Address, ConsumerId, Filter, QueueId, RecordDraft, RecordId, Table, UnixMillis, Verdict, flags,
 };
@@ -56,37 +55,6 @@ impl Game {
             97 => self.break_disk(),
             _ => {}
         }
-    }
-
-    /// Something is wrong with the disk from now on, or not any more.
-    fn break_disk(&mut self) {
-        if self.is_dying {
-            return;
-        }
-        let files = self.world().reader.files();
-        let mut faults = Faults::default();
-        match self.rng.u8(..8) {
-            0 => {
-                faults.calls_left = Some(self.rng.u64(..120));
-                self.is_dying = true;
-            }
-            1 => {
-                faults.syncs_to_fail = 1;
-                self.is_dying = true;
-            }
-            2 if self.rng.bool() => {
-                faults.lies = self.rng.u64(1..4);
-                self.model.is_lied_to = true;
-            }
-            3..6 => {
-                let bytes = files * self.config.segment_bytes;
-                faults.space_bytes = Some(usize::try_from(bytes).unwrap());
-                faults.short_writes = self.rng.bool();
-            }
-            _ => {}
-        }
-        self.tell(|| format!("the disk: {faults:?}"));
-        self.disk.set_faults(faults);
     }
 
     /// After a start, what every run needs.
