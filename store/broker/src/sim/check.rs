@@ -57,9 +57,8 @@ pub(super) fn delivered(
         reader.done.remove(&number);
         reader.rejected.remove(&number);
     }
-    let again = reader.done.get(&number);
-    // A record may come to one queue again by dying in others.
-    assert!(is_dead || again.is_none(), "it was settled ({again:?}): {whom}");
+    let is_ended = reader.ended.contains(&delivery.id.offset.0);
+    assert!(!is_ended, "it was settled: {whom}");
     let delivering = &reader.policy.delivery;
     if let Some(max) = delivering.attempts_max {
         assert!(delivery.attempt <= max, "attempt {} of {max}: {whom}", delivery.attempt);

@@ -73,6 +73,8 @@ pub(super) struct Reader {
     pub(super) was_purged: bool,
     /// Records that a purge may have ended.
     pub(super) purged: BTreeSet<u64>,
+    /// Offsets that were settled in this run of the store.
+    pub(super) ended: BTreeSet<u64>,
     /// Offsets that were settled for certain.
     pub(super) acked: BTreeSet<u64>,
     /// Records that were refused for good, and go where the policy says.
@@ -123,6 +125,7 @@ impl Reader {
             done: BTreeMap::new(),
             was_purged: false,
             purged: BTreeSet::new(),
+            ended: BTreeSet::new(),
             acked: BTreeSet::new(),
             rejected: BTreeSet::new(),
             returned: BTreeSet::new(),

@@ -30,6 +30,7 @@ use crate::{
     open::read,
 };
 
+mod answer;
 mod ask;
 mod crash;
 
@@ -360,6 +361,7 @@ impl Game {
         } else {
             check::over(&mut self.model, reader, offset);
             check::settled(&mut self.model, reader, number, Done::Asked);
+            self.model.readers[reader].ended.insert(offset);
         }
     }
 
@@ -397,6 +399,9 @@ impl Game {
             check::over(&mut self.model, hand.reader, hand.id.offset.0);
             let reader = &mut self.model.readers[hand.reader];
             let done = if hand.deadline.is_set() { Done::Maybe } else { Done::Asked };
+            if !hand.deadline.is_set() && matches!(verdict, Verdict::Accept | Verdict::Reject) {
+                reader.ended.insert(hand.id.offset.0);
+            }
             match verdict {
                 Verdict::Accept => {
                     reader.done.entry(hand.number).or_insert(done);

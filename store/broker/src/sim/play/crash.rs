@@ -29,6 +29,37 @@ fn write_down(state: &mut State, end: Position) {
 }
 
 impl Game {
+    /// Something is wrong with the disk from now on, or not any more.
+    pub(super) fn break_disk(&mut self) {
+        if self.is_dying {
+            return;
+        }
+        let files = self.world().reader.files();
+        let mut faults = Faults::default();
+        match self.rng.u8(..8) {
+            0 => {
+                faults.calls_left = Some(self.rng.u64(..120));
+                self.is_dying = true;
+            }
+            1 => {
+                faults.syncs_to_fail = 1;
+                self.is_dying = true;
+            }
+            2 if self.rng.bool() => {
+                faults.lies = self.rng.u64(1..4);
+                self.model.is_lied_to = true;
+            }
+            3..6 => {
+                let bytes = files * self.config.segment_bytes;
+                faults.space_bytes = Some(usize::try_from(bytes).unwrap());
+                faults.short_writes = self.rng.bool();
+            }
+            _ => {}
+        }
+        self.tell(|| format!("the disk: {faults:?}"));
+        self.disk.set_faults(faults);
+    }
+
     /// The store ends, by a crash or in good order, and starts again. False when what is left
     /// cannot be opened, which only a disk that lied may do.
     pub(super) fn crash(&mut self, failed: bool) -> bool {
@@ -133,6 +164,7 @@ impl Game {
             reader.is_order_off = false;
             reader.is_blind = false;
             reader.acked.clear();
+            reader.ended.clear();
             reader.purged.clear();
             reader.was_purged = false;
             reader.out.clear();
