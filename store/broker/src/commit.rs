@@ -181,8 +181,6 @@ pub(crate) struct Commit {
     flushed: Position,
     indexed: mpsc::Sender<Indexed>,
     clean: Cleaning,
-    /// The segment that was written to when cleaning was last thought of.
-    clean_looked_at: u64,
     /// Something was written and not synced, and [`Timer::Sync`] is set.
     is_unsynced: bool,
     sync_due: bool,
@@ -279,7 +277,6 @@ impl Commit {
             flushed,
             indexed,
             clean: Cleaning::default(),
-            clean_looked_at: 0,
             is_unsynced: false,
             sync_due: false,
             held_since: None,

@@ -22,6 +22,8 @@ pub(crate) struct Lane {
     blocks: SmallVec<[Block; 1]>,
     /// Blocks of these numbers may be in the index.
     stored: (u64, u64),
+    /// Counts blocks read back.
+    clock: u32,
     /// Blocks that became empty since the last checkpoint, and may be in the index.
     emptied: Vec<u64>,
     /// The same, in the checkpoint that is being made: the index has them until that is committed.
@@ -41,6 +43,8 @@ struct Block {
     /// The index has it as it is, so it may be forgotten. A block that a checkpoint has gathered
     /// is neither dirty nor in the index yet.
     is_stored: bool,
+    /// The lane's clock when it was used last.
+    used: u32,
 }
 
 /// Holes at the front of a block that are let go of together.
@@ -52,7 +56,15 @@ fn within(offset: u64) -> usize {
 
 impl Block {
     fn new(number: u64) -> Self {
-        Self { number, base: 0, entries: Vec::new(), live: 0, dirty: true, is_stored: false }
+        Self {
+            number,
+            base: 0,
+            entries: Vec::new(),
+            live: 0,
+            dirty: true,
+            is_stored: false,
+            used: 0,
+        }
     }
 
     fn change(&mut self) {
@@ -126,6 +138,7 @@ impl Lane {
             next,
             blocks: SmallVec::new(),
             stored,
+            clock: 0,
             emptied: Vec::new(),
             deleting: Vec::new(),
         }
@@ -151,6 +164,24 @@ impl Lane {
             && !self.deleting.contains(&number)
     }
 
+    /// Lets go of the block that was read back and not used for the longest time, if there are many:
+    /// one reader is ahead, another behind, and both come back to theirs.
+    fn make_room(&mut self) {
+        let tail = self.next / BLOCK_ENTRIES;
+        let clock = self.clock;
+        let stored = || self.blocks.iter().enumerate().filter(|(_, block)| block.is_stored);
+        if self.blocks.len() < RESIDENT_BLOCKS_MAX || stored().count() < RESIDENT_BLOCKS_MAX {
+            return;
+        }
+        let oldest = stored()
+            .filter(|(_, block)| block.number != tail)
+            .max_by_key(|(_, block)| clock.wrapping_sub(block.used))
+            .map(|(at, _)| at);
+        if let Some(at) = oldest {
+            self.blocks.remove(at);
+        }
+    }
+
     /// The place of a block in memory, read from the index if it is there.
     fn load(
         &mut self,
@@ -158,10 +189,12 @@ impl Lane {
         number: u64,
         index: &Index,
     ) -> Result<Option<usize>, IndexError> {
-        let at = match self.find(number) {
-            Ok(at) => return Ok(Some(at)),
-            Err(at) => at,
-        };
+        if let Ok(at) = self.find(number) {
+            if let Some(block) = self.blocks.get_mut(at) {
+                block.used = self.clock;
+            }
+            return Ok(Some(at));
+        }
         if !self.may_be_stored(queue, number) {
             return Ok(None);
         }
@@ -169,13 +202,11 @@ impl Lane {
         let live = value.entries.iter().filter(|entry| !entry.is_hole()).count();
         let live = u32::try_from(live).unwrap_or(u32::MAX);
         let (base, entries) = (within(value.first.0), value.entries);
-        let block = Block { number, base, entries, live, dirty: false, is_stored: true };
-        let mut at = at;
-        if self.blocks.len() >= 2 * RESIDENT_BLOCKS_MAX {
-            let tail = self.next / BLOCK_ENTRIES;
-            self.blocks.retain(|block| !block.is_stored || block.number == tail);
-            at = self.blocks.partition_point(|block| block.number < number);
-        }
+        self.clock = self.clock.wrapping_add(1);
+        let (dirty, is_stored, used) = (false, true, self.clock);
+        self.make_room();
+        let at = self.blocks.partition_point(|block| block.number < number);
+        let block = Block { number, base, entries, live, dirty, is_stored, used };
         self.blocks.insert(at, block);
         Ok(Some(at))
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 /// Disjoint, non-touching ranges `from..to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {
@@ -43,6 +45,22 @@ impl Ranges {
             Some((_, end)) if end > at => end,
             _ => at,
         }
+    }
+
+    /// The parts of `from..to` that are not members.
+    pub(crate) fn gaps(&self, from: u64, to: u64) -> SmallVec<[(u64, u64); 2]> {
+        let mut gaps = SmallVec::new();
+        let mut at = self.skip(from);
+        for (start, end) in self.by_start.range(at..to.max(at)) {
+            if *start > at {
+                gaps.push((at, *start));
+            }
+            at = *end;
+        }
+        if at < to {
+            gaps.push((at, to));
+        }
+        gaps
     }
 
     pub(crate) fn contains(&self, at: u64) -> bool {
@@ -88,6 +106,12 @@ mod tests {
             for at in 0..70 {
                 assert_eq!(ranges.contains(at), model.contains(&at), "seed {seed} at {at}");
             }
+            let from = random.u64(0..70);
+            let to = from + random.u64(0..30);
+            let outside: Vec<u64> = (from..to).filter(|at| !model.contains(at)).collect();
+            let gaps: Vec<u64> =
+                ranges.gaps(from, to).into_iter().flat_map(|(from, to)| from..to).collect();
+            assert_eq!(gaps, outside, "seed {seed} from {from} to {to}");
             let Some(floor) = ranges.iter().map(|(start, _)| start).nth(1) else { continue };
             let raised = ranges.raise(floor);
             assert_eq!(Some(raised), (floor..).find(|at| !model.contains(at)), "seed {seed}");

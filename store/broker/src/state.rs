@@ -351,13 +351,18 @@ impl State {
         if from >= to {
             return;
         }
+        // Ranges that are stated again hold nothing new, and may be very long.
+        let fresh = cursor.settled.gaps(from.max(cursor.floor_at(from)), to);
+        if fresh.is_empty() {
+            return;
+        }
         cursor.settle(from, to);
         if cursor_id == CursorId::MAIN {
             if lanes.iter().all(|lane| cursor.floor_at(lane.first) >= lane.next) {
                 let used = queue.clear();
                 release_all(segments, id, &used);
             } else {
-                for offset in from..to {
+                for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
                     match queue.take(offset, index) {
                         Ok(None) => {}
                         Ok(Some(place)) => {

@@ -64,6 +64,9 @@ pub(super) struct Cleaning {
     transient: FxHashMap<Position, Vec<(QueueId, u64)>>,
     /// A segment that could not be emptied; it is tried again when the log has grown.
     stuck: Option<(u64, u64)>,
+    /// When the oldest segment was looked at last: what was written by then, which one it was, and
+    /// what was needed of it.
+    look: (Position, u64, u64),
     /// The log needs nothing before this.
     needed_from: Position,
     /// Everything that makes that true stands before this.
@@ -100,6 +103,19 @@ impl Commit {
             self.let_go_below(self.state.segments.base(number));
         }
         (number, end)
+    }
+
+    /// Whether what is left of a segment is likely to stay. While it is being consumed, to move it
+    /// would be a waste. Looked at each time an eighth of a segment was written.
+    fn is_settled_down(&mut self, number: u64) -> bool {
+        let (written_at, looked_at, refs_then) = self.clean.look;
+        let step = self.config.segment_bytes / 8;
+        if looked_at == number && self.written.0 < written_at.0 + step {
+            return false;
+        }
+        let refs = self.state.segments.usage(number).0.refs;
+        self.clean.look = (self.written, number, refs);
+        looked_at == number && refs.saturating_mul(100) >= refs_then.saturating_mul(99)
     }
 
     /// Begins to empty the oldest segment if that is worth it.
@@ -170,12 +186,7 @@ impl Commit {
     pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
         let Some(number) = self.clean.segment else {
             let (oldest, end) = self.let_go_of_empty();
-            // What was written last is mostly on its way to somebody: only when the next segment
-            // is half full, too, is it worth moving what is left.
-            let is_half =
-                self.written.0 % self.config.segment_bytes >= self.config.segment_bytes / 2;
-            if oldest < end && is_half && end != self.clean_looked_at {
-                self.clean_looked_at = end;
+            if oldest < end && self.is_settled_down(oldest) {
                 self.begin_cleaning();
             }
             return Ok(());
