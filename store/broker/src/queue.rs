@@ -41,6 +41,8 @@ pub(crate) struct Queue {
     segments: SmallVec<[SegmentUse; 1]>,
     /// Some record may have an expiry.
     pub(crate) may_expire: bool,
+    /// There is a bound on what is ready (a copy of what the policy says, which is far away).
+    pub(crate) is_bounded: bool,
     main: Option<Cursor>,
     others: BTreeMap<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
@@ -75,6 +77,7 @@ impl Queue {
         Self {
             namespace,
             found,
+            is_bounded: def.policy.is_bounded(),
             def: Arc::new(def),
             home,
             lanes: SmallVec::from_iter([Lane::new(0)]),

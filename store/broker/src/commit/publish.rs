@@ -201,7 +201,7 @@ impl Commit {
         queues.retain(|id| {
             let Some(queue) = self.state.queues.get(*id) else { return true };
             let policy = &queue.def.policy;
-            if policy.overflow == Overflow::DropHead || !policy.is_bounded() {
+            if !queue.is_bounded || policy.overflow == Overflow::DropHead {
                 return true;
             }
             let (len, bytes) = queue.ready();
@@ -250,7 +250,7 @@ impl Commit {
         loop {
             let Some(queue) = self.state.queues.get(id) else { return };
             let policy = &queue.def.policy;
-            if !policy.is_bounded() || policy.overflow != Overflow::DropHead {
+            if !queue.is_bounded || policy.overflow != Overflow::DropHead {
                 return;
             }
             let (len, bytes) = queue.ready();
