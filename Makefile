@@ -45,7 +45,7 @@ crash: build tools ## kill -9 under confirmed load
 	$(CARGO) test $(TESTED) --test crash
 
 power: build ## cut the power and fail syncs under a server, on a file system of the test's own (root, FUSE)
-	$(CARGO) test $(TESTED) --test power
+	MAINSTEM_POWER=1; export MAINSTEM_POWER; $(CARGO) test $(TESTED) --test power
 
 demo: build tools ## a device, a service and a job read the same messages
 	$(MAINSTEM_PYTHON) deploy/demo/demo.py $(SERVER)

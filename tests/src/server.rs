@@ -66,6 +66,19 @@ pub struct Setup {
     pub disk_bytes: Option<u64>,
 }
 
+/// Whether a process may have a file system of its own here; if not, that is said aloud.
+#[must_use]
+#[expect(clippy::print_stdout, reason = "a test that is not tried says so")]
+pub fn can_mount() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]);
+    let may = command.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !may {
+        println!("not tried on this machine: it gives no mount namespaces (unshare)");
+    }
+    may
+}
+
 impl Setup {
     /// Any ports, this data directory.
     #[must_use]

@@ -101,11 +101,10 @@ impl Entry {
         group: 0,
     };
 
-    /// Whether nothing is there. No record stands at position 0, where the first segment's header is.
     #[must_use]
     #[inline]
     pub fn is_hole(&self) -> bool {
-        self.position.0 == 0
+        *self == Self::HOLE
     }
 
     fn encode(&self, before: &Self, out: &mut Vec<u8>) {
