@@ -124,7 +124,7 @@ pub(super) async fn declare(client: &Client, number: u64) -> Result<()> {
         exclusive: false,
         auto_delete: false,
         retention: Retention::Unsettled,
-        policy: std::sync::Arc::default(),
+        policy: Arc::default(),
         arguments: Table::new(),
     };
     client.declare_queue(DeclareQueue { def }).await?;
