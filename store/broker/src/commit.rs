@@ -170,6 +170,8 @@ pub(crate) struct Commit {
     returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
+    /// Queues that may be over their bounds by what died into them.
+    over_bounds: Vec<QueueId>,
     timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 
@@ -269,6 +271,7 @@ impl Commit {
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),
             expired: Vec::new(),
+            over_bounds: Vec::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
             ids: 0,
             checkpoint: Checkpointing::None,
@@ -352,12 +355,14 @@ impl Commit {
     fn finish_turn(&mut self) -> Result<(), Fatal> {
         // Gets come to what has expired outside of deliveries.
         self.bury_expired();
+        self.keep_all_bounds();
         self.flush_settled();
         while !self.touched.is_empty() || !self.touched_cursors.is_empty() {
             let started = Moment::now();
             self.deliver_touched()?;
             started.lap(&self.stages.deliver);
             self.bury_expired();
+            self.keep_all_bounds();
             self.flush_settled();
         }
         self.find_due_times();

@@ -5,6 +5,7 @@
 //! column family, so a flush always takes all keys of a batch or none.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -124,7 +125,15 @@ impl Index {
     /// Deletes the index at `path`, which nobody has open.
     pub fn remove(path: &Path) -> Result<(), IndexError> {
         let failed = |source| IndexError::Remove { path: path.to_owned(), source };
-        std::fs::remove_dir_all(path).map_err(failed)
+        // A crash half-way must leave no half of an index: it is out of the way at once.
+        let gone = path.with_extension("gone");
+        if gone.exists() {
+            fs::remove_dir_all(&gone).map_err(failed)?;
+        }
+        fs::rename(path, &gone).map_err(failed)?;
+        let parent = path.parent().unwrap_or(path);
+        fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        fs::remove_dir_all(&gone).map_err(failed)
     }
 
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the

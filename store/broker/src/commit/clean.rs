@@ -64,6 +64,8 @@ pub(super) struct Cleaning {
     transient: FxHashMap<Position, Vec<(QueueId, u64)>>,
     /// A segment that could not be emptied; it is tried again when the log has grown.
     stuck: Option<(u64, u64)>,
+    /// Entries of transient queues that point to placings.
+    transient_pointers: FxHashMap<Position, Vec<(QueueId, u64)>>,
     /// When the oldest segment was looked at last: what was written by then, which one it was, and
     /// what was needed of it.
     look: (Position, u64, u64),
@@ -78,7 +80,7 @@ pub(super) struct Cleaning {
 impl Cleaning {
     /// Whether there are frames to be looked at.
     pub(super) fn has_more_to_do(&self) -> bool {
-        self.scanned.is_some()
+        self.scanned.is_some() && self.waiting.is_empty()
     }
 }
 
@@ -156,6 +158,11 @@ impl Commit {
     fn begin_scan(&mut self, number: u64) {
         let (from, upto) = self.reader.segment_bounds(number);
         let pointers = self.state.pointers_in(from, upto);
+        self.clean.transient_pointers = if pointers.is_empty() {
+            FxHashMap::default()
+        } else {
+            self.state.transient_pointers()
+        };
         self.clean.pointers = pointers;
         self.clean.transient = self.state.transient_places_in(number);
         self.clean.segment = Some(number);
@@ -221,6 +228,7 @@ impl Commit {
         self.clean.scanned = None;
         self.clean.pointers.clear();
         self.clean.transient.clear();
+        self.clean.transient_pointers.clear();
         if let Err(error) = ended {
             // Nothing around the damage goes: the segment stays as it is.
             tracing::error!(event = "log_damaged", "a segment cannot be emptied: {error}");
@@ -300,8 +308,9 @@ impl Commit {
             }
             Entry::Place(placed) if !placed.passage.is_empty() => {
                 let targets = self.alive(&placed.targets, position);
-                if !targets.is_empty() {
-                    self.log_lazily(Entry::Place(Placed { targets, ..placed }));
+                let transient = self.clean.transient.remove(&position).unwrap_or_default();
+                if !targets.is_empty() || !transient.is_empty() {
+                    self.place_elsewhere(Placed { targets, ..placed }, position, transient);
                 }
             }
             _ => {}
@@ -343,8 +352,9 @@ impl Commit {
             let placed = placed.map_err(EntryError::from)?;
             let points_to = if placed.passage.is_empty() { position } else { frame };
             let targets = self.alive(&placed.targets, points_to);
-            if !targets.is_empty() && placed.source == position {
-                placings.push(Placed { targets, ..placed });
+            let transient = self.clean.transient_pointers.remove(&frame).unwrap_or_default();
+            if (!targets.is_empty() || !transient.is_empty()) && placed.source == position {
+                placings.push((Placed { targets, ..placed }, frame, transient));
             }
         }
         let origin = if head.origin.0 == 0 { position } else { head.origin };
@@ -374,14 +384,27 @@ impl Commit {
         };
         self.counts.moved += 1;
         let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
-        for placed in placings {
-            self.log_lazily(Entry::Place(Placed { source, size, ..placed }));
+        for (placed, frame, transient) in placings {
+            self.place_elsewhere(Placed { source, size, ..placed }, frame, transient);
         }
         alive.clear();
         for (id, offset) in transient {
             self.state.move_transient(id, offset, position, source, size);
         }
         Ok(())
+    }
+
+    /// States a placing again, and leads the transient queues there that pointed to it.
+    fn place_elsewhere(
+        &mut self,
+        placed: Placed,
+        before: Position,
+        transient: Vec<(QueueId, u64)>,
+    ) {
+        let (position, size) = self.log_sized(Entry::Place(placed));
+        for (id, offset) in transient {
+            self.state.move_transient(id, offset, before, position, size);
+        }
     }
 
     fn is_retained(&mut self, position: Position, record: &Record) -> bool {

@@ -17,6 +17,9 @@ use crate::{
     state::POINTER,
 };
 
+/// Queues and reasons that one record may die of; more would let it grow without bound.
+const DEATHS_MAX: usize = 256;
+
 /// A record read back, with how it came where it is and where its body stands.
 pub(super) struct Found {
     pub(super) record: Record,
@@ -124,6 +127,14 @@ impl Commit {
             let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
             name.is_some_and(|name| !next.closes_circle(&name))
         });
+        if next.deaths.len() > DEATHS_MAX {
+            tracing::warn!(
+                event = "deaths_max",
+                queue,
+                "a record died in too many queues and ends"
+            );
+            return;
+        }
         if targets.is_empty() {
             return;
         }
@@ -222,7 +233,8 @@ impl Commit {
             self.put_transient(*id, place, record.priority());
         }
         for id in targets {
-            self.keep_bounds(*id);
+            // At the turn's end: one queue's overflow may be the next one's.
+            self.over_bounds.push(*id);
         }
         position
     }

@@ -151,11 +151,16 @@ impl Commit {
     }
 
     /// Whether its writer published this before.
-    fn is_again(&self, namespace: &Arc<str>, terms: &Terms) -> Result<bool, Refusal> {
+    fn is_again(&mut self, namespace: &Arc<str>, terms: &Terms) -> Result<bool, Refusal> {
         let Some((writer, sequence)) = &terms.once else { return Ok(false) };
-        let known = self.state.writers.get(&(namespace.clone(), writer.clone()));
+        let known = self.state.writers.get(&(namespace.clone(), writer.clone())).copied();
         match known {
-            Some(known) => Ok(*sequence <= known.sequence),
+            Some(known) => {
+                let is_again = *sequence <= known.sequence;
+                // What is told to be taken must be as durable as the first time.
+                self.open.needs_sync |= is_again && known.home >= self.written;
+                Ok(is_again)
+            }
             None if self.state.writers.len() >= self.config.writers_max => {
                 Err(Refusal::Limit { name: "writers_max", max: self.config.writers_max as u64 })
             }
@@ -267,6 +272,14 @@ impl Commit {
             let Some(place) = self.state.sound(place) else { continue };
             self.bury(id, cursor, offset, Reason::Overflow);
             self.state_settle(id, cursor, offset, place.group);
+        }
+    }
+
+    /// The same for queues that something died into, one after the other: each may make the next
+    /// one overflow, and no chain of them is deeper than another.
+    pub(super) fn keep_all_bounds(&mut self) {
+        while let Some(id) = self.over_bounds.pop() {
+            self.keep_bounds(id);
         }
     }
 

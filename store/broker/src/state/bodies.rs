@@ -16,10 +16,11 @@ impl State {
         if placed.held.is_set() {
             self.let_go(placed.held, placed.origin);
         }
-        if placed.targets.is_empty() {
+        let is_pointer = !placed.passage.is_empty();
+        // With a passage, a transient queue may point here that the log does not name.
+        if placed.targets.is_empty() && !is_pointer {
             return;
         }
-        let is_pointer = !placed.passage.is_empty();
         let place = Place {
             position: if is_pointer { position } else { placed.source },
             size: if is_pointer { size } else { placed.size },
@@ -83,6 +84,19 @@ impl State {
             }
             for (offset, place) in queue.places() {
                 if self.segments.number(place.position) == number {
+                    found.entry(place.position).or_default().push((id, offset));
+                }
+            }
+        }
+        found
+    }
+
+    /// Entries of transient queues that point to placings, by placing.
+    pub(crate) fn transient_pointers(&self) -> FxHashMap<Position, Vec<(QueueId, u64)>> {
+        let mut found: FxHashMap<Position, Vec<(QueueId, u64)>> = FxHashMap::default();
+        for (id, queue) in self.queues.resident().filter(|(id, _)| id.is_transient()) {
+            for (offset, place) in queue.places() {
+                if place.flags & POINTER != 0 {
                     found.entry(place.position).or_default().push((id, offset));
                 }
             }

@@ -293,7 +293,7 @@ impl Game {
             }
             _ => {
                 let topics = ["t0/a", "t0/b", "t1/a", "t1/b"];
-                Address::mqtt(Bytes::from(self.rng.choice(topics).unwrap()))
+                Address::http(Bytes::from(self.rng.choice(topics).unwrap()))
             }
         }
     }
@@ -330,7 +330,7 @@ impl Game {
         draft.now = now();
         draft.priority = self.rng.u8(..5);
         draft.partition = number % 5;
-        let is_path = address.origin == mainstem_schemas::Origin::Mqtt;
+        let is_path = address.origin == mainstem_schemas::Origin::Http;
         if is_path && self.rng.u8(..4) == 0 {
             draft.flags |= flags::RETAIN;
         }
