@@ -280,19 +280,15 @@ impl Lane {
         Ok(Some(taken))
     }
 
-    /// Forgets everything below `below`, telling of what was still there. At most `blocks_max`
-    /// blocks are gone through, so `first` may end up lower.
+    /// Forgets everything below `below`, telling of what was still there.
     pub(crate) fn trim(
         &mut self,
         queue: QueueId,
         below: u64,
-        blocks_max: u64,
         index: &Index,
         mut each: impl FnMut(u64, Place),
     ) -> Result<(), IndexError> {
         let below = below.min(self.next);
-        let limit = (self.first / BLOCK_ENTRIES).saturating_add(blocks_max) * BLOCK_ENTRIES;
-        let below = below.min(limit);
         let mut at = self.first;
         while at < below {
             let number = at / BLOCK_ENTRIES;

@@ -304,19 +304,17 @@ impl Queue {
         std::mem::take(&mut self.segments)
     }
 
-    /// Forgets everything of the first lane below `below`, and so do the cursors. Goes through
-    /// `blocks_max` blocks at most. Tells of every place that was still there; what consumers had
-    /// in hand of it is returned.
+    /// Forgets everything of the first lane below `below`, and so do the cursors. Tells of
+    /// every place that was still there; what consumers had in hand of it is returned.
     pub(crate) fn trim(
         &mut self,
         below: u64,
-        blocks_max: u64,
         index: &Index,
         each: impl FnMut(u64, Place),
     ) -> Result<Vec<InHand>, IndexError> {
         let id = self.def.id;
         let lane = self.lane(below);
-        lane.trim(id, below, blocks_max, index, each)?;
+        lane.trim(id, below, index, each)?;
         let first = lane.first;
         let mut hands = Vec::new();
         for cursor in self.cursors_mut() {

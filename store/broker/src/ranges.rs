@@ -4,6 +4,15 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+/// Adds an offset to ranges that are still to be put in order, joining it to the last one if it
+/// follows.
+pub(crate) fn push_offset(ranges: &mut Vec<(u64, u64)>, offset: u64) {
+    match ranges.last_mut() {
+        Some((_, to)) if *to == offset => *to += 1,
+        _ => ranges.push((offset, offset + 1)),
+    }
+}
+
 /// Disjoint, non-touching ranges `from..to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {

@@ -396,7 +396,7 @@ impl State {
         let Self { queues, index, segments, due_unknown, lost_hands, batch, .. } = self;
         let Some(queue) = queues.change(id) else { return };
         let mut gone: Vec<Place> = Vec::new();
-        let trimmed = queue.trim(below, u64::MAX / 1024, index, |_, place| gone.push(place));
+        let trimmed = queue.trim(below, index, |_, place| gone.push(place));
         match trimmed {
             Ok(hands) => lost_hands.extend(hands),
             Err(error) => {

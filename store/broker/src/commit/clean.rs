@@ -13,16 +13,17 @@ use mainstem_schemas::{CursorId, Position, QueueId, Record};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::{Commit, Fatal, dead::ReadError};
+use super::{Commit, Fatal, dead::ReadError, settle::RANGES_MAX};
 use crate::{
     command::Bind,
-    cursor::Returned,
+    cursor::{Cursor, Returned},
     entry::{
         Carried, DeclaredQueue, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, Settled,
         Subscribed, carries_record, decode_carried,
     },
     exchange::{BindingKey, Destination},
     namespace::SubscriptionKey,
+    policy::DeliveryPolicy,
     queue::Found,
     state::SEEN,
 };
@@ -39,9 +40,6 @@ const MOVES_PER_TURN: u64 = 256;
 /// A whole segment's, where the scan is done before anybody looks.
 #[cfg(test)]
 const BATCHES_MAX: usize = 4096;
-/// Ranges in one entry.
-const RANGES_MAX: usize = 4096;
-
 /// What the thread that reads a segment found.
 enum Scanned {
     Frames(Vec<(Position, Frame)>),
@@ -55,6 +53,8 @@ pub(super) struct Cleaning {
     segment: Option<u64>,
     /// Where the log ended when the scan began.
     began_at: Position,
+    /// Something in it could not be moved, so it stays as it is.
+    is_damaged: bool,
     scanned: Option<mpsc::Receiver<Scanned>>,
     /// Frames that wait, since what they hang on is not written yet.
     waiting: Vec<(Position, Frame)>,
@@ -166,6 +166,7 @@ impl Commit {
         self.clean.pointers = pointers;
         self.clean.transient = self.state.transient_places_in(number);
         self.clean.segment = Some(number);
+        self.clean.is_damaged = false;
         self.clean.began_at = self.planner.end();
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
@@ -235,6 +236,10 @@ impl Commit {
             self.clean.stuck = Some((number, end));
             return;
         }
+        if self.clean.is_damaged {
+            self.clean.stuck = Some((number, end));
+            return;
+        }
         let (from, upto) = (self.state.segments.base(number), self.state.segments.base(number + 1));
         let began_at = self.clean.began_at;
         let pointers = self.state.pointers_in(from, upto);
@@ -273,6 +278,7 @@ impl Commit {
             if let Err(error) = self.clean_frame(position, frame) {
                 let position = position.0;
                 tracing::error!(event = "log_damaged", position, "an entry stays: {error}");
+                self.clean.is_damaged = true;
             }
         }
     }
@@ -437,24 +443,7 @@ impl Commit {
         let mut entries =
             vec![Entry::QueueImage { queue: id, lanes: queue.lane_states(), declared }];
         for (cursor, at) in queue.cursors().filter(|(cursor, _)| !cursor.is_transient()) {
-            let progress = at.progress();
-            entries.push(Entry::CursorImage {
-                queue: id,
-                cursor,
-                name: at.name.clone(),
-                floors: progress.floors,
-                policy: (*at.policy).clone(),
-            });
-            let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
-            for part in ranges.chunks(RANGES_MAX) {
-                let settled = Settled { queue: id, cursor, ranges: part.to_vec() };
-                entries.push(Entry::Settle(vec![settled]));
-            }
-            let returned: Vec<(u64, Returned)> =
-                at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
-            for part in returned.chunks(RANGES_MAX) {
-                entries.push(Entry::Returned { queue: id, cursor, records: part.to_vec() });
-            }
+            entries.extend(cursor_entries(id, cursor, at, &at.policy));
         }
         let (namespace, name) = (queue.namespace.clone(), queue.def.name.clone());
         for entry in entries {
@@ -516,7 +505,6 @@ impl Commit {
 
     fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {
         let Some(destination) = self.state.destination(&namespace, &bind) else { return };
-        let destination: Destination = destination;
         let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
         let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
         let bound = exchange.and_then(|exchange| exchange.bindings.get(&binding));
@@ -533,7 +521,7 @@ impl Commit {
         let found = session.and_then(|session| session.subscriptions.get(&key)).copied();
         if let Some(found) = found.filter(|found| found.home == position) {
             let (options, live) = (found.options, found.live);
-            let (queue, cursor): (QueueId, CursorId) = (found.queue, found.cursor);
+            let (queue, cursor) = (found.queue, found.cursor);
             self.log_lazily(Entry::Subscribe(Subscribed {
                 options,
                 live,
@@ -562,4 +550,25 @@ impl Commit {
         }
         None
     }
+}
+
+/// What states a cursor again, served by `policy` from there on.
+pub(super) fn cursor_entries(
+    queue: QueueId,
+    cursor: CursorId,
+    at: &Cursor,
+    policy: &DeliveryPolicy,
+) -> Vec<Entry> {
+    let (name, floors, policy) = (at.name.clone(), at.progress().floors, policy.clone());
+    let mut entries = vec![Entry::CursorImage { queue, cursor, name, floors, policy }];
+    let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
+    for part in ranges.chunks(RANGES_MAX) {
+        entries.push(Entry::Settle(vec![Settled { queue, cursor, ranges: part.to_vec() }]));
+    }
+    let returned: Vec<(u64, Returned)> =
+        at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
+    for part in returned.chunks(RANGES_MAX) {
+        entries.push(Entry::Returned { queue, cursor, records: part.to_vec() });
+    }
+    entries
 }

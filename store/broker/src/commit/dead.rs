@@ -138,7 +138,22 @@ impl Commit {
         if targets.is_empty() {
             return;
         }
-        self.place(body, place.flags & !POINTER, UnixMillis::NONE, &targets, &record, Some(next));
+        let mut passage = Vec::new();
+        next.encode(&mut passage);
+        let placed = Placed {
+            source: body.0,
+            size: body.1,
+            // What it would have expired at has no effect any more.
+            expiry: UnixMillis::NONE,
+            appended: self.now,
+            flags: place.flags & !POINTER,
+            group: crate::state::group(&record),
+            held: UnixMillis::NONE,
+            origin: Position(0),
+            passage: passage.into(),
+            targets: self.offsets_for(&targets, record.priority()),
+        };
+        self.log_placed(placed, &targets, &record, Some(next));
     }
 
     fn dead_targets(
@@ -170,37 +185,6 @@ impl Commit {
         self.views.of(record).further_keys
     }
 
-    /// Brings a body that is in the log to queues. `expiry` is the record's own, where it still
-    /// has one.
-    pub(super) fn place(
-        &mut self,
-        body: (Position, u32),
-        flags: u8,
-        expiry: UnixMillis,
-        targets: &[QueueId],
-        record: &Record,
-        passage: Option<Passage>,
-    ) -> Position {
-        let mut stored = Vec::new();
-        if let Some(passage) = &passage {
-            passage.encode(&mut stored);
-        }
-        let durable = self.offsets_for(targets, record.priority());
-        let placed = Placed {
-            source: body.0,
-            size: body.1,
-            expiry,
-            appended: self.now,
-            flags,
-            group: crate::state::group(record),
-            held: UnixMillis::NONE,
-            origin: Position(0),
-            passage: Bytes::from(stored),
-            targets: durable,
-        };
-        self.log_placed(placed, targets, record, passage)
-    }
-
     /// Logs a placing. Transient queues among `targets` get theirs at once.
     pub(super) fn log_placed(
         &mut self,
@@ -208,7 +192,7 @@ impl Commit {
         targets: &[QueueId],
         record: &Record,
         passage: Option<Passage>,
-    ) -> Position {
+    ) {
         let touched: Vec<QueueId> = placed.targets.iter().map(|(queue, _)| *queue).collect();
         let place = Place {
             position: placed.source,
@@ -236,7 +220,6 @@ impl Commit {
             // At the turn's end: one queue's overflow may be the next one's.
             self.over_bounds.push(*id);
         }
-        position
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
     queue::Queue,
+    ranges::push_offset,
     state::{DURABLE, SEEN},
     tail::Kept,
 };
@@ -267,14 +268,6 @@ pub(super) fn lease_timer(id: DeliveryId) -> Timer {
 /// Whether an earlier run of the process may have handed a record out.
 fn was_seen(place: &Place, started_at: Position) -> bool {
     place.flags & SEEN != 0 || place.position < started_at
-}
-
-/// Adds an offset to ranges.
-fn push_offset(ranges: &mut Vec<(u64, u64)>, offset: u64) {
-    match ranges.last_mut() {
-        Some((_, to)) if *to == offset => *to += 1,
-        _ => ranges.push((offset, offset + 1)),
-    }
 }
 
 /// Gives a record to a consumer, as far as its cursor goes.

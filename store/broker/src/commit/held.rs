@@ -57,11 +57,14 @@ impl Commit {
 
     /// Records of the client's namespace that wait for a decision, the oldest first.
     pub(super) fn list_undecided(&mut self, client: ClientId, max: usize) -> Vec<(HeldId, u32)> {
-        if self.namespace_of(client).is_none() {
-            return Vec::new();
-        }
+        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
+        let is_its = |body: &&HeldBody| {
+            let found = self.read_place(body.position, body.size);
+            found.is_ok_and(|found| found.record.namespace() == &*namespace)
+        };
         let waiting = self.state.undecided.iter().filter(|body| body.position < self.written);
         waiting
+            .filter(is_its)
             .take(max)
             .map(|body| (HeldId { due: UNDECIDED, origin: body.origin }, body.size))
             .collect()

@@ -2,7 +2,6 @@
 
 use std::mem;
 
-use mainstem_index::Entry as Place;
 use mainstem_schemas::{CursorId, DeliveryId, Offset, QueueId, Settlement, UnixMillis, Verdict};
 
 use super::{Commit, deliver::lease_timer, send};
@@ -12,10 +11,11 @@ use crate::{
     entry::{Entry, Settled},
     error::Refusal,
     passage::Reason,
+    ranges::push_offset,
 };
 
 /// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
-const RANGES_MAX: usize = 4096;
+pub(super) const RANGES_MAX: usize = 4096;
 
 impl Commit {
     pub(super) fn settle(
@@ -80,10 +80,7 @@ impl Commit {
             if hand.deadline.is_set() {
                 timers.push((hand.deadline, lease_timer(one.id)));
             }
-            match ranges.last_mut() {
-                Some((_, to)) if *to == offset => *to += 1,
-                _ => ranges.push((offset, offset + 1)),
-            }
+            push_offset(&mut ranges, offset);
             match hands.last_mut() {
                 Some((last, count))
                     if last.client == hand.client
@@ -139,11 +136,7 @@ impl Commit {
         offset: u64,
         group: u32,
     ) {
-        let ranges = self.settled.entry((queue, cursor)).or_default();
-        match ranges.last_mut() {
-            Some((_, to)) if *to == offset => *to += 1,
-            _ => ranges.push((offset, offset + 1)),
-        }
+        push_offset(self.settled.entry((queue, cursor)).or_default(), offset);
         if group == 0 {
             return;
         }
@@ -304,10 +297,8 @@ impl Commit {
     /// Records whose time was over when a cursor came to them.
     pub(super) fn bury_expired(&mut self) {
         for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
-            let Place { group, .. } = place;
-            self.counts.expired += 1;
             self.bury(queue, cursor, offset, Reason::Expired);
-            self.note_settled(queue, cursor, offset, group);
+            self.note_settled(queue, cursor, offset, place.group);
         }
     }
 

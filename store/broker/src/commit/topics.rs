@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mainstem_index::{CursorName, QueueName};
 use mainstem_schemas::{CursorId, Offset, QueueId, Table};
 
-use super::Commit;
+use super::{Commit, clean::cursor_entries};
 use crate::{
     command::{ClientId, ExchangeDef, ExchangeKind, GroupRef, Retention},
     entry::{DeclaredQueue, Entry},
@@ -71,11 +71,11 @@ impl Commit {
         let name = CursorName::Group(group);
         let found = queue.cursors().find(|(_, cursor)| cursor.name == name).map(|(id, _)| id);
         if let Some(cursor) = found {
-            if let Some(known) = queue.cursor_mut(cursor)
-                && *known.policy != policy
-            {
-                // The newest member of a group says how it is served; after a restart, the next.
-                known.policy = Arc::new(policy);
+            // The newest member of a group says how it is served.
+            let known = queue.cursor(cursor).filter(|known| *known.policy != policy);
+            let entries = known.map(|known| cursor_entries(queue_id, cursor, known, &policy));
+            for entry in entries.into_iter().flatten() {
+                self.log(entry);
             }
             return Ok(GroupRef { queue: queue_id, cursor });
         }

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use mainstem_index::{
-    BindingKey as StoredBinding, BindingValue, CursorKey, ExchangeKey, ExchangeValue, NameKey,
-    Progress, QueueKey, QueueName, QueueValue, ReaderKey, SessionKey, SessionValue,
+    BindingKey as StoredBinding, BindingValue, ExchangeKey, ExchangeValue, NameKey, Progress,
+    QueueKey, QueueName, QueueValue, ReaderKey, SessionKey, SessionValue,
     SubscriptionKey as StoredSubscription, SubscriptionValue,
 };
 use mainstem_schemas::{Position, QueueId, UnixMillis};
@@ -50,6 +50,7 @@ impl State {
                 let Some(found) = self.queues.change(queue) else { return };
                 if let Some(known) = found.cursor_mut(cursor) {
                     known.dirty = true;
+                    known.policy = shared_delivery(&policy);
                 }
                 if found.cursor(cursor).is_none() || self.queues.is_rebuilding {
                     let progress = Progress { floors, ..Progress::default() };
@@ -261,9 +262,6 @@ impl State {
                 let (namespace, name) = ((*namespace).to_owned(), queue.def.name.clone());
                 self.batch.delete(&NameKey { namespace, name });
             }
-            for (cursor, _) in queue.cursors() {
-                self.batch.delete(&CursorKey { queue: id, cursor });
-            }
         }
     }
 
@@ -293,16 +291,6 @@ impl State {
     pub(crate) fn bind(&mut self, namespace: &str, bind: &Bind, home: Position) {
         let Some(destination) = self.destination(namespace, bind) else { return };
         let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
-        self.bind_to(namespace, bind, binding, home);
-    }
-
-    pub(super) fn bind_to(
-        &mut self,
-        namespace: &str,
-        bind: &Bind,
-        binding: BindingKey,
-        home: Position,
-    ) {
         let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
             return;
         };
