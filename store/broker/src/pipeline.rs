@@ -30,7 +30,7 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Done {
     Written {
-        end: Position,
+        batch: Batch,
         synced: bool,
     },
     /// Whether there is room for the next segment. While there is none, a batch in hand that
@@ -59,7 +59,7 @@ pub(crate) fn run(mut writer: Writer, jobs: &Receiver<Job>, done: &Sender<Done>)
                         writer.sync()?;
                         written.lap(&stages.sync);
                     }
-                    Ok(Some(Done::Written { end: batch.end(), synced: sync }))
+                    Ok(Some(Done::Written { batch, synced: sync }))
                 })
             }
             Job::Trim { below } => writer.trim(below).map(|_| None),

@@ -1,6 +1,6 @@
 //! Declaring, binding and deleting exchanges and queues.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use mainstem_index::QueueName;
 use mainstem_schemas::{CursorId, Position, QueueId};
@@ -183,7 +183,7 @@ impl Commit {
         let mut hands = Vec::new();
         for cursor in queue.cursors_mut() {
             seats.append(&mut cursor.seats);
-            hands.extend(mem::take(&mut cursor.in_hand).into_values());
+            hands.extend(cursor.in_hand.take_all().into_iter().map(|(_, hand)| hand));
         }
         let bound = self.state.bound.get(&id);
         let sources: Vec<String> =

@@ -133,7 +133,9 @@ impl Commit {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.set_full(is_full),
             Done::Closed => {}
-            Done::Written { end, synced } => {
+            Done::Written { batch, synced } => {
+                let end = batch.end();
+                self.planner.recycle(batch);
                 self.written = end;
                 if synced {
                     self.planner.begin(end);

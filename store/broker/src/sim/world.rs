@@ -202,7 +202,7 @@ impl Pen {
                 Err(error) => return Some(vec![Done::Failed(error)]),
                 Ok(()) => match if sync { writer.sync() } else { Ok(()) } {
                     Err(error) => return Some(vec![Done::Failed(error)]),
-                    Ok(()) => Some(Done::Written { end: batch.end(), synced: sync }),
+                    Ok(()) => Some(Done::Written { batch, synced: sync }),
                 },
             },
             Job::Trim { below } => match writer.trim(below) {
