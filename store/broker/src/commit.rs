@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -168,6 +168,8 @@ pub(crate) struct Commit {
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
     /// Records that came back in this turn and count an attempt.
     returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
+    /// Those that came back while the disk was full, which the log does not know of yet.
+    unsaid: BTreeMap<(QueueId, CursorId), BTreeMap<u64, Returned>>,
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
@@ -270,6 +272,7 @@ impl Commit {
             deferred: Vec::new(),
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),
+            unsaid: BTreeMap::new(),
             expired: Vec::new(),
             over_bounds: Vec::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),

@@ -18,8 +18,10 @@ use std::{
 
 mod audit;
 mod check;
+mod desk;
 mod model;
 mod play;
+mod space;
 mod world;
 
 /// Seeds of one `make test`.
