@@ -22,6 +22,7 @@ mod desk;
 mod model;
 mod play;
 mod space;
+mod turns;
 mod world;
 
 /// Seeds of one `make test`.

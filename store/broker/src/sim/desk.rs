@@ -1,16 +1,20 @@
 //! One client at a store whose threads are taken apart, for tests of what single turns do.
 
-use std::{sync::Arc, task::Context, task::Poll, task::Waker};
+use std::{path::PathBuf, sync::Arc, task::Context, task::Poll, task::Waker};
 
 use bytes::Bytes;
 use mainstem_log::sim::{Faults, SimDisk};
 use mainstem_schemas::{
-    Address, DeliveryId, QueueId, RecordDraft, Settlement, Table, UnixMillis, Verdict, flags,
+    Address, DeliveryId, Position, QueueId, RecordDraft, Settlement, Table, UnixMillis, Verdict,
+    flags,
 };
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::world::{World, now, set_now};
+use super::{
+    audit::difference,
+    world::{World, now, set_now},
+};
 use crate::{
     command::{
         ClientId, Command, DeclareQueue, Publish, Published, QueueDef, QueueStats, Reply, Retention,
@@ -32,6 +36,7 @@ pub(super) struct Desk {
     permits: Arc<Semaphore>,
     config: Config,
     dir: TempDir,
+    index: PathBuf,
 }
 
 impl Desk {
@@ -43,7 +48,8 @@ impl Desk {
         config.message_bytes_max = 8 << 10;
         set(&mut config);
         let disk = SimDisk::new(1);
-        let world = World::start(&disk, &config, &dir.path().join("index"));
+        let index = dir.path().join("index");
+        let world = World::start(&disk, &config, &index);
         let world = world.expect("a new log opens").expect("it begins");
         let client = ClientId(1);
         let (outbox, inbox) = inbox::pair(1 << 20, 1 << 30);
@@ -55,6 +61,7 @@ impl Desk {
             permits: Arc::new(Semaphore::new(1 << 20)),
             config,
             dir,
+            index,
         };
         desk.attach(outbox);
         desk
@@ -67,19 +74,47 @@ impl Desk {
     }
 
     /// The power goes and comes back; with a lost index it is made anew.
-    pub(super) fn crash(self, loses_index: bool) -> Self {
-        let Self { world, disk, client, permits, config, dir, .. } = self;
+    pub(super) fn crash(mut self, loses_index: bool) -> Self {
+        let before = self.index.clone();
+        if loses_index {
+            self.index.as_mut_os_string().push("-anew");
+        }
+        let Self { world, disk, client, permits, config, dir, index, .. } = self;
         drop(world);
         disk.crash();
-        let index = dir.path().join("index");
         if loses_index {
-            std::fs::remove_dir_all(&index).unwrap();
+            std::fs::remove_dir_all(&before).unwrap();
         }
         let world = World::start(&disk, &config, &index);
         let world = world.expect("the log opens").expect("it begins");
         let (outbox, inbox) = inbox::pair(1 << 20, 1 << 30);
-        let mut desk = Self { world, disk, client, inbox, permits, config, dir };
+        let mut desk = Self { world, disk, client, inbox, permits, config, dir, index };
         desk.attach(outbox);
+        desk
+    }
+
+    /// Nothing more happens by itself.
+    pub(super) fn settle_down(&mut self) {
+        let mut before = Position(0);
+        while before != self.world.reader.end() {
+            before = self.world.reader.end();
+            for _ in 0..20 {
+                self.pass(200);
+                self.turns(5);
+            }
+        }
+    }
+
+    /// The store after a crash that lost the index, which the log alone gives back as it was.
+    pub(super) fn rebuilt(mut self) -> Self {
+        self.settle_down();
+        let hash = self.checkpoint();
+        let index = self.world.commit.state.index.clone();
+        let mut desk = self.crash(true);
+        if desk.checkpoint() != hash {
+            let difference = difference(&index, &desk.world.commit.state.index);
+            panic!("the log does not tell what the index had: {difference}");
+        }
         desk
     }
 
