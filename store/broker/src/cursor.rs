@@ -355,6 +355,16 @@ impl Cursor {
         ranges
     }
 
+    /// Whether nothing is left unsettled when these ranges are settled.
+    pub(crate) fn ends_with(&self, lanes: &[Lane], ranges: &[(u64, u64)]) -> bool {
+        let gaps = |(from, to): (u64, u64)| {
+            let gaps = self.settled.gaps(from.max(self.floor_at(from)), to);
+            gaps.into_iter().map(|(from, to)| to - from).sum::<u64>()
+        };
+        let all = lanes.iter().map(|lane| gaps((lane.first, lane.next))).sum::<u64>();
+        all == ranges.iter().copied().map(gaps).sum::<u64>()
+    }
+
     /// A new epoch for a handing-out.
     pub(crate) fn next_epoch(&mut self) -> u32 {
         self.epoch = self.epoch.wrapping_add(1);

@@ -345,7 +345,9 @@ impl State {
     pub(crate) fn settle(&mut self, id: QueueId, cursor_id: CursorId, from: u64, to: u64) {
         let Self { queues, index, segments, due_unknown, .. } = self;
         let Some(queue) = queues.change(id) else { return };
+        let first = queue.first();
         let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { return };
+        let was_last = cursor.floor_at(from) <= first;
         let lane = lanes.iter().find(|lane| lane.id() == from >> LANE_SHIFT);
         let Some(end) = lane.map(|lane| lane.next) else { return };
         let to = to.min(end);
@@ -379,12 +381,12 @@ impl State {
                 }
                 queue.pass(from);
             }
-        } else if queue.def.retention == Retention::Cursors {
-            let floor = queue.common_floor(from);
-            if floor > queue.first() {
-                self.trim(id, floor);
-                return;
-            }
+        } else if queue.def.retention == Retention::Cursors
+            && was_last
+            && let Some(below) = queue.unneeded_below()
+        {
+            self.trim(id, below);
+            return;
         }
         if queue.has_times() && !queue.is_due_unknown {
             queue.is_due_unknown = true;
@@ -459,13 +461,13 @@ impl State {
     pub(crate) fn close_cursor(&mut self, id: QueueId, cursor: CursorId) {
         let Some(queue) = self.queues.change(id) else { return };
         queue.remove_cursor(cursor);
-        let floor = queue.common_floor(queue.next().saturating_sub(1));
-        let trims = queue.def.retention == Retention::Cursors && floor > queue.first();
+        let keeps = queue.def.retention != Retention::Cursors;
+        let below = if keeps { None } else { queue.unneeded_below() };
         if !id.is_transient() && !cursor.is_transient() {
             self.batch.delete(&mainstem_index::CursorKey { queue: id, cursor });
         }
-        if trims {
-            self.trim(id, floor);
+        if let Some(below) = below {
+            self.trim(id, below);
         }
     }
 

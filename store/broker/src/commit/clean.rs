@@ -5,7 +5,7 @@
 //! log then says all that is true without the segment, which is trimmed as soon as that is synced
 //! and the index on the disk is beyond it.
 
-use std::{collections::BTreeMap, mem};
+use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
 
 use mainstem_index::QueueName;
 use mainstem_log::{Frame, LogError};
@@ -23,6 +23,7 @@ use crate::{
     },
     exchange::{BindingKey, Destination},
     namespace::SubscriptionKey,
+    pipeline::Job,
     policy::DeliveryPolicy,
     queue,
     state::SEEN,
@@ -558,14 +559,19 @@ impl Commit {
         }
     }
 
-    /// Where the log may be trimmed to now, if it was not asked before.
-    pub(super) fn take_trim(&mut self) -> Option<Position> {
-        let Cleaning { needed_from, proven_at, asked, .. } = self.clean;
-        if needed_from > asked && self.synced >= proven_at && !self.index_holds_the_log() {
-            self.clean.asked = needed_from;
-            return Some(needed_from);
+    /// Asks for what the log may let go of now, if that was not asked before. A batch that waits
+    /// for space does not hold it up: it may be what gives the space.
+    pub(super) fn ask_to_trim(&mut self) -> Result<(), Fatal> {
+        let Cleaning { needed_from: below, proven_at, asked, .. } = self.clean;
+        if below > asked && self.synced >= proven_at && !self.index_holds_the_log() {
+            match self.jobs.try_send(Job::Trim { below }) {
+                Ok(()) => self.clean.asked = below,
+                // In the next turn.
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Fatal::WriterGone),
+            }
         }
-        None
+        Ok(())
     }
 }
 

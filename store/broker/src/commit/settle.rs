@@ -245,11 +245,12 @@ impl Commit {
         for ((queue, cursor), records) in mem::take(&mut self.returned) {
             if queue.is_transient() || cursor.is_transient() {
                 self.state.apply_returned(queue, cursor, &records);
-                continue;
-            }
-            for part in records.chunks(RANGES_MAX) {
-                let records = part.to_vec();
-                self.log_lazily(Entry::Returned { queue, cursor, records });
+            } else if self.is_full {
+                // What is given back again and again must not fill the room that settlements need.
+                self.state.apply_returned(queue, cursor, &records);
+                self.unsaid.entry((queue, cursor)).or_default().extend(records);
+            } else {
+                self.log_returned(queue, cursor, &records);
             }
         }
         if self.settled.is_empty() {
@@ -291,6 +292,22 @@ impl Commit {
         }
         if !durable.is_empty() {
             self.log_lazily(Entry::Settle(durable));
+        }
+    }
+
+    fn log_returned(&mut self, queue: QueueId, cursor: CursorId, records: &[(u64, Returned)]) {
+        for part in records.chunks(RANGES_MAX) {
+            let records = part.to_vec();
+            self.log_lazily(Entry::Returned { queue, cursor, records });
+        }
+    }
+
+    /// The log learns what came back while the disk was full, each record once. A checkpoint must
+    /// not know of it before.
+    pub(super) fn say_returned(&mut self) {
+        for ((queue, cursor), records) in mem::take(&mut self.unsaid) {
+            let records: Vec<_> = records.into_iter().collect();
+            self.log_returned(queue, cursor, &records);
         }
     }
 
