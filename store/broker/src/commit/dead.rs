@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::LogError;
 use mainstem_schemas::{
-    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, Table, UnixMillis,
+    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, UnixMillis,
 };
 
 use super::{Commit, publish::By};
@@ -175,14 +175,16 @@ impl Commit {
                     false => Vec::new(),
                 };
                 let routed = self.route_to(namespace, address, &keys, record, By::Store);
-                routed.map(|route| route.queues).unwrap_or_default()
+                let routed = routed.unwrap_or_default();
+                self.remember(namespace, &routed.histories, record);
+                routed.queues
             }
         }
     }
 
     /// The further keys that its sender gave a record.
     pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
-        self.views.of(record).further_keys
+        self.views.routing_of(record).further_keys
     }
 
     /// Logs a placing. Transient queues among `targets` get theirs at once.
@@ -238,14 +240,9 @@ fn dead_address(to: &DeadLetter, before: &Address) -> Address {
 }
 
 /// The key that an exchange sees of an address.
-fn routing_key(address: &Address) -> Bytes {
+pub(super) fn routing_key(address: &Address) -> Bytes {
     match address.entrance() {
         Entrance::Exchange { key, .. } => key,
         Entrance::Path => address.path().render(Dialect::Amqp),
     }
-}
-
-/// The headers a record is routed by.
-pub(super) fn headers_of(views: mainstem_schemas::Views, record: &Record) -> Table {
-    views.of(record).props
 }

@@ -6,19 +6,19 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Table,
+    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Routing,
     UnixMillis, address::ROOT_EXCHANGE,
 };
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Commit, dead::headers_of, send};
+use super::{Commit, dead::routing_key, send};
 use crate::{
-    command::{ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
+    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
     entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, encode_head},
     error::Refusal,
-    exchange::Targets,
+    exchange::{History, Keys, Led, Targets},
     inbox::{Delivery, Notice},
     namespace::{Namespace, Reader},
     passage::Reason,
@@ -34,6 +34,8 @@ type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
 pub(super) struct Route {
     pub(super) queues: Targets,
     live: LiveReaders,
+    /// Exchanges that remember it.
+    pub(super) histories: SmallVec<[String; 0]>,
 }
 
 /// What the queues say to a record that comes to them.
@@ -139,6 +141,7 @@ impl Commit {
         if head.held.is_set() {
             return self.hold(head, record);
         }
+        self.remember(namespace, &route.histories, &record);
         let admitted = self.admit(&mut route.queues, record.priority());
         let readers = route.queues.len() + route.live.len();
         let buries = admitted.refused.iter().any(|(_, buries)| *buries);
@@ -340,8 +343,9 @@ impl Commit {
         by: By,
     ) -> Result<Route, Refusal> {
         let views = self.views;
-        let headers = move || headers_of(views, record);
+        let said = move || views.routing_of(record);
         let mut route = Route::default();
+        let mut led = Led::default();
         let entrance = address.entrance();
         if let Entrance::Exchange { name, key } = &entrance
             && name.is_empty()
@@ -362,18 +366,18 @@ impl Commit {
                 if exchange.def.internal && by == By::Sender {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
-                for key in std::iter::once(&key).chain(extra_keys) {
-                    space.exchanges.route(exchange, key, &headers, &mut route.queues);
-                }
+                let keys = Keys { key: &key, further: extra_keys, said: &said };
+                space.exchanges.route(exchange, keys, &mut led);
                 let is_private = exchange.private || space.readers.is_empty();
                 (if is_private { Path::default() } else { address.path() }, is_private)
             }
             Entrance::Path => {
                 let path = address.path();
-                route_path(space, &path, &headers, &mut route.queues);
+                route_path(space, &path, &said, &mut led);
                 (path, false)
             }
         };
+        (route.queues, route.histories) = (led.queues, led.histories);
         if !is_private {
             space.readers.find(path.segments(), true, |reader| match reader {
                 Reader::Queue(id) => route.queues.push(*id),
@@ -384,6 +388,44 @@ impl Commit {
         }
         sort_out(&mut route.queues);
         Ok(route)
+    }
+
+    /// Exchanges that remember what they saw saw this.
+    pub(super) fn remember(&mut self, namespace: &str, exchanges: &[String], record: &Record) {
+        for name in exchanges {
+            let said = self.views.routing_of(record);
+            let exchange = self.state.namespace(namespace).exchanges.get_mut(name);
+            if let Some(history) = exchange.and_then(|exchange| exchange.history.as_mut()) {
+                history.push(record, &said);
+            }
+        }
+    }
+
+    /// What was just bound gets what the exchange remembers.
+    pub(super) fn replay_history(&mut self, namespace: &Arc<str>, bind: &Bind) {
+        let exchange = self.state.namespace(namespace).exchanges.get(&bind.source);
+        let history = exchange.and_then(|exchange| exchange.history.as_ref());
+        let Some(records) = history.map(History::records) else { return };
+        for record in records {
+            let mut queues: Targets = if bind.to_exchange {
+                let key = routing_key(&record.address());
+                let address = Address::exchange(bind.destination.clone().into(), key);
+                let routed = self.route_to(namespace, &address, &[], &record, By::Store);
+                routed.map(|route| route.queues).unwrap_or_default()
+            } else {
+                let found = self.state.find_named(namespace, bind.destination.as_bytes());
+                found.into_iter().collect()
+            };
+            let admitted = self.admit(&mut queues, record.priority());
+            if queues.is_empty() {
+                continue;
+            }
+            let (at, _) = self.store(&Head::default(), &queues, &admitted.places, &record);
+            self.tail.push(at, (record, None), false, self.written);
+            for id in &queues {
+                self.keep_bounds(*id);
+            }
+        }
     }
 
     /// Plans the record into the open batch and puts its place into its queues. Returns where it
@@ -432,6 +474,7 @@ impl Commit {
         let keys = self.further_keys(&record);
         let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
+        self.remember(&namespace, &route.histories, &record);
         let admitted = self.admit(&mut route.queues, record.priority());
         let placed = crate::entry::Placed {
             source: body.position,
@@ -488,11 +531,12 @@ impl Commit {
 
 /// A record that came by path enters at the root exchange with its whole path as the key, and at
 /// the exchange its first segment names with the rest as the key.
-fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queues: &mut Targets) {
+fn route_path(space: &Namespace, path: &Path, said: &dyn Fn() -> Routing, led: &mut Led) {
     if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
         && !root.bindings.is_empty()
     {
-        space.exchanges.route(root, &path.render(Dialect::Amqp), headers, queues);
+        let key = path.render(Dialect::Amqp);
+        space.exchanges.route(root, Keys { key: &key, further: &[], said }, led);
     }
     let Some((first, rest)) = path.split_first(Dialect::Amqp) else { return };
     let named = std::str::from_utf8(first).ok().and_then(|name| space.exchanges.get(name));
@@ -500,7 +544,7 @@ fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queue
         && exchange.def.name != ROOT_EXCHANGE
         && !exchange.def.internal
     {
-        space.exchanges.route(exchange, &rest, headers, queues);
+        space.exchanges.route(exchange, Keys { key: &rest, further: &[], said }, led);
     }
 }
 
