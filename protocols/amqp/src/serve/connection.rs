@@ -385,12 +385,6 @@ impl Connection {
                 self.login = Some(login);
                 self.session.logged_in(outcome, &mut self.effects);
             }
-            Effect::VerifySecret(login) => {
-                let vhost = self.session.vhost().to_owned();
-                let credentials = self.credentials(&vhost, &login);
-                let outcome = self.broker.login(&credentials).await.map(drop);
-                self.session.secret_updated(outcome, &mut self.effects);
-            }
             Effect::Enter { vhost } => {
                 let outcome = self.enter(&vhost).await;
                 self.session.entered(vhost, outcome, &mut self.effects);

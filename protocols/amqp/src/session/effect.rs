@@ -20,8 +20,6 @@ pub enum Effect {
     },
     /// Verify who the peer is, then [`super::Session::logged_in`].
     Login(Login),
-    /// Verify the peer's new password, then [`super::Session::secret_updated`].
-    VerifySecret(Login),
     /// Enter this namespace, then [`super::Session::entered`].
     Enter {
         vhost: String,

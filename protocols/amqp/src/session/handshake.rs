@@ -198,19 +198,6 @@ impl Session {
         };
         self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 40), effects);
     }
-
-    /// What came of [`Effect::VerifySecret`].
-    pub fn secret_updated(&mut self, outcome: Result<(), LoginError>, effects: &mut Effects) {
-        match outcome {
-            Ok(()) => {
-                effects.push_back(Effect::Write { channel: 0, reply: Reply::UpdateSecretOk });
-            }
-            Err(_) => {
-                let text = "New secret was refused by one of the backends";
-                self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 70), effects);
-            }
-        }
-    }
 }
 
 fn too_high(field: &str, value: u32, max: u32) -> Fault {
