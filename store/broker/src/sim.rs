@@ -19,6 +19,7 @@ use std::{
 mod audit;
 mod check;
 mod desk;
+mod keys;
 mod model;
 mod play;
 mod space;

@@ -274,9 +274,8 @@ impl State {
         }
         let needs_look =
             was_empty || place.expiry.is_set() || queue.keeps_too_much(*kept_bytes_max);
-        if needs_look && queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
+        if needs_look {
+            queue.note_due_unknown(due_unknown);
         }
     }
 
@@ -284,6 +283,9 @@ impl State {
     fn moved(&mut self, head: &Head, place: Place, targets: &[(QueueId, u64)], record: &Record) {
         for (id, offset) in targets {
             self.put(*id, *offset, place);
+            for key in &head.keys {
+                self.note_key(*id, *key, *offset);
+            }
         }
         if head.held.is_set() {
             self.let_go(head.held, head.origin);
@@ -387,10 +389,7 @@ impl State {
             self.trim(id, below);
             return;
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     /// A queue forgets what is before an offset.
@@ -414,10 +413,7 @@ impl State {
         if !id.is_transient() && below >> BUCKET_BITS > 0 {
             batch.delete_lookups(id, below >> BUCKET_BITS);
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     pub(crate) fn apply_returned(
@@ -435,10 +431,7 @@ impl State {
                 at.returned.insert(*offset, *returned);
             }
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     pub(crate) fn open_cursor(

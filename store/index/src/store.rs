@@ -196,22 +196,6 @@ impl Index {
         Ok(Some(block))
     }
 
-    /// The blocks of a queue from one number up to, not including, another, ascending; numbers that
-    /// have no block are passed over. Their entries are checked as by [`Index::block`].
-    pub fn blocks(
-        &self,
-        queue: QueueId,
-        from_number: u64,
-        to_number: u64,
-    ) -> impl Iterator<Item = Result<(BlockKey, BlockValue), IndexError>> {
-        let blocks = self.between::<BlockKey>(&[queue.0, from_number], &[queue.0, to_number]);
-        blocks.map(|item| {
-            let (key, block) = item?;
-            check_block(key, &block)?;
-            Ok((key, block))
-        })
-    }
-
     /// All keys of one kind with their values, in key order, as they were at the call.
     pub fn scan<K: Entity>(&self) -> impl Iterator<Item = Result<(K, K::Value), IndexError>> {
         self.beginning::<K>(&[])
@@ -300,9 +284,9 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, but for the applied position and the times at
-    /// which queues are to be looked at, which hang on the clock: equal for equal content, however
-    /// and whenever it was written.
+    /// A hash over all keys and values in key order, but for the applied position, the times at
+    /// which queues are to be looked at, which hang on the clock, and lookups, some of which lead to
+    /// what is gone: equal for equal content, however and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
@@ -310,7 +294,7 @@ impl Index {
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
             let is_content = |kind: KeyKind| !key.starts_with(&kind.prefix());
-            if is_content(KeyKind::Meta) && is_content(KeyKind::Wake) {
+            if [KeyKind::Meta, KeyKind::Wake, KeyKind::Lookup].into_iter().all(is_content) {
                 hash.add(&key);
                 hash.add(&value);
             }

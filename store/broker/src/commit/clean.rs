@@ -13,7 +13,7 @@ use mainstem_schemas::{CursorId, Position, QueueId, Record};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::{Commit, Fatal, dead::ReadError, settle::RANGES_MAX};
+use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure, settle::RANGES_MAX};
 use crate::{
     command::Bind,
     cursor::{Cursor, Returned},
@@ -70,6 +70,9 @@ pub(super) struct Cleaning {
     /// When the oldest segment was looked at last: what was written by then, which one it was, and
     /// what was needed of it.
     look: (Position, u64, u64),
+    pub(super) pressure: Pressure,
+    /// What goes of queues that keep records for a time, up to these offsets.
+    pub(super) outgrown: BTreeMap<QueueId, u64>,
     /// The log needs nothing before this.
     needed_from: Position,
     /// Everything that makes that true stands before this.
@@ -105,6 +108,7 @@ impl Commit {
         if number > oldest {
             self.let_go_below(self.state.segments.base(number));
         }
+        self.note_pressure(number, end);
         (number, end)
     }
 
@@ -134,7 +138,8 @@ impl Commit {
         let sealed = (end - number).saturating_mul(self.config.segment_bytes);
         let live = self.state.segments.live_bytes();
         let is_mostly_dead = durable.bytes < self.config.segment_bytes / 4;
-        if !is_mostly_dead && sealed <= live.saturating_mul(2) {
+        let is_pressed = self.clean.pressure.reaches(number);
+        if !is_pressed && !is_mostly_dead && sealed <= live.saturating_mul(2) {
             return;
         }
         let room = self.config.segment_bytes - self.written.0 % self.config.segment_bytes;
@@ -168,6 +173,7 @@ impl Commit {
         self.clean.transient = self.state.transient_places_in(number);
         self.clean.segment = Some(number);
         self.clean.is_damaged = false;
+        self.clean.pressure.is_dropping = self.clean.pressure.reaches(number);
         self.clean.began_at = self.planner.end();
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
@@ -195,7 +201,8 @@ impl Commit {
     pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
         let Some(number) = self.clean.segment else {
             let (oldest, end) = self.let_go_of_empty();
-            if oldest < end && self.is_settled_down(oldest) {
+            if oldest < end && (self.clean.pressure.reaches(oldest) || self.is_settled_down(oldest))
+            {
                 self.begin_cleaning();
             }
             return Ok(());
@@ -274,7 +281,7 @@ impl Commit {
             if is_early {
                 self.clean.waiting.push((position, frame));
                 self.clean.waiting.extend(frames);
-                return;
+                break;
             }
             if let Err(error) = self.clean_frame(position, frame) {
                 let position = position.0;
@@ -282,6 +289,7 @@ impl Commit {
                 self.clean.is_damaged = true;
             }
         }
+        self.drop_outgrown();
     }
 
     fn clean_frame(&mut self, position: Position, frame: Frame) -> Result<(), ReadError> {
@@ -314,7 +322,7 @@ impl Commit {
                 self.restate_writer(namespace, writer, position);
             }
             Entry::Place(placed) if !placed.passage.is_empty() => {
-                let targets = self.alive(&placed.targets, position);
+                let targets = self.kept(&placed.targets, position);
                 let transient = self.clean.transient.remove(&position).unwrap_or_default();
                 if !targets.is_empty() || !transient.is_empty() {
                     self.place_elsewhere(Placed { targets, ..placed }, position, transient);
@@ -326,7 +334,11 @@ impl Commit {
     }
 
     /// Those of an entry's targets that still point to it.
-    fn alive(&mut self, targets: &[(QueueId, u64)], position: Position) -> Vec<(QueueId, u64)> {
+    pub(super) fn alive(
+        &mut self,
+        targets: &[(QueueId, u64)],
+        position: Position,
+    ) -> Vec<(QueueId, u64)> {
         let mut alive = Vec::new();
         for (id, offset) in targets {
             let Some(queue) = self.state.queues.get(*id) else { continue };
@@ -348,7 +360,7 @@ impl Commit {
             let namespace = record.namespace().to_owned();
             self.restate_writer(namespace, once.writer.clone(), position);
         }
-        let mut alive = self.alive(&targets, position);
+        let mut alive = self.kept(&targets, position);
         let mut placings = Vec::new();
         for (frame, size) in self.clean.pointers.remove(&position).unwrap_or_default() {
             let read = self.reader.read(frame, size as usize)?;
@@ -358,7 +370,7 @@ impl Commit {
             let placed = Placed::decode(mainstem_schemas::wire::Reader::new(read.body));
             let placed = placed.map_err(EntryError::from)?;
             let points_to = if placed.passage.is_empty() { position } else { frame };
-            let targets = self.alive(&placed.targets, points_to);
+            let targets = self.kept(&placed.targets, points_to);
             let transient = self.clean.transient_pointers.remove(&frame).unwrap_or_default();
             if (!targets.is_empty() || !transient.is_empty()) && placed.source == position {
                 placings.push((Placed { targets, ..placed }, frame, transient));
@@ -387,6 +399,7 @@ impl Commit {
             origin: if is_held { origin } else { Position(0) },
             seen: seen.unwrap_or(false) || position < self.state.started_at,
             retained: is_retained,
+            keys: head.keys,
             ..Head::default()
         };
         self.counts.moved += 1;

@@ -151,6 +151,7 @@ impl Commit {
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
+            keys: Vec::new(),
             targets: self.offsets_for(&targets, record.priority()),
         };
         self.log_placed(placed, &targets, &record, Some(next));

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Commit, dead::headers_of, send};
 use crate::{
     command::{ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, encode_head},
+    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
     exchange::Targets,
     inbox::{Delivery, Notice},
@@ -95,6 +95,9 @@ impl Commit {
         }
         if self.is_full {
             return Err(Refusal::DiskFull);
+        }
+        if self.is_over {
+            return Err(Refusal::Limit { name: "log_bytes_max", max: self.config.log_bytes_max });
         }
         let mut head = Head::default();
         if let Some(terms) = &publish.terms {
@@ -196,6 +199,9 @@ impl Commit {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.state.apply_carried(position, size, kind, head, targets, record);
         self.tail.push(position, record.clone(), None, self.written);
+        if head.held.is_set() && !head.keys.is_empty() {
+            self.unwritten_keys.insert(position, head.keys.clone());
+        }
         (position, size)
     }
 
@@ -417,6 +423,7 @@ impl Commit {
         let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
         let refused = self.refuse_full(&mut route.queues);
+        let keys = self.look_up_keys(body, &route.queues)?;
         let placed = crate::entry::Placed {
             source: body.position,
             size: body.size,
@@ -427,6 +434,7 @@ impl Commit {
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
+            keys,
             targets: self.offsets_for(&route.queues, record.priority()),
         };
         self.log_placed(placed, &route.queues, &record, None);
@@ -436,6 +444,26 @@ impl Commit {
             self.deliver_live(client, consumer, options, position, size, &record);
         }
         Ok(())
+    }
+
+    /// The look-up keys that a held record came with, if it comes to a queue that is looked into.
+    fn look_up_keys(
+        &mut self,
+        body: crate::state::HeldBody,
+        queues: &[QueueId],
+    ) -> Result<Vec<u64>, super::dead::ReadError> {
+        let is_topic = |id: &QueueId| {
+            let queue = self.state.queues.get(*id);
+            queue.is_some_and(|queue| queue.def.retention == Retention::Time)
+        };
+        if !queues.iter().any(is_topic) {
+            return Ok(Vec::new());
+        }
+        if body.position >= self.written {
+            return Ok(self.unwritten_keys.get(&body.position).cloned().unwrap_or_default());
+        }
+        let frame = self.reader.read(body.position, body.size as usize)?;
+        Ok(decode_carried(frame.body)?.head.keys)
     }
 
     fn deliver_live(
