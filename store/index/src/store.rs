@@ -5,7 +5,7 @@
 //! column family, so a flush always takes all keys of a batch or none.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -85,6 +85,7 @@ impl Index {
 
     /// As [`Index::open`], with other bounds on its memory.
     pub fn open_with(path: &Path, tuning: Tuning) -> Result<Self, IndexError> {
+        remove_gone(path)?;
         let db = DB::open(&options(tuning), path)
             .map_err(|source| IndexError::Open { path: path.to_owned(), source })?;
         Self::over(db, path)
@@ -125,15 +126,12 @@ impl Index {
     /// Deletes the index at `path`, which nobody has open.
     pub fn remove(path: &Path) -> Result<(), IndexError> {
         let failed = |source| IndexError::Remove { path: path.to_owned(), source };
+        remove_gone(path)?;
         // A crash half-way must leave no half of an index: it is out of the way at once.
-        let gone = path.with_extension("gone");
-        if gone.exists() {
-            fs::remove_dir_all(&gone).map_err(failed)?;
-        }
-        fs::rename(path, &gone).map_err(failed)?;
+        fs::rename(path, path.with_extension(GONE)).map_err(failed)?;
         let parent = path.parent().unwrap_or(path);
         fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        fs::remove_dir_all(&gone).map_err(failed)
+        remove_gone(path)
     }
 
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the
@@ -300,6 +298,20 @@ impl Index {
             }
         }
         Ok(hash.finish())
+    }
+}
+
+/// The extension of an index that is being removed.
+const GONE: &str = "gone";
+
+/// Removes what a crash left of the removing of an index.
+fn remove_gone(path: &Path) -> Result<(), IndexError> {
+    let gone = path.with_extension(GONE);
+    match fs::remove_dir_all(&gone) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(IndexError::Remove { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 
