@@ -30,14 +30,14 @@ fn crash(dir: &tempfile::TempDir) -> (tempfile::TempDir, Index) {
         let copy = tempfile::tempdir().unwrap();
         match copy_files(dir.path(), copy.path()) {
             Ok(()) => break copy,
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
         }
     };
     let index = Index::open(copy.path()).unwrap();
     (copy, index)
 }
 
-fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for file in fs::read_dir(from)? {
         let file = file?;
         fs::copy(file.path(), to.join(file.file_name()))?;
