@@ -27,7 +27,7 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Done {
     Written {
-        end: Position,
+        batch: Batch,
         synced: bool,
     },
     /// Whether there is room for the next segment. While there is none, a batch in hand that
@@ -134,7 +134,7 @@ impl Pen {
             writer.sync()?;
             written.lap(&self.stages.sync);
         }
-        Ok(Some(Done::Written { end: batch.end(), synced: sync }))
+        Ok(Some(Done::Written { batch, synced: sync }))
     }
 
     /// Whether there is room, if that is news.
@@ -193,8 +193,7 @@ mod tests {
         assert!(pen.is_stuck() && reader.end() < stuck_at, "the disk is full");
         assert!(pen.work(Job::CheckSpace).is_empty() && pen.is_stuck(), "it still is");
         let done = pen.work(Job::Trim { below: Position(SEGMENT_BYTES) });
-        let written =
-            |done: &Done| matches!(done, Done::Written { end, synced: true } if *end == stuck_at);
+        let written = |done: &Done| matches!(done, Done::Written { batch, synced: true } if batch.end() == stuck_at);
         assert!(done.iter().any(written), "{done:?}");
         assert!(!pen.is_stuck() && reader.end() == stuck_at);
     }

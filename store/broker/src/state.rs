@@ -1,11 +1,11 @@
 //! Everything the log's entries add up to, and `apply`, which adds them.
 //!
-//! `apply` is a pure function of the state and the entry: no clock, no randomness, no hash-map
-//! order. What it changes is also noted for the index: definitions at once in the open batch,
-//! queues and cursors at the next checkpoint. Transient queues use the same verbs and are never
-//! noted. Applying must also work from the middle: a log whose beginning was trimmed states
-//! everything that is still true again somewhere (see `commit/clean.rs`), but what happened to a
-//! queue may stand before what the queue is.
+//! `apply` is a function of the state and the entry: no clock, no randomness, no hash-map
+//! order. A part of the state may be in the index only, and is read when it is come to. What it
+//! changes is also noted for the index: definitions at once in the open batch, queues and cursors at
+//! the next checkpoint. Transient queues use the same verbs and are never noted. Applying must also
+//! work from the middle: a log whose beginning was trimmed states everything that is still true again
+//! somewhere (see `commit/clean.rs`), but what happened to a queue may stand before what the queue is.
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
@@ -238,25 +238,25 @@ impl State {
 
     /// Puts a place into a queue. One that nobody reads does not keep it.
     pub(crate) fn put(&mut self, id: QueueId, offset: u64, place: Place) {
-        self.put_unread(id, offset, place);
-        let Some(queue) = self.queues.get(id) else { return };
-        if !queue.has_cursors() && queue.def.retention != Retention::Time {
-            let end = queue.next();
-            self.trim(id, end);
+        if let Some(unread) = self.put_unread(id, offset, place) {
+            self.trim(id, unread);
         }
     }
 
-    /// The same, but that it stays though nobody reads the queue yet.
-    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) {
+    /// The same, but that it stays though nobody reads the queue yet; then it returns where the
+    /// queue ends.
+    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) -> Option<u64> {
         let Self { queues, index, segments, due_unknown, kept_bytes_max, .. } = self;
-        let Some(queue) = queues.change(id) else { return };
+        let queue = queues.change(id)?;
         let segment = segments.number(place.position);
         let was_empty = queue.live == 0;
+        let is_unread = !queue.has_cursors() && queue.def.retention != Retention::Time;
         let put = queue.put(offset, place, segment, index);
+        let unread = is_unread.then(|| queue.next());
         match put {
             Ok(None) => {}
             // An offset that is forgotten already: nothing was put.
-            Ok(Some(same)) if same.position == place.position => return,
+            Ok(Some(same)) if same.position == place.position => return unread,
             Ok(Some(before)) => {
                 let segment = segments.number(before.position);
                 queue.uncount(segment, before.size);
@@ -264,7 +264,7 @@ impl State {
             }
             Err(error) => {
                 queues.failed.get_or_insert(error);
-                return;
+                return None;
             }
         }
         if id.is_transient() {
@@ -277,6 +277,7 @@ impl State {
         if needs_look {
             queue.note_due_unknown(due_unknown);
         }
+        unread
     }
 
     /// A record stands elsewhere from now on.

@@ -7,27 +7,24 @@
 
 use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
 
-use mainstem_index::QueueName;
 use mainstem_log::{Frame, LogError};
-use mainstem_schemas::{CursorId, Position, QueueId, Record};
+use mainstem_schemas::{Position, QueueId, Record};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure, settle::RANGES_MAX};
+use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure};
 use crate::{
-    command::Bind,
-    cursor::{Cursor, Returned},
     entry::{
-        Carried, DeclaredQueue, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, Settled,
-        Subscribed, carries_record, decode_carried,
+        Carried, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, carries_record,
+        decode_carried,
     },
-    exchange::{BindingKey, Destination},
-    namespace::SubscriptionKey,
     pipeline::Job,
-    policy::DeliveryPolicy,
-    queue::Found,
     state::SEEN,
 };
+
+mod restate;
+
+pub(super) use restate::cursor_entries;
 
 /// Frames that are looked at in one turn, and bytes of them.
 const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
@@ -43,8 +40,25 @@ const MOVES_PER_TURN: u64 = 256;
 const BATCHES_MAX: usize = 4096;
 /// What the thread that reads a segment found.
 enum Scanned {
-    Frames(Vec<(Position, Frame)>),
+    Frames(Vec<(Position, Found)>),
     End(Result<(), LogError>),
+}
+
+/// What is in a frame.
+type Found = Result<Stated, EntryError>;
+
+enum Stated {
+    Record(Carried),
+    Other(Entry),
+}
+
+fn decode(frame: Frame) -> Found {
+    if carries_record(frame.kind) {
+        return decode_carried(frame.body).map(Stated::Record);
+    }
+    // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
+    let body = bytes::Bytes::copy_from_slice(&frame.body);
+    Entry::decode(frame.kind, body).map(Stated::Other)
 }
 
 /// Where the cleaning is.
@@ -58,7 +72,7 @@ pub(super) struct Cleaning {
     is_damaged: bool,
     scanned: Option<mpsc::Receiver<Scanned>>,
     /// Frames that wait, since what they hang on is not written yet.
-    waiting: Vec<(Position, Frame)>,
+    waiting: Vec<(Position, Found)>,
     /// Placings of bodies in the segment.
     pointers: BTreeMap<Position, Vec<(Position, u32)>>,
     /// Entries of transient queues that lie in the segment.
@@ -182,7 +196,7 @@ impl Commit {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 bytes += frame.size();
-                batch.push((position, frame));
+                batch.push((position, decode(frame)));
                 if batch.len() < FRAMES_PER_BATCH && bytes < BYTES_PER_BATCH {
                     return true;
                 }
@@ -270,20 +284,20 @@ impl Commit {
         self.begin_cleaning();
     }
 
-    fn clean_frames(&mut self, frames: Vec<(Position, Frame)>) {
+    fn clean_frames(&mut self, frames: Vec<(Position, Found)>) {
         let mut frames = frames.into_iter();
-        while let Some((position, frame)) = frames.next() {
+        while let Some((position, found)) = frames.next() {
             let is_early = self
                 .clean
                 .pointers
                 .get(&position)
                 .is_some_and(|all| all.iter().any(|(at, _)| *at >= self.written));
             if is_early {
-                self.clean.waiting.push((position, frame));
+                self.clean.waiting.push((position, found));
                 self.clean.waiting.extend(frames);
                 break;
             }
-            if let Err(error) = self.clean_frame(position, frame) {
+            if let Err(error) = self.clean_frame(position, found) {
                 let position = position.0;
                 tracing::error!(event = "log_damaged", position, "an entry stays: {error}");
                 self.clean.is_damaged = true;
@@ -292,13 +306,12 @@ impl Commit {
         self.drop_outgrown();
     }
 
-    fn clean_frame(&mut self, position: Position, frame: Frame) -> Result<(), ReadError> {
-        if carries_record(frame.kind) {
-            return self.clean_record(position, decode_carried(frame.body)?);
-        }
-        // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
-        let body = bytes::Bytes::copy_from_slice(&frame.body);
-        match Entry::decode(frame.kind, body)? {
+    fn clean_frame(&mut self, position: Position, found: Found) -> Result<(), ReadError> {
+        let entry = match found? {
+            Stated::Record(carried) => return self.clean_record(position, carried),
+            Stated::Other(entry) => entry,
+        };
+        match entry {
             Entry::DeclareQueue(_) => self.restate_queue(QueueId(position.0), position),
             Entry::QueueImage { queue, .. } => self.restate_queue(queue, position),
             Entry::DeclareExchange { namespace, def } => {
@@ -404,6 +417,7 @@ impl Commit {
         };
         self.counts.moved += 1;
         let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
+        self.tail.push(source, (record, None), false, self.written);
         for (placed, frame, transient) in placings {
             self.place_elsewhere(Placed { source, size, ..placed }, frame, transient);
         }
@@ -435,126 +449,6 @@ impl Commit {
         }
     }
 
-    /// States all of a queue but its entries again, if `position` is where it is stated.
-    fn restate_queue(&mut self, id: QueueId, position: Position) {
-        self.flush_settled();
-        let Some(queue) = self.state.queues.get(id).filter(|queue| queue.home == position) else {
-            return;
-        };
-        let name = match &queue.found {
-            Found::ByName => QueueName::Named(queue.def.name.clone()),
-            Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
-            Found::ByFilter(filter) => QueueName::Filter((**filter).clone()),
-        };
-        let declared = DeclaredQueue {
-            namespace: (*queue.namespace).to_owned(),
-            name,
-            auto_delete: queue.def.auto_delete,
-            retention: queue.def.retention,
-            policy: (*queue.def.policy).clone(),
-            arguments: queue.def.arguments.clone(),
-        };
-        let mut entries =
-            vec![Entry::QueueImage { queue: id, lanes: queue.lane_states(), declared }];
-        for (cursor, at) in queue.cursors().filter(|(cursor, _)| !cursor.is_transient()) {
-            entries.extend(cursor_entries(id, cursor, at, &at.policy));
-        }
-        let (namespace, name) = (queue.namespace.clone(), queue.def.name.clone());
-        for entry in entries {
-            self.log_lazily(entry);
-        }
-        for (source, binding) in self.state.bound.get(&id).cloned().unwrap_or_default() {
-            self.restate_bound(&namespace, &source, &binding, &name);
-        }
-    }
-
-    /// A binding is understood only behind both of its ends, so it is stated again when they are.
-    fn restate_bindings_of_exchange(&mut self, namespace: &str, name: &str) {
-        let here = Destination::Exchange(name.to_owned());
-        let mut bindings: Vec<(String, BindingKey, String)> = Vec::new();
-        for exchange in self.state.namespace(namespace).exchanges.iter() {
-            let source = &exchange.def.name;
-            for binding in exchange.bindings.keys() {
-                if source == name || binding.destination == here {
-                    let to = match &binding.destination {
-                        Destination::Exchange(name) => name.clone(),
-                        Destination::Queue(_) => String::new(),
-                    };
-                    bindings.push((source.clone(), binding.clone(), to));
-                }
-            }
-        }
-        // The exchanges are in a hash map's order, which the log is not to hang on.
-        bindings.sort();
-        for (source, binding, to) in bindings {
-            let to = match binding.destination {
-                Destination::Exchange(_) => Some(to),
-                Destination::Queue(id) => {
-                    self.state.queues.get(id).map(|queue| queue.def.name.clone())
-                }
-            };
-            if let Some(to) = to {
-                self.restate_bound(namespace, &source, &binding, &to);
-            }
-        }
-    }
-
-    fn restate_bound(&mut self, namespace: &str, source: &str, binding: &BindingKey, to: &str) {
-        let exchange = self.state.namespace(namespace).exchanges.get(source);
-        let Some(bound) = exchange.and_then(|exchange| exchange.bindings.get(binding)) else {
-            return;
-        };
-        if bound.home.0 == 0 {
-            return;
-        }
-        let bind = Bind {
-            source: source.to_owned(),
-            destination: to.to_owned(),
-            to_exchange: matches!(binding.destination, Destination::Exchange(_)),
-            key: binding.key.clone(),
-            arguments: bound.arguments.clone(),
-        };
-        self.log_lazily(Entry::Bind { namespace: namespace.to_owned(), bind });
-    }
-
-    fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {
-        let Some(destination) = self.state.destination(&namespace, &bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
-        let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
-        let bound = exchange.and_then(|exchange| exchange.bindings.get(&binding));
-        if bound.is_some_and(|bound| bound.home == position) {
-            self.log_lazily(Entry::Bind { namespace, bind });
-        }
-    }
-
-    fn restate_subscription(&mut self, subscribed: Subscribed, position: Position) {
-        let key =
-            SubscriptionKey { share: subscribed.share.clone(), filter: subscribed.filter.clone() };
-        let space = self.state.namespace(&subscribed.namespace);
-        let session = space.sessions.get(&subscribed.session);
-        let found = session.and_then(|session| session.subscriptions.get(&key)).copied();
-        if let Some(found) = found.filter(|found| found.home == position) {
-            let (options, live) = (found.options, found.live);
-            let (queue, cursor) = (found.queue, found.cursor);
-            self.log_lazily(Entry::Subscribe(Subscribed {
-                options,
-                live,
-                queue,
-                cursor,
-                ..subscribed
-            }));
-        }
-    }
-
-    fn restate_writer(&mut self, namespace: String, writer: String, position: Position) {
-        let interned = self.state.queues.intern(&namespace);
-        let known = self.state.writers.get(&(interned, writer.clone())).copied();
-        if let Some(known) = known.filter(|known| known.home == position) {
-            let (sequence, seen) = (known.sequence, known.seen);
-            self.log_lazily(Entry::Writer { namespace, writer, sequence, seen });
-        }
-    }
-
     /// Asks for what the log may let go of now, if that was not asked before. A batch that waits
     /// for space does not hold it up: it may be what gives the space.
     pub(super) fn ask_to_trim(&mut self) -> Result<(), Fatal> {
@@ -569,25 +463,4 @@ impl Commit {
         }
         Ok(())
     }
-}
-
-/// What states a cursor again, served by `policy` from there on.
-pub(super) fn cursor_entries(
-    queue: QueueId,
-    cursor: CursorId,
-    at: &Cursor,
-    policy: &DeliveryPolicy,
-) -> Vec<Entry> {
-    let (name, floors, policy) = (at.name.clone(), at.progress().floors, policy.clone());
-    let mut entries = vec![Entry::CursorImage { queue, cursor, name, floors, policy }];
-    let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
-    for part in ranges.chunks(RANGES_MAX) {
-        entries.push(Entry::Settle(vec![Settled { queue, cursor, ranges: part.to_vec() }]));
-    }
-    let returned: Vec<(u64, Returned)> =
-        at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
-    for part in returned.chunks(RANGES_MAX) {
-        entries.push(Entry::Returned { queue, cursor, records: part.to_vec() });
-    }
-    entries
 }

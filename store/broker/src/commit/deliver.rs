@@ -83,8 +83,8 @@ impl Commit {
         let started_at = self.state.started_at;
         let mut resting = Vec::new();
         let mut settle = Vec::new();
-        let Self { state, members, consumers, noticed, tail, settled, counts, now, chores, .. } =
-            self;
+        let Self { state, members, consumers, noticed, tail, settled, counts, now, .. } = self;
+        let (chores, written) = (&mut self.chores, self.written);
         let Some(queue) = state.queues.get(id) else { return Ok(()) };
         let mut walk = Walk {
             index: &state.index,
@@ -108,7 +108,7 @@ impl Commit {
             while given < share && member.has_room() {
                 let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
                 let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
-                let kept = tail.get(ready.place.position);
+                let kept = tail.hand_out(ready.place.position, written);
                 let delivery =
                     hand_out(cursor, (id, cursor_id), &seat, consumer, &ready, kept, started_at);
                 if consumer.settle_at_once && !delivery.settles_when_read {
@@ -235,7 +235,7 @@ impl Commit {
         let delivery_id =
             DeliveryId { queue: id, cursor: cursor_id, offset: Offset(offset), epoch };
         let needs_settle = claim.is_some();
-        let (record, passage) = self.tail.get(place.position).unzip();
+        let (record, passage) = self.tail.hand_out(place.position, self.written).unzip();
         // Its place in the log must outlast the reading.
         let settles_when_read = claim.is_none() && record.is_none();
         let claim = if settles_when_read { Some(Claim::Client) } else { claim };

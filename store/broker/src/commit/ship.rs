@@ -131,7 +131,9 @@ impl Commit {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.note_space(is_full, self.is_over),
             Done::Closed => {}
-            Done::Written { end, synced } => {
+            Done::Written { batch, synced } => {
+                let end = batch.end();
+                self.planner.recycle(batch);
                 self.written = end;
                 self.unwritten_keys = self.unwritten_keys.split_off(&end);
                 if synced {
