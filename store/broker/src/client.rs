@@ -150,7 +150,7 @@ impl Broker {
 }
 
 impl Shared {
-    async fn send(&self, command: Command) -> Result<(), Refusal> {
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Refusal> {
         self.commands.send(command).await.map_err(|_| Refusal::Closed)
     }
 }

@@ -43,6 +43,7 @@ mod handle;
 mod held;
 mod lookup;
 mod members;
+mod parameters;
 mod publish;
 mod sessions;
 mod settle;

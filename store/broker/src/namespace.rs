@@ -12,6 +12,7 @@ use crate::{
     command::{ClientId, Parcel},
     exchange::Exchanges,
     queue::Found,
+    rules::Rules,
     trie::Trie,
 };
 
@@ -95,6 +96,7 @@ impl Session {
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
+    pub(crate) rules: Arc<Rules>,
     /// Queues in memory by name, and names that are gone although the index may still have them.
     pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
     pub(crate) topics: FxHashMap<String, QueueId>,
@@ -120,6 +122,7 @@ impl Namespace {
         Self {
             name,
             exchanges: Exchanges::default(),
+            rules: Arc::default(),
             named: FxHashMap::default(),
             topics: FxHashMap::default(),
             filters: FxHashMap::default(),

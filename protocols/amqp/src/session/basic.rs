@@ -308,9 +308,7 @@ impl Session {
 
     /// How long deliveries of a queue may stay unsettled; 0 for any time.
     fn timeout_of(&self, queue: &QueueDef) -> u64 {
-        let wish = find(&queue.arguments, "x-consumer-timeout").and_then(Value::as_int);
-        let wish = wish.and_then(|wish| u64::try_from(wish).ok());
-        wish.unwrap_or(self.limits.delivery_ack_timeout_ms)
+        queue.policy.settle_max_ms.unwrap_or(self.limits.delivery_ack_timeout_ms)
     }
 
     /// The store answered a get: the record gets its tag.
@@ -468,8 +466,4 @@ fn wrong_offset(value: &Value) -> String {
             format!("{{invalid_stream_offset_arg,{{{},..}}}}", equivalence::type_name(other))
         }
     }
-}
-
-fn find<'a>(arguments: &'a Table, wanted: &str) -> Option<&'a Value> {
-    arguments.iter().find(|(name, _)| name == wanted).map(|(_, value)| value)
 }

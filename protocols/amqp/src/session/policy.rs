@@ -43,6 +43,7 @@ pub(super) fn of(arguments: &Table) -> Policy {
         priority_max: number("x-max-priority")
             .map_or(0, |max| u8::try_from(max).unwrap_or(u8::MAX)),
         age_max_ms: text(arguments, "x-max-age").and_then(age_ms),
+        settle_max_ms: number("x-consumer-timeout"),
         delivery: DeliveryPolicy {
             dead_letter,
             attempts_max: returns_max

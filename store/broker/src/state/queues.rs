@@ -20,6 +20,7 @@ use crate::{
     cursor::Cursor,
     policy::{DeliveryPolicy, Policy, shared, shared_delivery},
     queue::{Found, Queue},
+    rules::Rules,
 };
 
 pub(crate) struct Queues {
@@ -28,6 +29,8 @@ pub(crate) struct Queues {
     /// Deleted, but the index still has them; the second set is in the checkpoint being made.
     gone: (FxHashSet<QueueId>, FxHashSet<QueueId>),
     names: FxHashSet<Arc<str>>,
+    /// What is asked of queues by their names, by namespace.
+    rules: FxHashMap<Arc<str>, Arc<Rules>>,
     /// Which checkpoint changes wait for.
     epoch: u64,
     dirty: Vec<QueueId>,
@@ -92,6 +95,7 @@ impl Queues {
             resident: FxHashMap::default(),
             gone: Default::default(),
             names: FxHashSet::default(),
+            rules: FxHashMap::default(),
             epoch: 1,
             dirty: Vec::new(),
             gather: None,
@@ -108,6 +112,20 @@ impl Queues {
         intern(&mut self.names, name)
     }
 
+    /// Other rules for a namespace; answers the queues in memory that go by something else since.
+    pub(crate) fn set_rules(&mut self, namespace: Arc<str>, rules: Arc<Rules>) -> Vec<QueueId> {
+        let mut changed = Vec::new();
+        for (id, queue) in &mut self.resident {
+            if queue.namespace == namespace && queue.follow(&rules) {
+                changed.push(*id);
+            }
+        }
+        // A hash map's order is not to be seen.
+        changed.sort_unstable();
+        self.rules.insert(namespace, rules);
+        changed
+    }
+
     /// The queue, if it is in memory.
     pub(crate) fn peek(&self, id: QueueId) -> Option<&Queue> {
         self.resident.get(&id).map(|queue| &**queue)
@@ -115,16 +133,19 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        let Self { resident, index, names, idle, failed, gone, .. } = self;
+        let Self { resident, index, names, rules, idle, failed, gone, .. } = self;
         match resident.entry(id) {
             Entry::Occupied(found) => Some(found.into_mut()),
             Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
             Entry::Vacant(place) => {
                 let loaded = load(index, names, id);
-                let queue = loaded.unwrap_or_else(|error| {
+                let mut queue = loaded.unwrap_or_else(|error| {
                     failed.get_or_insert(error);
                     None
                 })?;
+                if let Some(rules) = rules.get(&queue.namespace) {
+                    queue.follow(rules);
+                }
                 idle.push_back(id);
                 Some(place.insert(Box::new(queue)))
             }
