@@ -1,7 +1,7 @@
 //! What an operator asks of the store, in any namespace.
 
 use mainstem_index::ParameterKey;
-use mainstem_schemas::Table;
+use mainstem_schemas::{Principal, Table};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     command::Command,
     error::Refusal,
     rules::{Authority, Rule},
+    usage::{Bounded, Entered, Over, Scope, from_table, to_table},
 };
 
 impl Broker {
@@ -43,6 +44,37 @@ impl Broker {
     ) -> Result<Vec<Rule>, Refusal> {
         let all = self.parameters(namespace, authority.component()).await?;
         Ok(all.iter().filter_map(|(name, value)| Rule::from_table(name, value)).collect())
+    }
+
+    /// Sets a limit, or with `None` takes it back; returns when that is durable. Whoever has more than
+    /// that keeps it.
+    pub async fn set_limit(
+        &self,
+        scope: &Scope,
+        bounded: Bounded,
+        max: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let (owner, component) = scope.place();
+        let key = key(owner, component, bounded.word());
+        match max {
+            Some(max) => self.set_parameter(key, to_table(max)).await,
+            None => self.delete_parameter(key).await.map(drop),
+        }
+    }
+
+    /// The limits of a namespace or a user.
+    pub async fn list_limits(&self, scope: &Scope) -> Result<Vec<(Bounded, u64)>, Refusal> {
+        let (owner, component) = scope.place();
+        let all = self.parameters(owner, component).await?;
+        let limit =
+            |(name, value): &(String, Table)| Some((Bounded::from_word(name)?, from_table(value)?));
+        Ok(all.iter().filter_map(limit).collect())
+    }
+
+    /// Counts a connection of a verified peer, for as long as the answer lives. Errors: its namespace
+    /// or its user has as many as it may.
+    pub fn enter(&self, principal: &Principal) -> Result<Entered, Over> {
+        self.shared.usage.enter(principal)
     }
 
     async fn set_parameter(&self, key: ParameterKey, value: Table) -> Result<(), Refusal> {

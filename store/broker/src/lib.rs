@@ -32,6 +32,7 @@ mod schedule;
 mod stages;
 mod tail;
 mod trie;
+pub mod usage;
 
 mod entry;
 
@@ -53,3 +54,4 @@ pub use inbox::{Delivery, Inbox, Notice};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy};
 pub use rules::{ApplyTo, Authority, Rule};
+pub use usage::{Bounded, Entered, Over, Scope};

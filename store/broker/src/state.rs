@@ -29,6 +29,7 @@ use crate::{
     namespace::{Namespace, Retained},
     policy::{DeliveryPolicy, shared_delivery},
     schedule::Schedule,
+    usage::Usage,
 };
 
 mod bodies;
@@ -101,6 +102,8 @@ pub(crate) struct State {
     pub(crate) kept_bytes_max: u64,
     /// Settings that are kept with the data.
     pub(crate) parameters: BTreeMap<ParameterKey, ParameterValue>,
+    /// What namespaces and users have, and may have.
+    pub(crate) usage: Arc<Usage>,
     /// Queues that go by other rules than before, for the commit thread to see to.
     pub(crate) governed: Vec<QueueId>,
     /// What consumers had in hand of records that are gone, for the commit thread to count off.
@@ -151,6 +154,7 @@ impl State {
             due_unknown: Vec::new(),
             kept_bytes_max: u64::MAX,
             parameters: BTreeMap::new(),
+            usage: Arc::default(),
             governed: Vec::new(),
             lost_hands: Vec::new(),
             started_at: Position(0),

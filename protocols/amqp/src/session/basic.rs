@@ -13,6 +13,7 @@ use super::{
     channel::{DirectReply, Known},
     effect::Wish,
     equivalence, policy,
+    sieve::{FILTER, MATCH_UNFILTERED, Sieve},
     topology::{count, is_stream, name_of},
     unsettled::Held,
 };
@@ -92,6 +93,7 @@ impl Session {
             priority: i32::default(),
             start: None,
             timeout_ms: None,
+            sieve: Sieve::default(),
         };
         let resource = format!("queue '{queue}' in vhost '{}'", self.vhost);
         let wish = wish_for(wish, &arguments, &resource, self.now)?;
@@ -140,6 +142,7 @@ impl Session {
             priority: 0,
             start: None,
             timeout_ms: None,
+            sieve: Sieve::default(),
         };
         Ok(Ask { channel, request: Request::DeclareQueue(def), then: Then::Consume(wish) })
     }
@@ -157,6 +160,11 @@ impl Session {
             let resource = format!("queue '{}' in vhost '{}'", wish.queue, self.vhost);
             let kind = equivalence::type_of(&queue.arguments);
             return Err(equivalence::not_of_type(STREAM_OFFSET, &resource, kind));
+        }
+        if !is_stream && wish.sieve.is_set() {
+            let resource = format!("queue '{}' in vhost '{}'", wish.queue, self.vhost);
+            let kind = equivalence::type_of(&queue.arguments);
+            return Err(equivalence::not_of_type(FILTER, &resource, kind));
         }
         if is_stream && wish.no_ack {
             return Err(Fault::not_implemented(format!(
@@ -340,6 +348,13 @@ impl Session {
         });
     }
 
+    /// What a consumer of a stream wants, if it does not want everything.
+    #[must_use]
+    pub fn sieve(&self, consumer: ConsumerId) -> Option<&Sieve> {
+        let reader = self.readers.get(&consumer)?;
+        Some(&reader.sieve).filter(|sieve| sieve.is_set())
+    }
+
     /// Gives a delivery its channel and tag.
     pub fn deliver(
         &mut self,
@@ -429,6 +444,7 @@ fn wish_for(
                 wish.timeout_ms.is_none().then(|| equivalence::not_integer(value))
             }
             "x-cancel-on-ha-failover" => equivalence::not_bool(value),
+            FILTER | MATCH_UNFILTERED => wish.sieve.read(name, value),
             STREAM_OFFSET => {
                 wish.start = stream_start(value, now);
                 wish.start.is_none().then(|| wrong_offset(value))

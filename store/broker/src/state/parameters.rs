@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use mainstem_index::{ParameterKey, ParameterValue};
+use mainstem_index::{NameKey, ParameterKey, ParameterValue};
 use mainstem_schemas::{Position, QueueId, Table};
 
 use super::State;
-use crate::rules::{Authority, Rule, Rules};
+use crate::{
+    rules::{Authority, Rule, Rules},
+    usage::{Bounded, NAMESPACE_LIMITS, Scope, USER_LIMITS, from_table},
+};
 
 impl State {
     pub(super) fn set_parameter(&mut self, key: ParameterKey, value: Table, home: Position) {
@@ -32,6 +35,15 @@ impl State {
         if Authority::of_component(&key.component).is_some() {
             self.govern(&key.namespace);
         }
+        let scope = match key.component.as_str() {
+            NAMESPACE_LIMITS => Scope::Namespace(key.namespace.clone()),
+            USER_LIMITS => Scope::User(key.namespace.clone()),
+            _ => return,
+        };
+        if let Some(bounded) = Bounded::from_word(&key.name) {
+            let max = self.parameters.get(key).and_then(|known| from_table(&known.value));
+            self.usage.limit(&scope, bounded, max);
+        }
     }
 
     /// All settings of one kind in a namespace, by name.
@@ -49,6 +61,38 @@ impl State {
         self.parameters.range(from..).take_while(move |(key, _)| {
             key.namespace == upto.namespace && key.component == upto.component
         })
+    }
+
+    /// How many queues a namespace may have, if that is bounded.
+    pub(crate) fn queues_max(&self, namespace: &str) -> Option<u64> {
+        let key = ParameterKey {
+            namespace: namespace.to_owned(),
+            component: NAMESPACE_LIMITS.to_owned(),
+            name: Bounded::Queues.word().to_owned(),
+        };
+        self.parameters.get(&key).and_then(|known| from_table(&known.value))
+    }
+
+    /// How many named queues a namespace has. Counted once, then kept.
+    pub(crate) fn queues_count(&mut self, namespace: &str) -> u64 {
+        if let Some(count) = self.namespace(namespace).queues {
+            return count;
+        }
+        let index = self.index.clone();
+        let mut stored = 0;
+        for found in index.scan::<NameKey>() {
+            let found = found.map(Some);
+            let Some((name, _)) = self.sound::<Option<(NameKey, QueueId)>>(found) else { break };
+            let space = self.namespace(namespace);
+            // What was found or changed since is counted below.
+            let is_known = space.named.contains_key(name.name.as_bytes());
+            stored += u64::from(name.namespace == namespace && !is_known);
+        }
+        let space = self.namespace(namespace);
+        let known = space.named.values().filter(|id| id.is_some()).count();
+        let count = stored + known as u64;
+        space.queues = Some(count);
+        count
     }
 
     /// The rules of a namespace changed: exchanges, and queues in memory, go by the new ones from
