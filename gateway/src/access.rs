@@ -65,6 +65,7 @@ impl StaticUsers {
                 };
             }
             Secret::Password { user, password } => self.user_by_password(user, password),
+            Secret::Certificate { user } => self.users.get(user),
             Secret::Signature { key, signed, mac } => self.user_by_signature(key, signed, mac),
         };
         match user {

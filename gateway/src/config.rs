@@ -82,6 +82,7 @@ pub struct Store {
 #[serde(deny_unknown_fields)]
 pub struct Listeners {
     pub amqp: Listener,
+    pub amqps: TlsListener,
     pub mqtt: Listener,
     pub rocketmq: Listener,
     pub http: Listener,
@@ -94,7 +95,18 @@ pub struct Listener {
     pub bind: SocketAddr,
 }
 
-/// The certificate of the RocketMQ port. Both empty: one is made, signed by itself, and kept in
+/// Where a protocol is served with TLS, if it is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsListener {
+    #[serde(deserialize_with = "layers::address_or_none")]
+    pub bind: Option<SocketAddr>,
+    /// The authorities whose client certificates are verified; empty for none.
+    pub client_ca: PathBuf,
+    pub client_certificate_required: bool,
+}
+
+/// The certificate of the ports with TLS. Both empty: one is made, signed by itself, and kept in
 /// `data_dir/tls`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +232,10 @@ impl Config {
             if bound == 0 {
                 return wrong(key, "must be at least 1");
             }
+        }
+        let amqps = &self.listeners.amqps;
+        if amqps.client_certificate_required && amqps.client_ca.as_os_str().is_empty() {
+            return wrong("listeners.amqps.client_ca", "must be set if a certificate is required");
         }
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");

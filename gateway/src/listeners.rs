@@ -29,10 +29,10 @@ pub enum BindError {
     Other(Protocol, SocketAddr, io::Error),
 }
 
-/// One bound socket for each protocol, in the order of [`Protocol::ALL`].
+/// One bound socket for each protocol that is served, in the order of [`Protocol::ALL`].
 pub fn bind_all(config: &Config) -> Result<Vec<(Protocol, TcpListener)>, BindError> {
-    let bind = |protocol: Protocol| Ok((protocol, bind(protocol, protocol.bind(config))?));
-    Protocol::ALL.into_iter().map(bind).collect()
+    let wanted = Protocol::ALL.into_iter().filter_map(|it| Some((it, it.bind(config)?)));
+    wanted.map(|(protocol, address)| Ok((protocol, bind(protocol, address)?))).collect()
 }
 
 fn bind(protocol: Protocol, address: SocketAddr) -> Result<TcpListener, BindError> {

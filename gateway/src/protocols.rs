@@ -4,16 +4,16 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mainstem_broker::Broker;
 use mainstem_schemas::{Origin, Views};
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, http};
+use crate::{config::Config, http, tls::Certificates};
 
 /// A protocol that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Amqp,
+    Amqps,
     Mqtt,
     Rocketmq,
     Http,
@@ -21,13 +21,14 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them, in the order they are announced.
-    pub const ALL: [Self; 4] = [Self::Amqp, Self::Mqtt, Self::Rocketmq, Self::Http];
+    pub const ALL: [Self; 5] = [Self::Amqp, Self::Amqps, Self::Mqtt, Self::Rocketmq, Self::Http];
 
     /// What a person calls it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Amqp => "AMQP 0-9-1",
+            Self::Amqps => "AMQPS 0-9-1",
             Self::Mqtt => "MQTT 3.1.1 and 5",
             Self::Rocketmq => "RocketMQ gRPC",
             Self::Http => "HTTP",
@@ -39,20 +40,22 @@ impl Protocol {
     pub fn bind_key(self) -> &'static str {
         match self {
             Self::Amqp => "listeners.amqp.bind",
+            Self::Amqps => "listeners.amqps.bind",
             Self::Mqtt => "listeners.mqtt.bind",
             Self::Rocketmq => "listeners.rocketmq.bind",
             Self::Http => "listeners.http.bind",
         }
     }
 
-    /// Where it is to listen.
+    /// Where it is to listen, if it is.
     #[must_use]
-    pub fn bind(self, config: &Config) -> SocketAddr {
+    pub fn bind(self, config: &Config) -> Option<SocketAddr> {
         match self {
-            Self::Amqp => config.listeners.amqp.bind,
-            Self::Mqtt => config.listeners.mqtt.bind,
-            Self::Rocketmq => config.listeners.rocketmq.bind,
-            Self::Http => config.listeners.http.bind,
+            Self::Amqp => Some(config.listeners.amqp.bind),
+            Self::Amqps => config.listeners.amqps.bind,
+            Self::Mqtt => Some(config.listeners.mqtt.bind),
+            Self::Rocketmq => Some(config.listeners.rocketmq.bind),
+            Self::Http => Some(config.listeners.http.bind),
         }
     }
 }
@@ -62,7 +65,7 @@ impl Protocol {
 pub struct Host {
     pub broker: Broker,
     pub config: Arc<Config>,
-    pub tls: Arc<ServerConfig>,
+    pub tls: Certificates,
     pub shutdown: CancellationToken,
 }
 
@@ -71,9 +74,10 @@ impl Host {
     pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
         let Self { broker, config, tls, shutdown } = self;
         match protocol {
-            Protocol::Amqp => {
+            Protocol::Amqp | Protocol::Amqps => {
                 let limits = Arc::new(config.amqp.clone());
-                mainstem_amqp::run(listener, broker, limits, shutdown).await;
+                let tls = (protocol == Protocol::Amqps).then_some(tls.amqps);
+                mainstem_amqp::run(listener, broker, limits, shutdown, tls).await;
             }
             Protocol::Mqtt => {
                 let limits = Arc::new(config.mqtt.clone());
@@ -81,7 +85,8 @@ impl Host {
             }
             Protocol::Rocketmq => {
                 let limits = Arc::new(config.rocketmq.clone());
-                mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls)).await;
+                mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))
+                    .await;
             }
             Protocol::Http => http::run(listener, broker, config, shutdown).await,
         }

@@ -69,7 +69,7 @@ impl Server {
             addresses.push((*protocol, address));
         }
         let broker = open(&config).await?;
-        let tls = tls::server_config(&config)?;
+        let tls = tls::certificates(&config)?;
         let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
         let shutdown = CancellationToken::new();
         let host = Host { broker: broker.clone(), config, tls, shutdown: shutdown.clone() };
@@ -85,13 +85,6 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> &[(Protocol, SocketAddr)] {
         &self.addresses
-    }
-
-    /// Where a protocol listens.
-    #[must_use]
-    pub fn address(&self, protocol: Protocol) -> SocketAddr {
-        let found = self.addresses.iter().find(|(served, _)| *served == protocol);
-        found.expect("start binds every protocol").1
     }
 
     /// The store behind it.

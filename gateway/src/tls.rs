@@ -1,4 +1,5 @@
-//! The certificate of the RocketMQ port, where TLS and plain HTTP/2 share one socket.
+//! The certificates: of the RocketMQ port, where TLS and plain HTTP/2 share one socket, and of the
+//! AMQPS port, which may ask clients for theirs.
 
 use std::{
     fs, io,
@@ -8,11 +9,16 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use crate::{Config, config::Tls};
+use crate::{
+    Config,
+    config::{Tls, TlsListener},
+};
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -27,37 +33,77 @@ pub enum TlsError {
     Unusable(PathBuf, rustls::Error),
 }
 
-/// The server side of TLS with the configured certificate, or with one made here.
-pub fn server_config(config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
+/// The server sides of TLS.
+#[derive(Clone)]
+pub struct Certificates {
+    pub rocketmq: Arc<ServerConfig>,
+    pub amqps: Arc<ServerConfig>,
+}
+
+/// The server sides of TLS with the configured certificate, or with one made here.
+pub fn certificates(config: &Config) -> Result<Certificates, TlsError> {
     let Tls { certificate, key } = &config.tls;
     let (certificate, key) = if certificate.as_os_str().is_empty() {
         own_certificate(&config.data_dir.join("tls"))?
     } else {
         (certificate.clone(), key.clone())
     };
-    load(&certificate, &key)
+    let TlsListener { client_ca, client_certificate_required: required, .. } =
+        &config.listeners.amqps;
+    let clients = if client_ca.as_os_str().is_empty() {
+        WebPkiClientVerifier::no_client_auth()
+    } else {
+        verifier(client_ca, *required)?
+    };
+    let amqps = Arc::new(load(&certificate, &key, clients)?);
+    let mut rocketmq = load(&certificate, &key, WebPkiClientVerifier::no_client_auth())?;
+    rocketmq.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps })
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let wrong = |path: &Path| {
-        let path = path.to_owned();
-        move |error: rustls::pki_types::pem::Error| TlsError::Read(path, error.to_string())
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .map_err(wrong(certificate))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(wrong(certificate))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(wrong(key))?;
+/// Verifies clients' certificates by these authorities.
+fn verifier(client_ca: &Path, required: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let unusable = |error| TlsError::Unusable(client_ca.to_owned(), error);
+    let mut authorities = RootCertStore::empty();
+    for authority in read_chain(client_ca)? {
+        authorities.add(authority).map_err(unusable)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider());
+    let builder = if required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(|error| unusable(rustls::Error::General(error.to_string())))
+}
+
+fn load(
+    certificate: &Path,
+    key: &Path,
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, TlsError> {
+    let chain = read_chain(certificate)?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| TlsError::Read(key.to_owned(), error.to_string()))?;
     let unusable = |error| TlsError::Unusable(certificate.to_owned(), error);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, secret)
-        .map_err(unusable)?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(tls))
+        .map_err(unusable)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificates of a PEM file; one at least.
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |reason: String| TlsError::Read(path.to_owned(), reason);
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong("there is no certificate in it".to_owned()));
+    }
+    Ok(chain)
 }
 
 /// The files of a certificate signed by itself; made once and kept, so that a client that was
@@ -92,7 +138,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = own_certificate(folder.path()).unwrap();
         let first = fs::read(&certificate).unwrap();
-        assert_eq!(load(&certificate, &key).unwrap().alpn_protocols, [b"h2".to_vec()]);
+        assert!(load(&certificate, &key, WebPkiClientVerifier::no_client_auth()).is_ok());
         let again = own_certificate(folder.path()).unwrap();
         assert_eq!(fs::read(again.0).unwrap(), first);
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(key).unwrap());
@@ -104,7 +150,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cert.pem");
         fs::write(&path, "no pem").unwrap();
-        let error = load(&path, &path).unwrap_err().to_string();
+        let error =
+            load(&path, &path, WebPkiClientVerifier::no_client_auth()).unwrap_err().to_string();
         assert!(error.contains("cert.pem"), "{error}");
     }
 }

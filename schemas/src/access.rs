@@ -19,6 +19,8 @@ pub enum Secret {
     Anonymous,
     /// A name and a password in clear.
     Password { user: String, password: Vec<u8> },
+    /// A name that the transport vouches for: it stood in a client certificate that was verified.
+    Certificate { user: String },
     /// A key name, what was signed, and the HMAC-SHA1 of it by the key's secret.
     Signature { key: String, signed: Vec<u8>, mac: Vec<u8> },
 }
@@ -29,6 +31,7 @@ impl std::fmt::Debug for Secret {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Password { user, .. } => write!(f, "Password({user})"),
+            Self::Certificate { user } => write!(f, "Certificate({user})"),
             Self::Signature { key, .. } => write!(f, "Signature({key})"),
         }
     }

@@ -1,12 +1,21 @@
 //! The layers of a configuration: the defaults, a file, and single settings from the command
 //! line. A wrong key or value is named together with the place that set it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
 use super::Config;
+
+/// Reads an address; TOML cannot say "none", the file says it with an empty text.
+pub(super) fn address_or_none<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    let address = (!text.is_empty()).then(|| text.parse());
+    address.transpose().map_err(serde::de::Error::custom)
+}
 
 /// One source of settings.
 #[derive(Clone, Debug)]

@@ -6,10 +6,14 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Told to clients: what they take the server for.
+    pub server_product: String,
     /// Told to clients, some of which act on it (3.x: global QoS is a channel's).
     pub server_version: String,
     /// Told to clients.
     pub cluster_name: String,
+    /// Offer the mechanism ANONYMOUS to clients; who may use it is the server's rule.
+    pub anonymous_mechanism: bool,
     /// Connections at a time.
     pub connections_max: usize,
     /// Open channels of one connection.
@@ -44,8 +48,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            server_product: "RabbitMQ".to_owned(),
             server_version: "3.13.7".to_owned(),
             cluster_name: "mainstem".to_owned(),
+            anonymous_mechanism: false,
             connections_max: 65_536,
             channel_max: 2047,
             frame_max_bytes: 131_072,

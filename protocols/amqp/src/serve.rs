@@ -1,14 +1,17 @@
 //! The shell: accepts sockets, and gives each connection a task that owns it.
 
 mod ask;
+mod certificate;
 mod connection;
 mod deliver;
 mod output;
+mod stream;
 
 use std::{sync::Arc, time::Duration};
 
 use mainstem_broker::Broker;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
@@ -17,13 +20,14 @@ use crate::limits::Limits;
 /// theirs first.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves clients until `shutdown` fires, then asks them to go and returns when they have, or
+/// Serves clients, with TLS if `tls` is given, until `shutdown` fires, then asks them to go and returns when they have, or
 /// after `drain_ms`.
 pub async fn run(
     listener: TcpListener,
     broker: Broker,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
+    tls: Option<Arc<ServerConfig>>,
 ) {
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(limits.connections_max));
@@ -46,10 +50,12 @@ pub async fn run(
             tracing::warn!(%peer, max = limits.connections_max, "too many connections");
             continue;
         };
-        let (broker, limits, shutdown) = (broker.clone(), limits.clone(), shutdown.clone());
+        let (broker, limits) = (broker.clone(), limits.clone());
+        let (shutdown, tls) = (shutdown.clone(), tls.clone());
         connections.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection::serve(stream, peer, broker, limits, shutdown).await {
+            let served = connection::serve(stream, peer, broker, limits, shutdown, tls).await;
+            if let Err(error) = served {
                 tracing::debug!(%peer, %error, "the connection broke");
             }
         });

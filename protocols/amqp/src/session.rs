@@ -26,7 +26,7 @@ mod unsettled;
 
 pub(crate) use basic::DIRECT_REPLY;
 pub use basic::Handing;
-pub use effect::{Answer, Answered, Ask, Content, Effect, Login, Request, Then, Ticket};
+pub use effect::{Answer, Answered, Ask, Content, Effect, Request, Then, Ticket};
 pub use fault::{Code, Fault};
 pub use sieve::Sieve;
 
@@ -98,6 +98,8 @@ pub struct Session {
     now: UnixMillis,
     capabilities: Capabilities,
     mechanism: &'static str,
+    /// The name in the client's certificate, where the transport verified one.
+    certified: Option<String>,
     user: String,
     vhost: String,
     channel_max: u16,
@@ -116,8 +118,16 @@ pub struct Session {
 impl Session {
     /// A conversation in which the client sent the protocol header; begins with our
     /// connection.start. `seed` makes server-chosen names unguessable.
-    pub fn start(limits: Arc<Limits>, body_max: usize, seed: u64, effects: &mut Effects) -> Self {
-        effects.push_back(Effect::Write { channel: 0, reply: handshake::start(&limits) });
+    /// `certified` is the name in the client's certificate, where the transport verified one.
+    pub fn start(
+        limits: Arc<Limits>,
+        body_max: usize,
+        seed: u64,
+        certified: Option<String>,
+        effects: &mut Effects,
+    ) -> Self {
+        let reply = handshake::start(&limits, certified.is_some());
+        effects.push_back(Effect::Write { channel: 0, reply });
         let frame_max = limits.frame_max_bytes as usize;
         Self {
             channel_max: limits.channel_max,
@@ -129,6 +139,7 @@ impl Session {
             now: UnixMillis::NONE,
             capabilities: Capabilities::default(),
             mechanism: "",
+            certified,
             user: String::new(),
             vhost: String::new(),
             heartbeat_s: 0,
@@ -285,9 +296,9 @@ impl Session {
 
     fn handle_connection(&mut self, method: Method, effects: &mut Effects) -> Result<(), Fault> {
         match method {
-            Method::UpdateSecret { secret } => {
-                let login = Login { user: self.user.clone(), password: secret.to_vec() };
-                effects.push_back(Effect::VerifySecret(login));
+            // A new secret renews what expires; a password does not, so RabbitMQ takes any.
+            Method::UpdateSecret => {
+                effects.push_back(Effect::Write { channel: 0, reply: Reply::UpdateSecretOk });
                 Ok(())
             }
             other => {

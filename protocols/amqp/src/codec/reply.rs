@@ -13,7 +13,7 @@ use super::{
 pub enum Reply {
     Start {
         server_properties: Table,
-        mechanisms: &'static str,
+        mechanisms: String,
         locales: &'static str,
     },
     Tune {

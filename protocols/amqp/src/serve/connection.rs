@@ -9,20 +9,22 @@ use mainstem_broker::{
 };
 use mainstem_schemas::{Credentials, Principal, Record, Secret, Settlement};
 use tokio::{
-    io::AsyncReadExt,
-    net::{TcpStream, tcp::OwnedReadHalf},
+    net::TcpStream,
     time::{self, Interval, MissedTickBehavior, Sleep},
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{ask, deliver, output::Output};
+use super::{
+    ask, deliver,
+    output::Output,
+    stream::{self, Reader},
+};
 use crate::{
     codec::{Frame, PROTOCOL_HEADER, frame},
     limits::Limits,
     normalize::{self, Delaying},
-    session::{
-        Content, Effect, Effects, Fault, Login, Session, Then, Ticket, equivalence::is_delayed,
-    },
+    session::{Content, Effect, Effects, Fault, Session, Then, Ticket, equivalence::is_delayed},
 };
 
 mod notices;
@@ -85,13 +87,13 @@ struct Connection {
     broker: Broker,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
-    reader: OwnedReadHalf,
+    reader: Reader,
     input: BytesMut,
     read_bytes: usize,
     output: Output,
     session: Session,
     effects: Effects,
-    login: Option<Login>,
+    login: Option<Secret>,
     attached: Option<Attached>,
     /// Counted in its virtual host and with its user.
     entered: Option<Entered>,
@@ -120,25 +122,31 @@ pub(super) async fn serve(
     broker: Broker,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
+    tls: Option<Arc<ServerConfig>>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (mut reader, writer) = stream.into_split();
-    let mut output = Output::new(writer);
     let mut input = BytesMut::with_capacity(READ_BYTES_MIN);
     let wait = Duration::from_millis(limits.handshake_ms);
-    let header = read_header(&mut reader, &mut input);
-    let header = tokio::select! {
-        header = time::timeout(wait, header) => header,
+    let begin = async {
+        let (mut reader, writer, certified) = stream::open(stream, tls).await?;
+        let header = read_header(&mut reader, &mut input).await?;
+        io::Result::Ok((reader, writer, certified, header))
+    };
+    let begun = tokio::select! {
+        begun = time::timeout(wait, begin) => begun,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let Ok(header) = header else { return Ok(()) };
-    if !matches!(header?, PROTOCOL_HEADER | frame::PROTOCOL_HEADER_0_9) {
+    let Ok(begun) = begun else { return Ok(()) };
+    let (reader, writer, certified, header) = begun?;
+    let mut output = Output::new(writer);
+    if !matches!(header, PROTOCOL_HEADER | frame::PROTOCOL_HEADER_0_9) {
         output.buffer.extend_from_slice(&PROTOCOL_HEADER);
         return part(reader, output).await;
     }
     let mut effects = Effects::new();
     let body_max = broker.config().message_bytes_max;
-    let session = Session::start(limits.clone(), body_max, fastrand::u64(..), &mut effects);
+    let seed = fastrand::u64(..);
+    let session = Session::start(limits.clone(), body_max, seed, certified, &mut effects);
     let mut looks = time::interval(look_interval(limits.delivery_ack_timeout_ms));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection = Connection {
@@ -188,7 +196,7 @@ fn look_interval(timeout_ms: u64) -> Duration {
 }
 
 /// The eight bytes every client begins with.
-async fn read_header(reader: &mut OwnedReadHalf, input: &mut BytesMut) -> io::Result<[u8; 8]> {
+async fn read_header(reader: &mut Reader, input: &mut BytesMut) -> io::Result<[u8; 8]> {
     loop {
         if let Some(header) = input.first_chunk::<8>().copied() {
             let _header = input.split_to(header.len());
@@ -202,7 +210,7 @@ async fn read_header(reader: &mut OwnedReadHalf, input: &mut BytesMut) -> io::Re
 
 /// Writes the last words, then reads until the peer is gone: closing a socket with unread bytes
 /// would take our words back.
-async fn part(mut reader: OwnedReadHalf, mut output: Output) -> io::Result<()> {
+async fn part(mut reader: Reader, mut output: Output) -> io::Result<()> {
     let rest = async {
         output.write_all().await?;
         output.finish().await?;
@@ -263,6 +271,7 @@ impl Connection {
     /// inbox, a receipt, the alarms and the shutdown lose nothing when another branch wins.
     async fn next(&mut self) -> Event {
         let can_read = self.can_read();
+        let is_waiting = self.output.is_waiting();
         let can_deliver = self.output.buffer.len() < self.limits.write_pause_bytes;
         let Self { reader, input, output, attached, notices, waiting, alarm, looks, .. } = self;
         if can_read {
@@ -284,7 +293,7 @@ impl Connection {
             read = reader.read_buf(input), if can_read => Event::Read(read),
             outcome = outcome => Event::Outcome(outcome),
             () = deliver, if can_deliver => Event::Notices,
-            ready = output.writable(), if !output.buffer.is_empty() => Event::Writable(ready),
+            ready = output.writable(), if is_waiting => Event::Writable(ready),
             () = alarm.as_mut() => Event::Alarm,
             _ = looks.tick() => Event::Look,
             () = self.shutdown.cancelled(), if !self.told_shutdown => Event::Shutdown,
@@ -398,12 +407,6 @@ impl Connection {
                 self.login = Some(login);
                 self.session.logged_in(outcome, &mut self.effects);
             }
-            Effect::VerifySecret(login) => {
-                let vhost = self.session.vhost().to_owned();
-                let credentials = self.credentials(&vhost, &login);
-                let outcome = self.broker.login(&credentials).await.map(drop);
-                self.session.secret_updated(outcome, &mut self.effects);
-            }
             Effect::Enter { vhost } => {
                 let outcome = self.enter(&vhost).await;
                 let principal = self.attached.as_ref().map(|attached| attached.client.principal());
@@ -463,15 +466,11 @@ impl Connection {
         self.session.answered(channel, then, answer, &mut self.effects);
     }
 
-    fn credentials(&self, namespace: &str, login: &Login) -> Credentials {
-        Credentials {
-            namespace: namespace.to_owned(),
-            secret: Secret::Password { user: login.user.clone(), password: login.password.clone() },
-            peer: self.peer,
-        }
+    fn credentials(&self, namespace: &str, login: &Secret) -> Credentials {
+        Credentials { namespace: namespace.to_owned(), secret: login.clone(), peer: self.peer }
     }
 
-    async fn log_in(&mut self, namespace: &str, login: &Login) -> Result<(), LoginError> {
+    async fn log_in(&mut self, namespace: &str, login: &Secret) -> Result<(), LoginError> {
         let credentials = self.credentials(namespace, login);
         let (client, inbox) = self.broker.login(&credentials).await?;
         self.attached = Some(Attached { client, inbox });

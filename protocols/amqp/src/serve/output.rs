@@ -3,22 +3,25 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::net::tcp::OwnedWriteHalf;
+
+use super::stream::Writer;
 
 /// Memory kept for an idle connection; a larger buffer is given back once it is empty.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// The writing end of a connection.
 pub(super) struct Output {
-    writer: OwnedWriteHalf,
+    writer: Writer,
     pub(super) buffer: BytesMut,
     /// Whether something went out since the last heartbeat was due.
     pub(super) is_active: bool,
+    /// Whether the writer may hold back something of what it took.
+    needs_flush: bool,
 }
 
 impl Output {
-    pub(super) fn new(writer: OwnedWriteHalf) -> Self {
-        Self { writer, buffer: BytesMut::new(), is_active: false }
+    pub(super) fn new(writer: Writer) -> Self {
+        Self { writer, buffer: BytesMut::new(), is_active: false, needs_flush: false }
     }
 
     /// Writes what the socket takes now.
@@ -40,24 +43,35 @@ impl Output {
         Ok(())
     }
 
+    /// Whether something waits for the socket.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.needs_flush || !self.buffer.is_empty()
+    }
+
     /// Writes everything, waiting for the socket.
     pub(super) async fn write_all(&mut self) -> io::Result<()> {
         loop {
             self.write_ready()?;
-            if self.buffer.is_empty() {
+            if !self.is_waiting() {
                 return Ok(());
             }
-            self.writer.writable().await?;
+            self.writable().await?;
         }
     }
 
     /// Waits until the socket takes more. Cancel-safe.
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        self.writer.writable().await
+    pub(super) async fn writable(&mut self) -> io::Result<()> {
+        let waiting = self.buffer.len();
+        self.writer.write(&mut self.buffer).await?;
+        if self.writer.holds_back() {
+            self.needs_flush = waiting > 0;
+            self.is_active = true;
+        }
+        Ok(())
     }
 
     /// Tells the peer that nothing more comes.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
-        tokio::io::AsyncWriteExt::shutdown(&mut self.writer).await
+        self.writer.shutdown().await
     }
 }

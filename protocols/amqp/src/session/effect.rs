@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstem_broker::{
     Bind, Consume, Declared, Delivery, ExchangeDef, QueueDef, QueueStats, Refusal,
 };
-use mainstem_schemas::{ConsumerId, Settlement};
+use mainstem_schemas::{ConsumerId, Secret, Settlement};
 
 use crate::codec::Reply;
 
@@ -19,9 +19,7 @@ pub enum Effect {
         reply: Reply,
     },
     /// Verify who the peer is, then [`super::Session::logged_in`].
-    Login(Login),
-    /// Verify the peer's new password, then [`super::Session::secret_updated`].
-    VerifySecret(Login),
+    Login(Secret),
     /// Enter this namespace, then [`super::Session::entered`].
     Enter {
         vhost: String,
@@ -59,20 +57,6 @@ pub enum Effect {
     Hangup {
         after_ms: u64,
     },
-}
-
-/// A name and its proof.
-#[derive(Clone)]
-pub struct Login {
-    pub user: String,
-    pub password: Vec<u8>,
-}
-
-/// Written by hand so that no log line can show a password.
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Login({})", self.user)
-    }
 }
 
 /// What ties the outcome of a publish to its channel.

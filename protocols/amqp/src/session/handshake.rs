@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use mainstem_broker::LoginError;
-use mainstem_schemas::{Table, Value};
+use mainstem_schemas::{Secret, Table, Value};
 
-use super::{Capabilities, Code, Effect, Effects, Fault, Login, Phase, Session};
+use super::{Capabilities, Code, Effect, Effects, Fault, Phase, Session};
 use crate::{
     codec::{Method, Reply, cursor::Cursor, table},
     limits::Limits,
@@ -27,7 +27,7 @@ const CAPABILITIES: [&str; 9] = [
 ];
 
 /// connection.start
-pub(super) fn start(limits: &Limits) -> Reply {
+pub(super) fn start(limits: &Limits, is_certified: bool) -> Reply {
     let text = |text: &str| Value::Text(text.to_owned());
     let capabilities =
         CAPABILITIES.iter().map(|name| ((*name).to_owned(), Value::Bool(true))).collect();
@@ -35,14 +35,21 @@ pub(super) fn start(limits: &Limits) -> Reply {
         ("capabilities", Value::Table(capabilities)),
         ("cluster_name", text(&limits.cluster_name)),
         // Clients choose their behaviour by product and version.
-        ("product", text("RabbitMQ")),
+        ("product", text(&limits.server_product)),
         ("version", text(&limits.server_version)),
         ("platform", text("Mainstem")),
         ("information", text("one commit log for AMQP, MQTT and RocketMQ")),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    Reply::Start { server_properties, mechanisms: "PLAIN AMQPLAIN", locales: "en_US" }
+    let mut mechanisms = "PLAIN AMQPLAIN".to_owned();
+    if is_certified {
+        mechanisms.push_str(" EXTERNAL");
+    }
+    if limits.anonymous_mechanism {
+        mechanisms.push_str(" ANONYMOUS");
+    }
+    Reply::Start { server_properties, mechanisms, locales: "en_US" }
 }
 
 impl Session {
@@ -102,6 +109,14 @@ impl Session {
                 self.mechanism = "AMQPLAIN";
                 amqplain(response)
             }
+            b"EXTERNAL" if self.certified.is_some() => {
+                self.mechanism = "EXTERNAL";
+                self.certified.clone().map(|user| Secret::Certificate { user })
+            }
+            b"ANONYMOUS" if self.limits.anonymous_mechanism => {
+                self.mechanism = "ANONYMOUS";
+                Some(Secret::Anonymous)
+            }
             // An unknown mechanism is not worth an answer.
             _ => {
                 self.hang_up(self.limits.login_refused_delay_ms, effects);
@@ -110,9 +125,11 @@ impl Session {
         };
         self.phase = Phase::Verifying;
         match login {
-            Some(login) => {
-                self.user.clone_from(&login.user);
-                effects.push_back(Effect::Login(login));
+            Some(secret) => {
+                if let Secret::Password { user, .. } | Secret::Certificate { user } = &secret {
+                    self.user.clone_from(user);
+                }
+                effects.push_back(Effect::Login(secret));
             }
             None => self.refuse_login(effects),
         }
@@ -198,19 +215,6 @@ impl Session {
         };
         self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 40), effects);
     }
-
-    /// What came of [`Effect::VerifySecret`].
-    pub fn secret_updated(&mut self, outcome: Result<(), LoginError>, effects: &mut Effects) {
-        match outcome {
-            Ok(()) => {
-                effects.push_back(Effect::Write { channel: 0, reply: Reply::UpdateSecretOk });
-            }
-            Err(_) => {
-                let text = "New secret was refused by one of the backends";
-                self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 70), effects);
-            }
-        }
-    }
 }
 
 fn too_high(field: &str, value: u32, max: u32) -> Fault {
@@ -242,14 +246,15 @@ impl Capabilities {
 }
 
 /// RFC 4616: authorization id, NUL, name, NUL, password.
-fn plain(response: &[u8]) -> Option<Login> {
+fn plain(response: &[u8]) -> Option<Secret> {
     let mut parts = response.splitn(3, |byte| *byte == 0);
     let (_authorize, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Login { user: String::from_utf8(user.to_vec()).ok()?, password: password.to_vec() })
+    let user = String::from_utf8(user.to_vec()).ok()?;
+    Some(Secret::Password { user, password: password.to_vec() })
 }
 
 /// RabbitMQ's own: a table's entries LOGIN and PASSWORD, without the length in front.
-fn amqplain(response: &Bytes) -> Option<Login> {
+fn amqplain(response: &Bytes) -> Option<Secret> {
     // Some clients leave the length in; its first byte is then no name's length that fits.
     let mut cursor = Cursor::new(response);
     let inner = match cursor.long_string() {
@@ -261,5 +266,5 @@ fn amqplain(response: &Bytes) -> Option<Login> {
         entries.find(|entry| entry.name == wanted && entry.tag == b'S').map(|entry| entry.content)
     };
     let user = String::from_utf8(find(b"LOGIN")?.to_vec()).ok()?;
-    Some(Login { user, password: find(b"PASSWORD")?.to_vec() })
+    Some(Secret::Password { user, password: find(b"PASSWORD")?.to_vec() })
 }

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use mainstem_broker::{
     Declared, Delivery, LoginError, Published, QueueDef, QueueStats, Refusal, Retention,
 };
-use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, Record};
+use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, Record, Secret};
 
 use super::*;
 
@@ -26,7 +26,7 @@ impl Pair {
     /// After connection.start.
     fn started() -> Self {
         let mut effects = Effects::new();
-        let session = Session::start(Arc::new(Limits::default()), 1 << 20, 7, &mut effects);
+        let session = Session::start(Arc::new(Limits::default()), 1 << 20, 7, None, &mut effects);
         effects.clear();
         Self { session, effects }
     }
@@ -261,11 +261,41 @@ fn a_refused_login_is_told_to_those_who_understand_trap_2() {
     assert_eq!(pair.close(), (0, expected.to_owned()));
     let mut pair = Pair::started();
     pair.send(0, start_ok("PLAIN", &["authentication_failure_close"]));
-    assert!(
-        matches!(pair.effects.pop_front(), Some(Effect::Login(login)) if login.user == "guest")
-    );
+    let login = pair.effects.pop_front();
+    assert!(matches!(login, Some(Effect::Login(Secret::Password { user, .. })) if user == "guest"));
     pair.session.logged_in(Err(LoginError::LoopbackOnly), &mut pair.effects);
     assert!(pair.close().1.starts_with("403 ACCESS_REFUSED - Login was refused using"));
+}
+
+#[test]
+fn external_is_offered_to_those_with_a_certificate_and_anonymous_if_it_is_set() {
+    let mechanisms = |certified: Option<&str>, limits: Limits| {
+        let (mut effects, certified) = (Effects::new(), certified.map(str::to_owned));
+        let mut session = Session::start(Arc::new(limits), 1, 7, certified, &mut effects);
+        let Some(Effect::Write { reply: Reply::Start { mechanisms, .. }, .. }) =
+            effects.pop_front()
+        else {
+            panic!("no connection.start");
+        };
+        let mut logins = Vec::new();
+        for mechanism in ["EXTERNAL", "ANONYMOUS"] {
+            session.phase = Phase::Starting;
+            let mut pair = Pair { session, effects: Effects::new() };
+            pair.send(0, start_ok(mechanism, &[]));
+            logins.push(match pair.effects.pop_front() {
+                Some(Effect::Login(secret)) => format!("{secret:?}"),
+                _ => "refused".to_owned(),
+            });
+            session = pair.session;
+        }
+        format!("{mechanisms}: {}", logins.join(", "))
+    };
+    assert_eq!(mechanisms(None, Limits::default()), "PLAIN AMQPLAIN: refused, refused");
+    let limits = Limits { anonymous_mechanism: true, ..Limits::default() };
+    assert_eq!(
+        mechanisms(Some("oven-7"), limits),
+        "PLAIN AMQPLAIN EXTERNAL ANONYMOUS: Certificate(oven-7), Anonymous"
+    );
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Front {
         let key = key(caller, namespace);
         let proof = match &caller.secret {
             Secret::Signature { signed, mac, .. } => Some((signed.clone(), mac.clone())),
-            Secret::Anonymous | Secret::Password { .. } => None,
+            Secret::Anonymous | Secret::Password { .. } | Secret::Certificate { .. } => None,
         };
         let known = self.members.lock().get(&key).cloned();
         if let Some(member) = known.filter(|member| !member.gone.is_cancelled()) {
@@ -172,7 +172,7 @@ impl Front {
 fn key(caller: &Caller, namespace: &str) -> MemberKey {
     let access_key = match &caller.secret {
         Secret::Signature { key, .. } => key.clone(),
-        Secret::Anonymous | Secret::Password { .. } => String::new(),
+        Secret::Anonymous | Secret::Password { .. } | Secret::Certificate { .. } => String::new(),
     };
     MemberKey { client_id: caller.client_id.clone(), namespace: namespace.to_owned(), access_key }
 }

@@ -12,6 +12,7 @@ use mainstem_schemas::{
 use super::{Commit, publish::By};
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
+    exchange::Targets,
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
     state::POINTER,
@@ -135,6 +136,8 @@ impl Commit {
             );
             return;
         }
+        // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
+        let admitted = self.admit(&mut targets, record.priority());
         if targets.is_empty() {
             return;
         }
@@ -151,7 +154,7 @@ impl Commit {
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
-            targets: self.offsets_for(&targets, record.priority()),
+            targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &targets, &record, Some(next));
     }
@@ -162,9 +165,9 @@ impl Commit {
         to: &DeadLetter,
         address: &Address,
         record: &Record,
-    ) -> Vec<QueueId> {
+    ) -> Targets {
         match to {
-            DeadLetter::Topic(topic) => vec![self.make_topic(namespace, topic)],
+            DeadLetter::Topic(topic) => Targets::from_iter([self.make_topic(namespace, topic)]),
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.
                 let keys = match record.address().second == address.second {
@@ -174,10 +177,7 @@ impl Commit {
                 let routed = self.route_to(namespace, address, &keys, record, By::Store);
                 let routed = routed.unwrap_or_default();
                 self.remember(namespace, &routed.histories, record);
-                let mut queues = routed.queues;
-                // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
-                self.refuse_full(&mut queues);
-                queues.to_vec()
+                routed.queues
             }
         }
     }
@@ -207,7 +207,8 @@ impl Commit {
         let has_passage = passage.is_some();
         let (position, size) = self.log_sized(Entry::Place(placed));
         if let Some(passage) = passage {
-            self.tail.push(position, record.clone(), Some(Arc::new(passage)), self.written);
+            let kept = (record.clone(), Some(Arc::new(passage)));
+            self.tail.push(position, kept, false, self.written);
         }
         self.open.touched.extend(touched);
         for id in targets.iter().filter(|id| id.is_transient()) {

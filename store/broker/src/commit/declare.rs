@@ -1,15 +1,14 @@
 //! Declaring, binding and deleting exchanges and queues.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use mainstem_index::QueueName;
-use mainstem_schemas::{CursorId, Position, QueueId};
+use mainstem_schemas::{Position, QueueId};
 
 use super::Commit;
 use crate::{
     command::{
         Bind, ClientId, DeclareExchange, DeclareQueue, Declared, ExchangeDef, QueueDef, QueueStats,
-        Retention,
     },
     entry::{DeclaredQueue, Entry},
     error::Refusal,
@@ -190,7 +189,7 @@ impl Commit {
         let mut hands = Vec::new();
         for cursor in queue.cursors_mut() {
             seats.append(&mut cursor.seats);
-            hands.extend(mem::take(&mut cursor.in_hand).into_values());
+            hands.extend(cursor.in_hand.take_all().into_iter().map(|(_, hand)| hand));
         }
         let bound = self.state.bound.get(&id);
         let sources: Vec<String> =
@@ -213,25 +212,6 @@ impl Commit {
         for source in sources {
             self.note_unbound(&namespace, &source);
         }
-    }
-
-    pub(super) fn purge_queue(&mut self, client: ClientId, name: &str) -> Result<u64, Refusal> {
-        let id = self.usable_queue(client, name)?;
-        self.flush_settled();
-        let ready = self.stats(id).ready;
-        let Some(queue) = self.state.queues.get(id) else { return Ok(0) };
-        if queue.def.retention == Retention::Time {
-            let below = mainstem_schemas::Offset(queue.next());
-            self.log(Entry::Trim { queue: id, below });
-            return Ok(ready);
-        }
-        let Some((cursor, lanes)) = queue.cursor_and_lanes(CursorId::MAIN) else {
-            return Ok(ready);
-        };
-        let drained: Vec<(u64, u64)> = lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
-        self.settled.entry((id, CursorId::MAIN)).or_default().extend(drained);
-        self.open.needs_sync |= !id.is_transient();
-        Ok(ready)
     }
 
     pub(super) fn bind(&mut self, client: ClientId, bind: Bind) -> Result<(), Refusal> {
