@@ -244,11 +244,21 @@ impl Queue {
         Ok(Some(before).filter(|before| !before.is_hole()))
     }
 
-    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+    /// A place as it is kept.
+    pub(crate) fn get_kept(
+        &mut self,
+        offset: u64,
+        index: &Index,
+    ) -> Result<Option<Place>, IndexError> {
         let id = self.def.id;
         let at = self.lanes.binary_search_by_key(&(offset >> LANE_SHIFT), Lane::id);
         let Some(lane) = at.ok().and_then(|at| self.lanes.get_mut(at)) else { return Ok(None) };
-        let mut found = lane.get(id, offset, index)?;
+        lane.get(id, offset, index)
+    }
+
+    /// A place, with the end of its time by the record's own word and by the queue's rules.
+    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+        let mut found = self.get_kept(offset, index)?;
         if let (Some(place), Some(ttl_ms)) = (&mut found, self.def.policy.ttl_ms) {
             // Kept is only what the record says itself: the queue's rules may change.
             let expiry = place.appended.plus(ttl_ms);

@@ -154,7 +154,7 @@ impl Rule {
 fn regex(pattern: &str) -> Result<Regex, String> {
     let mut builder = RegexBuilder::new(pattern);
     let built = builder.backtrack_limit(BACKTRACKS_MAX).build();
-    built.map_err(|error| format!("not a valid regular expression: {error}"))
+    built.map_err(|error| format!("pattern should be regular expression but is invalid: {error}"))
 }
 
 #[derive(Debug)]

@@ -74,6 +74,9 @@ pub(super) fn check_definition(authority: Authority, definition: &Table) -> Resu
         let found = KEYS.iter().find(|(name, ..)| *name == key);
         found.filter(|(.., is_operators)| authority == Authority::User || *is_operators)
     };
+    if definition.is_empty() {
+        return Err("no policy provided".to_owned());
+    }
     let unknown: Vec<String> = definition
         .iter()
         .filter(|(key, _)| find(key).is_none())
