@@ -33,6 +33,7 @@ use crate::{
 mod answer;
 mod ask;
 mod crash;
+mod rule;
 
 const EPOCHS: u32 = 3;
 const STEPS: u32 = 160;

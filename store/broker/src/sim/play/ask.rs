@@ -53,6 +53,7 @@ impl Game {
                 self.world().commands.push(Command::Checkpoint { reply });
             }
             97 => self.break_disk(),
+            98 => self.set_rule(),
             _ => {}
         }
     }
