@@ -149,6 +149,9 @@ pub(crate) struct Commit {
     writing: Option<Waiting>,
     /// Entries below are down; the durable ones among them are synced.
     written: Position,
+    /// Records from here on could not be handed out before this turn. One of them whose time is
+    /// over already goes to a consumer that waits for it.
+    fresh: Position,
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
@@ -259,6 +262,7 @@ impl Commit {
             open: Waiting::default(),
             writing: None,
             written,
+            fresh: written,
             synced: written,
             is_full: false,
             tail,
@@ -379,6 +383,7 @@ impl Commit {
                 member.send_pending();
             }
         }
+        self.fresh = self.planner.end();
         Ok(())
     }
 

@@ -61,7 +61,7 @@ impl Session {
         } else {
             open.prefetch = prefetch_count;
         }
-        effects.push_back(Effect::Write { channel, reply: Reply::QosOk });
+        effects.push_back(Effect::Ask(Ask::reply(channel, Reply::QosOk)));
         Ok(())
     }
 
@@ -381,7 +381,7 @@ impl Session {
             effects.push_back(Effect::Settle(Settlement { id, verdict: Verdict::Release }));
         }
         if answer {
-            effects.push_back(Effect::Write { channel, reply: Reply::RecoverOk });
+            effects.push_back(Effect::Ask(Ask::reply(channel, Reply::RecoverOk)));
         }
         Ok(())
     }

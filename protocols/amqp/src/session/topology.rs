@@ -243,6 +243,7 @@ impl Session {
             (Then::Purged { no_wait }, answer) => {
                 (Reply::QueuePurgeOk { message_count: counted(&answer) }, no_wait)
             }
+            (Then::Replying(reply), _) => (reply, false),
             (Then::Committed, _) => (Reply::TxCommitOk, false),
             (then, answer) => return self.answer_basic(channel, then, answer, effects),
         };

@@ -134,6 +134,7 @@ impl Commit {
             Done::Space { is_full } => self.set_full(is_full),
             Done::Closed => {}
             Done::Written { end, synced } => {
+                self.fresh = self.fresh.min(self.written);
                 self.written = end;
                 if synced {
                     self.planner.begin(end);
