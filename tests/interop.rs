@@ -26,9 +26,19 @@ use serde_json::{Value, json};
 /// The rules of queues that RabbitMQ keeps, held by its own client.
 #[test]
 fn queues_keep_rabbitmqs_rules() {
+    rules_hold("amqp_rules.py");
+}
+
+/// The same for the types of exchange that RabbitMQ has by plugins.
+#[test]
+fn exchanges_keep_rabbitmqs_rules() {
+    rules_hold("amqp_exchange_rules.py");
+}
+
+fn rules_hold(script: &str) {
     let server = Server::start();
     let port = server.ports().amqp.to_string();
-    let (holds, said) = peer::run(Language::Python, "amqp_rules.py", &[&port]);
+    let (holds, said) = peer::run(Language::Python, script, &[&port]);
     println!("{said}");
     assert!(holds, "rules were broken: {said}");
 }

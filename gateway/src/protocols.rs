@@ -98,6 +98,7 @@ impl Host {
 pub fn views() -> Views {
     Views::default()
         .with(Origin::Amqp, mainstem_amqp::view)
+        .with_routing(Origin::Amqp, mainstem_amqp::routing)
         .with(Origin::Mqtt, mainstem_mqtt::view)
         .with(Origin::Rocketmq, mainstem_rocketmq::view)
         .with(Origin::Http, http::view)

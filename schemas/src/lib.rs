@@ -22,4 +22,4 @@ pub use queue::{CursorId, Offset, Position, QueueId};
 pub use record::{Record, RecordDraft, RecordError, RecordId, flags};
 pub use time::UnixMillis;
 pub use value::{Table, Value};
-pub use view::{Correlation, ReplyTo, View, Views};
+pub use view::{Correlation, ReplyTo, Routing, View, Views};

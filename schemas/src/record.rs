@@ -20,6 +20,8 @@ pub mod flags {
     pub const RETAIN: u16 = 1 << 1;
     /// The address's second part is a lite topic.
     pub const LITE: u16 = 1 << 2;
+    /// The native block says something that is for routing only, and for no reader.
+    pub const CONFIDENTIAL: u16 = 1 << 3;
 }
 
 /// A UUIDv7: milliseconds since the epoch, then random bits.
@@ -191,6 +193,19 @@ impl Record {
     #[must_use]
     pub fn origin(&self) -> Origin {
         Origin::from_u8(self.u8_at(1)).expect("decode and encode admit only known origins")
+    }
+
+    /// The same record without a flag of [`flags`].
+    #[must_use]
+    pub fn without(&self, flag: u16) -> Self {
+        if self.flags() & flag == 0 {
+            return self.clone();
+        }
+        let mut bytes = BytesMut::from(self.bytes.as_ref());
+        if let Some(slot) = bytes.get_mut(2..4) {
+            slot.copy_from_slice(&(self.flags() & !flag).to_le_bytes());
+        }
+        Self { bytes: bytes.freeze() }
     }
 
     /// Bits of [`flags`].

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::{Origin, Record, UnixMillis, Value};
+use crate::{Origin, Record, Table, UnixMillis, Value};
 
 /// What a record says in terms every protocol shares. `None` means the sender did not say.
 /// The columns of `MAPPING.md` give the source of each field.
@@ -81,13 +81,45 @@ impl ReplyTo {
     }
 }
 
+/// What exchanges may look at besides the address, in the sender's own words: an exchange routes by
+/// what is there, whatever else it means.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    pub headers: Table,
+    pub id: Option<Bytes>,
+    pub correlation: Option<Bytes>,
+    /// In seconds, if the sender said it.
+    pub time_s: Option<u64>,
+    /// Routing keys besides that of the address, also those that no reader may know.
+    pub further_keys: Vec<Bytes>,
+}
+
+impl From<View> for Routing {
+    fn from(view: View) -> Self {
+        let correlation = view.correlation.map(|correlation| match correlation {
+            Correlation::Text(text) => Bytes::from(text),
+            Correlation::Data(data) => data,
+        });
+        Self {
+            headers: view.props,
+            id: view.id.map(Bytes::from),
+            correlation,
+            time_s: view.time.is_set().then_some(view.time.0 / 1000),
+            further_keys: view.further_keys,
+        }
+    }
+}
+
 /// Reads one origin's records.
 pub type ViewFn = fn(&Record) -> View;
+/// Reads what exchanges look at in one origin's records.
+pub type RoutingFn = fn(&Record) -> Routing;
 
 /// The view functions of all origins.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Views {
     table: [Option<ViewFn>; Origin::COUNT],
+    routing: [Option<RoutingFn>; Origin::COUNT],
 }
 
 impl Views {
@@ -98,6 +130,24 @@ impl Views {
             *slot = Some(view);
         }
         self
+    }
+
+    /// The same, with `routing` for records of `origin`, where the view does not say it all.
+    #[must_use]
+    pub fn with_routing(mut self, origin: Origin, routing: RoutingFn) -> Self {
+        if let Some(slot) = self.routing.get_mut(origin.index()) {
+            *slot = Some(routing);
+        }
+        self
+    }
+
+    /// What exchanges look at in a record.
+    #[must_use]
+    pub fn routing_of(&self, record: &Record) -> Routing {
+        match self.routing.get(record.origin().index()) {
+            Some(Some(routing)) => routing(record),
+            Some(None) | None => self.of(record).into(),
+        }
     }
 
     /// The view of a record; empty when nobody reads its origin.

@@ -11,5 +11,5 @@ pub mod serve;
 pub mod session;
 
 pub use limits::Limits;
-pub use normalize::view;
+pub use normalize::{routing, view};
 pub use serve::run;

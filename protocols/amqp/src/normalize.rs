@@ -1,7 +1,7 @@
 //! AMQP's column of the mapping: messages to records, and records of any origin to messages.
 //!
-//! A record keeps the sender's property bytes verbatim in its native block, but for BCC, which no
-//! reader may see. So what came by AMQP leaves by AMQP as it came; what came otherwise is
+//! A record keeps the sender's property bytes verbatim in its native block; BCC in it is for routing only,
+//! and no reader sees it. So what came by AMQP leaves by AMQP as it came; what came otherwise is
 //! converted through its [`View`](mainstem_schemas::View).
 //!
 //! Lossy cells of the way out, each counted in `mainstem_interop_dropped_fields_total`:
@@ -19,7 +19,7 @@ mod view;
 
 pub use inward::{Delaying, delay_ms, record};
 pub use outward::{Outgoing, Told, outgoing};
-pub use view::view;
+pub use view::{routing, view};
 
 /// Headers that mean something to the mapping, by the names clients use.
 mod header {

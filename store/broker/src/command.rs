@@ -94,6 +94,16 @@ pub enum ExchangeKind {
     Fanout = 1,
     Topic = 2,
     Headers = 3,
+    /// To one destination, by a hash; the binding's key is its weight.
+    ConsistentHash = 4,
+    /// To one destination, by chance.
+    Random = 5,
+    /// As fanout; what is bound later gets the last records.
+    RecentHistory = 6,
+    /// To one destination, by a hash of the keys.
+    ModulusHash = 7,
+    /// As random: every queue is on this machine.
+    LocalRandom = 8,
 }
 
 /// An exchange as declared.
@@ -105,7 +115,8 @@ pub struct ExchangeDef {
     pub auto_delete: bool,
     /// Only other exchanges may publish to it.
     pub internal: bool,
-    /// As declared. The store acts on `alternate-exchange` (text) and `x-address` (`"none"`).
+    /// As declared. The store acts on `alternate-exchange` (text), `x-address` (`"none"`), and what
+    /// the kind asks for: `hash-header`, `hash-property`, `x-recent-history-length`.
     pub arguments: Table,
 }
 

@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -35,6 +35,7 @@ use crate::{
     tail::Tail,
 };
 
+mod chores;
 mod clean;
 mod dead;
 mod declare;
@@ -50,6 +51,7 @@ mod ship;
 mod timers;
 mod topics;
 
+use chores::Chores;
 use clean::Cleaning;
 use ship::Checkpointing;
 pub(crate) use ship::Indexed;
@@ -171,6 +173,8 @@ pub(crate) struct Commit {
     settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
     /// Records that came back in this turn and count an attempt.
     returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
+    /// Those that came back while the disk was full, which the log does not know of yet.
+    unsaid: BTreeMap<(QueueId, CursorId), BTreeMap<u64, Returned>>,
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
@@ -186,6 +190,7 @@ pub(crate) struct Commit {
     flushed: Position,
     indexed: mpsc::Sender<Indexed>,
     clean: Cleaning,
+    chores: Chores,
     /// Something was written and not synced, and [`Timer::Sync`] is set.
     is_unsynced: bool,
     sync_due: bool,
@@ -274,6 +279,7 @@ impl Commit {
             deferred: Vec::new(),
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),
+            unsaid: BTreeMap::new(),
             expired: Vec::new(),
             over_bounds: Vec::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
@@ -284,6 +290,7 @@ impl Commit {
             flushed,
             indexed,
             clean: Cleaning::default(),
+            chores: Chores::default(),
             is_unsynced: false,
             sync_due: false,
             held_since: None,
@@ -325,8 +332,11 @@ impl Commit {
         let mut taken = Vec::with_capacity(COMMANDS_PER_TURN);
         self.close_orphans()?;
         loop {
-            let wait =
-                if self.has_more_to_do() { 0 } else { self.next_timer().since((self.clock)()) };
+            let wait = if self.has_more_to_do() || self.has_chores() {
+                0
+            } else {
+                self.next_timer().since((self.clock)())
+            };
             // Every branch is cancel-safe: the receivers take nothing unless they are chosen.
             tokio::select! {
                 biased;
@@ -349,6 +359,7 @@ impl Commit {
     /// One turn, over the commands that were taken for it.
     pub(crate) fn turn(&mut self, taken: &mut Vec<Command>) -> Result<(), Fatal> {
         self.now = (self.clock)();
+        self.begin_chores()?;
         self.handle_all(taken)?;
         self.fire_timers()?;
         self.finish_turn()
@@ -369,6 +380,7 @@ impl Commit {
             self.keep_all_bounds();
             self.flush_settled();
         }
+        self.go_on_with_chores();
         self.find_due_times();
         self.give_lost_room();
         self.go_on_cleaning()?;

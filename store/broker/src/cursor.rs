@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     command::{Claim, ClientId, Reply},
+    hands::Hands,
     inbox::Delivery,
     lane::Lane,
     policy::DeliveryPolicy,
@@ -108,7 +109,7 @@ pub(crate) struct Party {
     pub(crate) returned: BTreeMap<u64, Returned>,
     /// Looked at before, and to be handed out before what was not.
     ready: BTreeSet<u64>,
-    pub(crate) in_hand: FxHashMap<u64, InHand>,
+    pub(crate) in_hand: Hands<InHand>,
     pub(crate) in_hand_bytes: u64,
     /// Consumers, the highest priority first.
     pub(crate) seats: Vec<Seat>,
@@ -273,8 +274,8 @@ impl Cursor {
             return Vec::new();
         }
         self.settle(floor, first);
-        let gone: Vec<u64> =
-            self.in_hand.keys().filter(|o| (floor..first).contains(*o)).copied().collect();
+        let hands = self.in_hand.iter().map(|(offset, _)| offset);
+        let gone: Vec<u64> = hands.filter(|offset| (floor..first).contains(offset)).collect();
         gone.into_iter().filter_map(|offset| Some((offset, self.drop_hand(offset)?))).collect()
     }
 
@@ -331,7 +332,7 @@ impl Cursor {
     /// A record that was looked at before may be handed out now.
     pub(crate) fn make_ready(&mut self, offset: u64) {
         if !self.is_settled(offset)
-            && !self.in_hand.contains_key(&offset)
+            && self.in_hand.get(offset).is_none()
             && offset < self.track(offset).next
         {
             self.ready.insert(offset);
@@ -354,6 +355,16 @@ impl Cursor {
         ranges
     }
 
+    /// Whether nothing is left unsettled when these ranges are settled.
+    pub(crate) fn ends_with(&self, lanes: &[Lane], ranges: &[(u64, u64)]) -> bool {
+        let gaps = |(from, to): (u64, u64)| {
+            let gaps = self.settled.gaps(from.max(self.floor_at(from)), to);
+            gaps.into_iter().map(|(from, to)| to - from).sum::<u64>()
+        };
+        let all = lanes.iter().map(|lane| gaps((lane.first, lane.next))).sum::<u64>();
+        all == ranges.iter().copied().map(gaps).sum::<u64>()
+    }
+
     /// A new epoch for a handing-out.
     pub(crate) fn next_epoch(&mut self) -> u32 {
         self.epoch = self.epoch.wrapping_add(1);
@@ -368,7 +379,7 @@ impl Cursor {
 
     /// Notes that a handing-out is over.
     pub(crate) fn drop_hand(&mut self, offset: u64) -> Option<InHand> {
-        let hand = self.in_hand.remove(&offset)?;
+        let hand = self.in_hand.remove(offset)?;
         self.in_hand_bytes = self.in_hand_bytes.saturating_sub(u64::from(hand.size));
         Some(hand)
     }

@@ -146,14 +146,6 @@ impl Retention {
     }
 }
 
-impl ExchangeKind {
-    pub(crate) fn from_u8(value: u8) -> Option<Self> {
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
-            .into_iter()
-            .find(|kind| *kind as u8 == value)
-    }
-}
-
 /// Why a log entry's body makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EntryError {

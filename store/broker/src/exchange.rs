@@ -1,10 +1,14 @@
 //! The exchange graph of one namespace: which queues an exchange and a key lead to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Position, QueueId, Table, Value, address::ROOT_EXCHANGE, value::encode_table,
+    Position, QueueId, Record, Routing, Table, Value, address::ROOT_EXCHANGE, flags,
+    value::encode_table,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -18,6 +22,27 @@ use crate::{
 /// Queues found for one publish. One may stand there more than once; the caller sorts that out once
 /// at the end, which stays cheap for wide fan-outs.
 pub(crate) type Targets = SmallVec<[QueueId; 8]>;
+
+mod choice;
+
+use choice::{Choice, check_hashed, check_weight};
+
+impl ExchangeKind {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
+        let all = [
+            Self::Direct,
+            Self::Fanout,
+            Self::Topic,
+            Self::Headers,
+            Self::ConsistentHash,
+            Self::Random,
+            Self::RecentHistory,
+            Self::ModulusHash,
+            Self::LocalRandom,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == value)
+    }
+}
 
 /// Where a binding leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +82,53 @@ enum Rule {
     Fanout(Vec<Destination>),
     Topic(Trie<Destination>),
     Headers(Vec<(HeadersRule, Destination)>),
+    One(Choice),
+}
+
+/// What an exchange saw last, for queues that are bound later. In memory only, as RabbitMQ's is.
+#[derive(Debug)]
+pub(crate) struct History {
+    len_max: usize,
+    bytes: usize,
+    records: VecDeque<Record>,
+}
+
+/// Bytes of records that one exchange remembers.
+const HISTORY_BYTES_MAX: usize = 16 << 20;
+/// What is remembered if nobody says how much (rabbitmq_recent_history_exchange, KEEP_NB).
+const HISTORY_LEN: usize = 20;
+const HISTORY_LEN_ARGUMENT: &str = "x-recent-history-length";
+const HISTORY_NO_STORE: &str = "x-recent-history-no-store";
+
+impl History {
+    fn new(arguments: &Table) -> Self {
+        let found = arguments.iter().find(|(name, _)| name == HISTORY_LEN_ARGUMENT);
+        let len_max = found.and_then(|(_, value)| usize::try_from(value.as_int()?).ok());
+        let len_max = len_max.unwrap_or(HISTORY_LEN);
+        Self { len_max, bytes: 0, records: VecDeque::new() }
+    }
+
+    /// Remembers a record, unless it says that it does not want to be.
+    pub(crate) fn push(&mut self, record: &Record, said: &Routing) {
+        let is_so = |(name, value): &(String, Value)| {
+            name == HISTORY_NO_STORE && *value == Value::Bool(true)
+        };
+        if said.headers.iter().any(is_so) {
+            return;
+        }
+        self.bytes += record.bytes().len();
+        // Handed out again, it is not the last one of its address again.
+        self.records.push_back(record.without(flags::RETAIN));
+        while self.records.len() > self.len_max || self.bytes > HISTORY_BYTES_MAX {
+            let Some(oldest) = self.records.pop_front() else { break };
+            self.bytes -= oldest.bytes().len();
+        }
+    }
+
+    /// The oldest first.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.records.iter().cloned().collect()
+    }
 }
 
 /// An exchange and what is bound to it.
@@ -71,6 +143,30 @@ pub(crate) struct Exchange {
     /// The log entry that states it; 0 if it is not durable.
     pub(crate) home: Position,
     rule: Rule,
+    pub(crate) history: Option<History>,
+}
+
+/// What a record is routed by.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    pub(crate) key: &'a [u8],
+    /// Further ones that its sender gave it.
+    pub(crate) further: &'a [Bytes],
+    pub(crate) said: &'a dyn Fn() -> Routing,
+}
+
+impl<'a> Keys<'a> {
+    fn all(self) -> impl Iterator<Item = &'a [u8]> {
+        std::iter::once(self.key).chain(self.further.iter().map(|key| &**key))
+    }
+}
+
+/// Where a record is led.
+#[derive(Default)]
+pub(crate) struct Led {
+    pub(crate) queues: Targets,
+    /// Exchanges it came through that remember what they saw.
+    pub(crate) histories: SmallVec<[String; 0]>,
 }
 
 /// What a binding is besides its identity.
@@ -81,12 +177,37 @@ pub(crate) struct Bound {
     pub(crate) home: Position,
 }
 
-/// Whether a binding's arguments make sense for an exchange of this kind.
-pub(crate) fn check_arguments(kind: ExchangeKind, arguments: &Table) -> Result<(), Refusal> {
-    if kind != ExchangeKind::Headers {
-        return Ok(());
+/// Whether a binding's key and arguments make sense for an exchange of this kind.
+pub(crate) fn check_binding(
+    kind: ExchangeKind,
+    key: &[u8],
+    arguments: &Table,
+) -> Result<(), Refusal> {
+    match kind {
+        ExchangeKind::Headers => headers_rule(arguments).map(|_| ()),
+        ExchangeKind::ConsistentHash => check_weight(key),
+        _ => Ok(()),
     }
-    headers_rule(arguments).map(|_| ())
+}
+
+/// Whether an exchange's arguments make sense for its kind.
+pub(crate) fn check_exchange(def: &ExchangeDef) -> Result<(), Refusal> {
+    match def.kind {
+        ExchangeKind::ConsistentHash => check_hashed(&def.arguments),
+        ExchangeKind::RecentHistory => {
+            let found = def.arguments.iter().find(|(name, _)| name == HISTORY_LEN_ARGUMENT);
+            let shown = match found.map(|(_, value)| value) {
+                None | Some(Value::Int(1..)) => return Ok(()),
+                Some(Value::Int(len)) => len.to_string(),
+                Some(Value::Text(text)) => format!("<<\"{text}\">>"),
+                Some(other) => format!("{other:?}"),
+            };
+            Err(Refusal::BadArguments(format!(
+                "Invalid argument {shown}, 'x-recent-history-length' must be a positive integer"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn headers_rule(arguments: &Table) -> Result<HeadersRule, Refusal> {
@@ -139,19 +260,26 @@ impl Exchange {
         let private = text("x-address").as_deref() == Some("none");
         let rule = match def.kind {
             ExchangeKind::Direct => Rule::Direct(FxHashMap::default()),
-            ExchangeKind::Fanout => Rule::Fanout(Vec::new()),
+            ExchangeKind::Fanout | ExchangeKind::RecentHistory => Rule::Fanout(Vec::new()),
+            ExchangeKind::ConsistentHash => Rule::One(Choice::by_hash(&def.arguments)),
+            ExchangeKind::ModulusHash => Rule::One(Choice::by_modulus()),
+            ExchangeKind::Random | ExchangeKind::LocalRandom => Rule::One(Choice::by_chance()),
             ExchangeKind::Topic => Rule::Topic(Trie::default()),
             ExchangeKind::Headers => Rule::Headers(Vec::new()),
         };
         let bindings = BTreeMap::new();
         let home = Position::default();
-        Self { def: Arc::new(def), alternate, private, bindings, home, rule }
+        let history =
+            (def.kind == ExchangeKind::RecentHistory).then(|| History::new(&def.arguments));
+        Self { def: Arc::new(def), alternate, private, bindings, home, rule, history }
     }
 
-    /// Adds a binding, or gives one that is there another home; returns its home before.
+    /// Adds a binding to what is called `name`, or gives one that is there another home; returns
+    /// its home before.
     pub(crate) fn bind(
         &mut self,
         binding: BindingKey,
+        name: &str,
         arguments: Table,
         home: Position,
     ) -> Option<Position> {
@@ -168,6 +296,7 @@ impl Exchange {
                     rules.push((rule, destination));
                 }
             }
+            Rule::One(choice) => choice.add(&binding, name),
         }
         self.bindings.insert(binding, Bound { arguments, home });
         None
@@ -195,24 +324,34 @@ impl Exchange {
                     remove_one(rules, |one| one.0 == rule && one.1 == *destination);
                 }
             }
+            Rule::One(choice) => choice.remove(binding),
         }
         Some(home)
     }
 
-    fn find(&self, key: &[u8], headers: &dyn Fn() -> Table, mut found: impl FnMut(&Destination)) {
+    fn find(&self, keys: Keys<'_>, mut found: impl FnMut(&Destination)) {
         match &self.rule {
-            Rule::Direct(keys) => keys.get(key).into_iter().flatten().for_each(found),
+            Rule::Direct(by_key) => {
+                for key in keys.all() {
+                    by_key.get(key).into_iter().flatten().for_each(&mut found);
+                }
+            }
             Rule::Fanout(all) => all.iter().for_each(found),
-            Rule::Topic(trie) => trie.find(key_words(key), false, found),
+            Rule::Topic(trie) => {
+                for key in keys.all() {
+                    trie.find(key_words(key), false, &mut found);
+                }
+            }
             Rule::Headers(rules) if rules.is_empty() => {}
             Rule::Headers(rules) => {
-                let headers = headers();
+                let headers = (keys.said)().headers;
                 for (rule, destination) in rules {
                     if rule.wants(&headers) {
                         found(destination);
                     }
                 }
             }
+            Rule::One(choice) => choice.choose(keys.all(), keys.said).into_iter().for_each(found),
         }
     }
 }
@@ -297,15 +436,9 @@ impl Exchanges {
         self.by_name.values()
     }
 
-    /// Adds the queues that `exchange` leads `key` to. Exchanges may form cycles; each is
+    /// Adds the queues that `exchange` leads a record to. Exchanges may form cycles; each is
     /// entered once. An exchange that leads nowhere hands over to its alternate.
-    pub(crate) fn route(
-        &self,
-        exchange: &Exchange,
-        key: &[u8],
-        headers: &dyn Fn() -> Table,
-        targets: &mut Targets,
-    ) {
+    pub(crate) fn route(&self, exchange: &Exchange, keys: Keys<'_>, led: &mut Led) {
         let mut entered: SmallVec<[&str; 4]> = SmallVec::new();
         let mut waiting: SmallVec<[&Exchange; 4]> = SmallVec::new();
         waiting.push(exchange);
@@ -314,11 +447,14 @@ impl Exchanges {
                 continue;
             }
             entered.push(&exchange.def.name);
+            if exchange.history.is_some() {
+                led.histories.push(exchange.def.name.clone());
+            }
             let mut found_any = false;
-            exchange.find(key, headers, |destination| {
+            exchange.find(keys, |destination| {
                 found_any = true;
                 match destination {
-                    Destination::Queue(queue) => targets.push(*queue),
+                    Destination::Queue(queue) => led.queues.push(*queue),
                     Destination::Exchange(name) => waiting.extend(self.get(name)),
                 }
             });
@@ -342,14 +478,15 @@ mod tests {
 
     fn bind(exchanges: &mut Exchanges, source: &str, destination: Destination, key: &'static str) {
         let binding = BindingKey::new(destination, key.into(), &Table::new());
-        exchanges.get_mut(source).unwrap().bind(binding, Table::new(), Position(0));
+        exchanges.get_mut(source).unwrap().bind(binding, "", Table::new(), Position(0));
     }
 
     fn route(exchanges: &Exchanges, name: &str, key: &str) -> Vec<u64> {
-        let mut targets = Targets::new();
+        let mut led = Led::default();
         let from = exchanges.get(name).unwrap();
-        exchanges.route(from, key.as_bytes(), &Table::new, &mut targets);
-        let mut ids: Vec<u64> = targets.iter().map(|queue| queue.0).collect();
+        let keys = Keys { key: key.as_bytes(), further: &[], said: &Routing::default };
+        exchanges.route(from, keys, &mut led);
+        let mut ids: Vec<u64> = led.queues.iter().map(|queue| queue.0).collect();
         ids.sort_unstable();
         ids.dedup();
         ids

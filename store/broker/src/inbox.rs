@@ -4,7 +4,7 @@
 //! over its bounds, and goes on when the client has taken what was there.
 
 use std::{
-    collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
@@ -73,7 +73,7 @@ pub enum Notice {
 
 #[derive(Debug, Default)]
 struct Shared {
-    queue: Mutex<VecDeque<Notice>>,
+    queue: Mutex<Vec<Notice>>,
     wake: Notify,
     deliveries: AtomicUsize,
     bytes: AtomicUsize,
@@ -122,7 +122,12 @@ impl Inbox {
         if queue.is_empty() {
             return false;
         }
-        out.extend(queue.drain(..));
+        if out.is_empty() {
+            // The room goes round between the two ends: notices are large, and many.
+            mem::swap(out, &mut queue);
+        } else {
+            out.append(&mut queue);
+        }
         self.shared.deliveries.store(0, Ordering::Release);
         self.shared.bytes.store(0, Ordering::Release);
         true
@@ -146,17 +151,14 @@ impl Outbox {
         fits()
     }
 
-    /// Appends a batch of notices and wakes the client once.
-    pub(crate) fn send(&self, notices: impl IntoIterator<Item = Notice>) {
+    /// Appends a batch of notices, in which these deliveries of so many bytes are, and wakes the
+    /// client once. The batch is empty then, and may have got the room of an earlier one.
+    pub(crate) fn send(&self, notices: &mut Vec<Notice>, deliveries: usize, bytes: usize) {
         let mut queue = self.shared.queue.lock().expect("no holder of this lock panics");
-        let mut deliveries = 0;
-        let mut bytes = 0;
-        for notice in notices {
-            if let Notice::Delivery(delivery) = &notice {
-                deliveries += 1;
-                bytes += delivery.size as usize;
-            }
-            queue.push_back(notice);
+        if queue.is_empty() {
+            mem::swap(&mut *queue, notices);
+        } else {
+            queue.append(notices);
         }
         self.shared.deliveries.fetch_add(deliveries, Ordering::AcqRel);
         self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);

@@ -19,6 +19,7 @@ mod state;
 
 mod cursor;
 mod exchange;
+mod hands;
 mod lane;
 mod member;
 mod namespace;

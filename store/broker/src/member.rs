@@ -7,6 +7,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::inbox::{Notice, Outbox};
 
+/// Notices in one turn from which on a client keeps the room for them.
+const ROOM_KEPT_MIN: usize = 16;
+
 /// A limit that several consumers of one client share.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pool {
@@ -77,9 +80,14 @@ impl Member {
     }
 
     pub(crate) fn send_pending(&mut self) {
-        self.pending_deliveries = 0;
-        self.pending_bytes = 0;
-        self.outbox.send(mem::take(&mut self.pending));
+        let deliveries = mem::take(&mut self.pending_deliveries);
+        let bytes = mem::take(&mut self.pending_bytes);
+        let count = self.pending.len();
+        self.outbox.send(&mut self.pending, deliveries, bytes);
+        // Those who get little keep no room: there may be a million of them.
+        if count < ROOM_KEPT_MIN {
+            self.pending = Vec::new();
+        }
     }
 }
 

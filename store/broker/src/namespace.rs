@@ -1,7 +1,7 @@
 //! One namespace: its exchanges, its queues by what they are found by, its filters, retained
 //! records and sessions.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, ops::Bound, sync::Arc};
 
 use mainstem_schemas::{
     ConsumerId, CursorId, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
@@ -191,19 +191,197 @@ impl Namespace {
         }
     }
 
-    /// The retained records whose addresses a filter wants. Only addresses that begin with the
-    /// filter's leading exact segments are looked at.
-    pub(crate) fn find_retained(&self, filter: &Filter, now: UnixMillis) -> Vec<Retained> {
+    /// Walks on among the retained records, to those whose addresses a filter wants, looking at up
+    /// to `looks_max` addresses. True when there may be more.
+    pub(crate) fn find_retained(
+        &self,
+        filter: &Filter,
+        now: UnixMillis,
+        walk: &mut RetainedWalk,
+        looks_max: usize,
+    ) -> bool {
+        let mut looks = 0;
+        while let Some(from) = walk.from.take() {
+            let mut seen = None;
+            let mut seek = None;
+            for (path, retained) in self.retained.range((from.clone(), Bound::Unbounded)) {
+                if looks == looks_max {
+                    walk.from =
+                        Some(seen.map_or(from, |path: &Path| Bound::Excluded(path.clone())));
+                    return true;
+                }
+                looks += 1;
+                seen = Some(path);
+                match compare(filter.steps(), path.raw()) {
+                    Place::Wanted => {
+                        if !retained.expiry.reached(now) {
+                            walk.found.push((retained.position, retained.size));
+                        }
+                    }
+                    Place::Between => {}
+                    Place::SeekTo(raw) => {
+                        seek = Some(raw);
+                        break;
+                    }
+                    Place::Behind => break,
+                }
+            }
+            walk.from = seek.map(|raw| Bound::Included(Path::from_raw(raw.into())));
+        }
+        false
+    }
+}
+
+/// How far a search among retained records is.
+pub(crate) struct RetainedWalk {
+    /// Where it goes on; nowhere when it is over.
+    from: Option<Bound<Path>>,
+    found: Vec<(Position, u32)>,
+}
+
+impl RetainedWalk {
+    pub(crate) fn new(filter: &Filter) -> Self {
         let leading = filter.steps().iter().map_while(|step| match step {
             Step::Exact(segment) => Some(segment),
             Step::One | Step::Rest => None,
         });
-        let start = Path::of(leading);
-        self.retained
-            .range((Bound::Included(&start), Bound::Unbounded))
-            .take_while(|(path, _)| path.raw().starts_with(start.raw()))
-            .filter(|(path, retained)| filter.matches(path) && !retained.expiry.reached(now))
-            .map(|(_, retained)| *retained)
-            .collect()
+        Self { from: Some(Bound::Included(Path::of(leading))), found: Vec::new() }
+    }
+
+    /// The places of what was found, in the order of the addresses.
+    pub(crate) fn into_found(self) -> Vec<(Position, u32)> {
+        self.found
+    }
+}
+
+/// Where an address stands among those a filter wants, in the order of their stored bytes.
+enum Place {
+    Wanted,
+    /// It is not wanted, and the next one may be.
+    Between,
+    /// No address before these bytes is wanted.
+    SeekTo(Vec<u8>),
+    /// No further one is.
+    Behind,
+}
+
+/// Addresses below one stand together, since each segment is stored behind its length.
+fn compare(steps: &[Step], path: &[u8]) -> Place {
+    let mut at = 0;
+    for (place, step) in steps.iter().enumerate() {
+        let (above, rest) = path.split_at_checked(at).unwrap_or((path, &[]));
+        let Some(segment) = first_segment(rest) else {
+            let is_wanted = matches!(step, Step::Rest);
+            return if is_wanted { Place::Wanted } else { Place::Between };
+        };
+        let is_hidden = place == 0 && segment.get(2) == Some(&b'$');
+        match step {
+            // A wildcard at the start does not match `$` [MQTT-4.7.2-1].
+            Step::One | Step::Rest if is_hidden => return past(segment),
+            Step::Rest => return Place::Wanted,
+            Step::One => {}
+            Step::Exact(wanted) => {
+                let wanted = Path::of([wanted]);
+                match segment.cmp(wanted.raw()) {
+                    Ordering::Equal => {}
+                    Ordering::Less => return Place::SeekTo([above, wanted.raw()].concat()),
+                    Ordering::Greater => return past(above),
+                }
+            }
+        }
+        at += segment.len();
+    }
+    match path.split_at_checked(at) {
+        Some((_, [])) | None => Place::Wanted,
+        Some((above, _)) => past(above),
+    }
+}
+
+/// A stored segment with its length.
+fn first_segment(raw: &[u8]) -> Option<&[u8]> {
+    let len = raw.first_chunk::<2>()?;
+    raw.get(..2 + usize::from(u16::from_le_bytes(*len)))
+}
+
+/// Past everything that begins with these bytes.
+fn past(prefix: &[u8]) -> Place {
+    let mut next = prefix.to_vec();
+    while let Some(last) = next.pop() {
+        if let Some(more) = last.checked_add(1) {
+            next.push(more);
+            return Place::SeekTo(next);
+        }
+    }
+    Place::Behind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(paths: &[Path]) -> Namespace {
+        let mut space = Namespace::new("/".into());
+        for (at, path) in paths.iter().enumerate() {
+            let position = Position(at as u64);
+            let retained = Retained { position, size: 1, expiry: UnixMillis::NONE };
+            space.retained.insert(path.clone(), retained);
+        }
+        space
+    }
+
+    /// What is found in pieces of some size, and in how many.
+    fn find(space: &Namespace, filter: &Filter, looks_max: usize) -> (Vec<Position>, usize) {
+        let mut walk = RetainedWalk::new(filter);
+        let mut pieces = 1;
+        while space.find_retained(filter, UnixMillis(1), &mut walk, looks_max) {
+            pieces += 1;
+        }
+        (walk.into_found().into_iter().map(|(position, _)| position).collect(), pieces)
+    }
+
+    #[test]
+    fn a_walk_finds_what_the_filter_matches() {
+        const SEGMENTS: [&str; 9] = ["a", "b", "c", "", "aa", "$", "$x", "\u{ff}\u{ff}", "zzz"];
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut segments = |count| -> Vec<&str> {
+                (0..count).map(|_| SEGMENTS[random.usize(..SEGMENTS.len())]).collect()
+            };
+            let paths: Vec<Path> = (0..60).map(|at| Path::of(segments(1 + at % 4))).collect();
+            let space = with(&paths);
+            for looks_max in [1, 3, 1000] {
+                let mut words: Vec<&str> = (0..random.usize(1..4))
+                    .map(|_| match random.usize(..2 * SEGMENTS.len()) {
+                        at if at < SEGMENTS.len() => SEGMENTS[at],
+                        _ => "+",
+                    })
+                    .collect();
+                if random.bool() {
+                    words.push("#");
+                }
+                let text = words.join("/");
+                if text.is_empty() {
+                    continue;
+                }
+                let filter = Filter::parse(&text).unwrap();
+                let all = space.retained.iter().filter(|(path, _)| filter.matches(path));
+                let wanted: Vec<Position> = all.map(|(_, retained)| retained.position).collect();
+                assert_eq!(find(&space, &filter, looks_max).0, wanted, "seed {seed}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_passes_over_what_cannot_match() {
+        let paths = (0..300).flat_map(|a| (0..300).map(move |b| [a.to_string(), b.to_string()]));
+        let space = with(&paths.map(Path::of).collect::<Vec<_>>());
+        for (filter, found, looks) in
+            [("+/7", 300, 1000), ("5/+", 300, 310), ("5/5", 1, 3), ("$x/#", 0, 2), ("+/x", 0, 1000)]
+        {
+            let filter = Filter::parse(filter).unwrap();
+            let (all, pieces) = find(&space, &filter, 1);
+            assert_eq!(all.len(), found, "{filter:?}");
+            assert!(pieces <= looks, "{filter:?} looks at {pieces} of 90,000");
+        }
     }
 }

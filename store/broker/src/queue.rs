@@ -24,6 +24,10 @@ pub(crate) enum Found {
     AsTopic,
 }
 
+/// Records that a queue forgets at once when no cursor needs them any more: about a millisecond.
+/// The log tells of cursors only, so that a replay must come to the same: never change it.
+const FORGOTTEN_AT_ONCE: u64 = 8192;
+
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) namespace: Arc<str>,
@@ -57,6 +61,8 @@ pub(crate) struct Queue {
     pub(crate) is_touched: bool,
     /// On the list of queues whose time to be looked at is to be found anew.
     pub(crate) is_due_unknown: bool,
+    /// It holds records that no cursor needs any more, and forgets them bit by bit.
+    pub(crate) is_behind: bool,
     /// When to look at it by itself.
     pub(crate) wake: UnixMillis,
     /// When somebody used it last, for queues that go when unused.
@@ -93,6 +99,7 @@ impl Queue {
             was_consumed: false,
             is_touched: false,
             is_due_unknown: false,
+            is_behind: false,
             wake: UnixMillis::NONE,
             used: UnixMillis::NONE,
             dirty_in: 0,
@@ -329,6 +336,16 @@ impl Queue {
         floor.unwrap_or_else(|| self.lane(offset).next)
     }
 
+    /// Up to where a queue that keeps what its cursors need is to forget next: not more than is
+    /// done in one turn. Notes whether there is more.
+    pub(crate) fn unneeded_below(&mut self) -> Option<u64> {
+        let first = self.first();
+        let floor = self.common_floor(self.next().saturating_sub(1).max(first));
+        let below = floor.min(first.saturating_add(FORGOTTEN_AT_ONCE));
+        self.is_behind = below < floor;
+        (below > first).then_some(below)
+    }
+
     /// Passes over what the only cursor settled, which are holes by now.
     pub(crate) fn pass(&mut self, offset: u64) {
         let floor = self.main.as_ref().map_or(0, |main| main.floor_at(offset));
@@ -443,6 +460,7 @@ impl Queue {
     /// Whether its definition asks for a look at some time, or its records do.
     pub(crate) fn has_times(&self) -> bool {
         self.may_expire
+            || self.is_behind
             || self.def.retention == Retention::Time
             || self.def.policy.expires_ms.is_some()
     }

@@ -18,8 +18,11 @@ use std::{
 
 mod audit;
 mod check;
+mod desk;
 mod model;
 mod play;
+mod space;
+mod turns;
 mod world;
 
 /// Seeds of one `make test`.

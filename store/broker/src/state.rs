@@ -238,25 +238,25 @@ impl State {
 
     /// Puts a place into a queue. One that nobody reads does not keep it.
     pub(crate) fn put(&mut self, id: QueueId, offset: u64, place: Place) {
-        self.put_unread(id, offset, place);
-        let Some(queue) = self.queues.get(id) else { return };
-        if !queue.has_cursors() && queue.def.retention != Retention::Time {
-            let end = queue.next();
-            self.trim(id, end);
+        if let Some(unread) = self.put_unread(id, offset, place) {
+            self.trim(id, unread);
         }
     }
 
-    /// The same, but that it stays though nobody reads the queue yet.
-    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) {
+    /// The same, but that it stays though nobody reads the queue yet; then it returns where the
+    /// queue ends.
+    pub(crate) fn put_unread(&mut self, id: QueueId, offset: u64, place: Place) -> Option<u64> {
         let Self { queues, index, segments, due_unknown, kept_bytes_max, .. } = self;
-        let Some(queue) = queues.change(id) else { return };
+        let queue = queues.change(id)?;
         let segment = segments.number(place.position);
         let was_empty = queue.live == 0;
+        let is_unread = !queue.has_cursors() && queue.def.retention != Retention::Time;
         let put = queue.put(offset, place, segment, index);
+        let unread = is_unread.then(|| queue.next());
         match put {
             Ok(None) => {}
             // An offset that is forgotten already: nothing was put.
-            Ok(Some(same)) if same.position == place.position => return,
+            Ok(Some(same)) if same.position == place.position => return unread,
             Ok(Some(before)) => {
                 let segment = segments.number(before.position);
                 queue.uncount(segment, before.size);
@@ -264,7 +264,7 @@ impl State {
             }
             Err(error) => {
                 queues.failed.get_or_insert(error);
-                return;
+                return None;
             }
         }
         if id.is_transient() {
@@ -278,6 +278,7 @@ impl State {
             queue.is_due_unknown = true;
             due_unknown.push(id);
         }
+        unread
     }
 
     /// A record stands elsewhere from now on.
@@ -344,7 +345,9 @@ impl State {
     pub(crate) fn settle(&mut self, id: QueueId, cursor_id: CursorId, from: u64, to: u64) {
         let Self { queues, index, segments, due_unknown, .. } = self;
         let Some(queue) = queues.change(id) else { return };
+        let first = queue.first();
         let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { return };
+        let was_last = cursor.floor_at(from) <= first;
         let lane = lanes.iter().find(|lane| lane.id() == from >> LANE_SHIFT);
         let Some(end) = lane.map(|lane| lane.next) else { return };
         let to = to.min(end);
@@ -378,12 +381,12 @@ impl State {
                 }
                 queue.pass(from);
             }
-        } else if queue.def.retention == Retention::Cursors {
-            let floor = queue.common_floor(from);
-            if floor > queue.first() {
-                self.trim(id, floor);
-                return;
-            }
+        } else if queue.def.retention == Retention::Cursors
+            && was_last
+            && let Some(below) = queue.unneeded_below()
+        {
+            self.trim(id, below);
+            return;
         }
         if queue.has_times() && !queue.is_due_unknown {
             queue.is_due_unknown = true;
@@ -458,13 +461,13 @@ impl State {
     pub(crate) fn close_cursor(&mut self, id: QueueId, cursor: CursorId) {
         let Some(queue) = self.queues.change(id) else { return };
         queue.remove_cursor(cursor);
-        let floor = queue.common_floor(queue.next().saturating_sub(1));
-        let trims = queue.def.retention == Retention::Cursors && floor > queue.first();
+        let keeps = queue.def.retention != Retention::Cursors;
+        let below = if keeps { None } else { queue.unneeded_below() };
         if !id.is_transient() && !cursor.is_transient() {
             self.batch.delete(&mainstem_index::CursorKey { queue: id, cursor });
         }
-        if trims {
-            self.trim(id, floor);
+        if let Some(below) = below {
+            self.trim(id, below);
         }
     }
 

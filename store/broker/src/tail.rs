@@ -9,10 +9,13 @@ use crate::passage::Passage;
 /// A record, and how it came where it is if it was not published there.
 pub(crate) type Kept = (Record, Option<Arc<Passage>>);
 
+/// Bytes that the place of a record counts for, besides the record's own.
+const PLACE_BYTES: usize = 64;
+
 /// Records by position. Positions only grow, so a search is by halving.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    records: VecDeque<(Position, Kept)>,
+    records: VecDeque<Slot>,
     /// How many records have left, so that a place can be told whatever leaves.
     left: usize,
     /// Where the record after the one found last is, counted from the very first: readers follow
@@ -20,6 +23,21 @@ pub(crate) struct Tail {
     likely: Cell<usize>,
     bytes: usize,
     bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    position: Position,
+    /// `None` when its only reader has it.
+    kept: Option<Kept>,
+    /// Only one party will read it, unless that gives it back.
+    is_sole: bool,
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        PLACE_BYTES + self.kept.as_ref().map_or(0, |(record, _)| record.bytes().len())
+    }
 }
 
 impl Tail {
@@ -32,32 +50,31 @@ impl Tail {
     pub(crate) fn push(
         &mut self,
         position: Position,
-        record: Record,
-        passage: Option<Arc<Passage>>,
+        kept: Kept,
+        is_sole: bool,
         written: Position,
     ) {
-        self.bytes += record.bytes().len();
-        self.records.push_back((position, (record, passage)));
-        while self.bytes > self.bytes_max {
-            match self.records.front() {
-                Some((oldest, (record, _))) if *oldest < written => {
-                    self.bytes -= record.bytes().len();
-                    self.records.pop_front();
-                    self.left += 1;
-                }
-                _ => break,
-            }
+        let slot = Slot { position, kept: Some(kept), is_sole };
+        self.bytes += slot.bytes();
+        self.records.push_back(slot);
+        while let Some(oldest) = self.records.front()
+            && oldest.position < written
+            && (oldest.kept.is_none() || self.bytes > self.bytes_max)
+        {
+            self.bytes -= oldest.bytes();
+            self.records.pop_front();
+            self.left += 1;
         }
     }
 
     /// Records are mostly of a size, so the place is guessed from the position; from there the search
     /// goes in growing steps.
     fn search(&self, position: Position) -> Option<usize> {
-        let (first, last) = (self.records.front()?.0, self.records.back()?.0);
+        let (first, last) = (self.records.front()?.position, self.records.back()?.position);
         if position < first || position > last {
             return None;
         }
-        let at = |index: usize| self.records.get(index).map_or(u64::MAX, |(at, _)| at.0);
+        let at = |index: usize| self.records.get(index).map_or(u64::MAX, |slot| slot.position.0);
         let end = self.records.len() - 1;
         let share = u128::from(position.0 - first.0) * (end as u128)
             / u128::from((last.0 - first.0).max(1));
@@ -81,12 +98,29 @@ impl Tail {
         (at(low) == position.0).then_some(low)
     }
 
-    pub(crate) fn get(&self, position: Position) -> Option<Kept> {
+    fn find(&self, position: Position) -> Option<usize> {
         let likely = self.likely.get().wrapping_sub(self.left);
-        let is_there = self.records.get(likely).is_some_and(|(at, _)| *at == position);
+        let is_there = self.records.get(likely).is_some_and(|slot| slot.position == position);
         let index = if is_there { likely } else { self.search(position)? };
         self.likely.set(self.left + index + 1);
-        self.records.get(index).map(|(_, kept)| kept.clone())
+        Some(index)
+    }
+
+    pub(crate) fn get(&self, position: Position) -> Option<Kept> {
+        self.records.get(self.find(position)?)?.kept.clone()
+    }
+
+    /// The record for a reader to keep. To its only reader it is given away, if it can be read
+    /// from the log by now, should it come back: sharing it costs more than all the rest here.
+    pub(crate) fn hand_out(&mut self, position: Position, written: Position) -> Option<Kept> {
+        let index = self.find(position)?;
+        let slot = self.records.get_mut(index)?;
+        if !slot.is_sole || position >= written {
+            return slot.kept.clone();
+        }
+        let kept = slot.kept.take()?;
+        self.bytes -= kept.0.bytes().len();
+        Some(kept)
     }
 }
 
@@ -95,6 +129,32 @@ mod tests {
     use mainstem_schemas::{Address, RecordDraft};
 
     use super::*;
+
+    #[test]
+    fn what_only_one_reads_is_given_away_once_it_is_written() {
+        let address = Address::http("a".into());
+        let record = || RecordDraft::new(&address, "/", b"", &[0; 100]).encode().unwrap();
+        let size = PLACE_BYTES + record().bytes().len();
+        let mut tail = Tail::new(2 * size);
+        let (none, all) = (Position(0), Position(u64::MAX));
+        tail.push(Position(1), (record(), None), true, none);
+        tail.push(Position(2), (record(), None), false, none);
+        assert!(tail.hand_out(Position(1), Position(1)).is_some(), "it is not written yet");
+        assert!(tail.hand_out(Position(1), Position(2)).is_some());
+        assert!(tail.hand_out(Position(1), Position(2)).is_none(), "it was given away");
+        assert!(tail.get(Position(1)).is_none());
+        for _ in 0..2 {
+            assert!(tail.hand_out(Position(2), all).is_some(), "others read it too");
+        }
+        assert_eq!(tail.bytes, 2 * size - record().bytes().len());
+        tail.push(Position(3), (record(), None), true, all);
+        assert_eq!(tail.left, 1, "an empty place at the front goes");
+        for at in 4..100 {
+            tail.push(Position(at), (record(), None), true, all);
+            assert!(tail.hand_out(Position(at), all).is_some());
+        }
+        assert!(tail.records.len() * PLACE_BYTES <= 2 * size, "empty places go too");
+    }
 
     #[test]
     fn every_record_is_found_however_large_its_neighbours_are() {
@@ -110,10 +170,10 @@ mod tests {
                 draft.publisher = u64::from(number);
                 let record = draft.encode().unwrap();
                 position += rng.u64(1..200) * if rng.u8(..30) == 0 { 1000 } else { 1 };
-                tail.push(Position(position), record, None, Position(u64::MAX));
+                tail.push(Position(position), (record, None), false, Position(u64::MAX));
                 kept.push((position, u64::from(number)));
                 let (at, wanted) = kept[rng.usize(..kept.len())];
-                let oldest = tail.records.front().map_or(0, |(at, _)| at.0);
+                let oldest = tail.records.front().map_or(0, |slot| slot.position.0);
                 let found = tail.get(Position(at)).map(|(record, _)| record.publisher());
                 assert_eq!(found, (at >= oldest).then_some(wanted), "seed {seed}");
                 assert!(tail.get(Position(position + 1)).is_none());

@@ -10,8 +10,10 @@ use crate::{
     segment::{Geometry, LogConfig, TAIL_BYTES},
 };
 
-/// Encoded bytes are carved from allocations of at least this size.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a chunk, as long as no frame is longer.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Buffers kept for further chunks: those of a batch on the disk, and of the one being filled.
+const SPARE_MAX: usize = 16;
 
 /// Frames to be written together, in the order of their positions.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct Planner {
     buffer: BytesMut,
     chunk_base: u64,
     chunks: Vec<Chunk>,
+    /// Empty buffers of written batches.
+    spare: Vec<BytesMut>,
 }
 
 impl Planner {
@@ -84,6 +88,7 @@ impl Planner {
             buffer: BytesMut::new(),
             chunk_base: end.0,
             chunks: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -131,6 +136,22 @@ impl Planner {
         self.cut_chunk();
         self.open = false;
         Batch { chunks: std::mem::take(&mut self.chunks), end: self.end() }
+    }
+
+    /// Takes back the memory of a batch that was written: the pages of new memory cost more than
+    /// filling them.
+    pub fn recycle(&mut self, batch: Batch) {
+        for chunk in batch.chunks {
+            if self.spare.len() == SPARE_MAX {
+                return;
+            }
+            if let Ok(mut buffer) = chunk.bytes.try_into_mut()
+                && buffer.capacity() <= CHUNK_BYTES + TAIL_BYTES
+            {
+                buffer.clear();
+                self.spare.push(buffer);
+            }
+        }
     }
 
     /// Behind the last planned frame.
@@ -194,20 +215,26 @@ impl Planner {
 
     #[inline]
     fn append(&mut self, header: Header, position: u64, parts: &[&[u8]]) {
+        if self.buffer.len() + header.size() > CHUNK_BYTES {
+            self.cut_chunk();
+        }
         if self.buffer.is_empty() {
             self.chunk_base = position;
+            if self.buffer.capacity() < header.size() + TAIL_BYTES {
+                let spare =
+                    self.spare.pop_if(|spare| spare.capacity() >= header.size() + TAIL_BYTES);
+                let fresh = || BytesMut::with_capacity(header.size().max(CHUNK_BYTES) + TAIL_BYTES);
+                self.buffer = spare.unwrap_or_else(fresh);
+            }
         }
         assert_eq!(self.chunk_base + self.buffer.len() as u64, position, "a chunk has no holes");
-        if self.buffer.capacity() - self.buffer.len() < header.size() {
-            self.buffer.reserve(header.size().max(BUFFER_BYTES));
-        }
         header.put(&mut self.buffer, self.salt, position, parts);
         self.end = position + header.size() as u64;
     }
 
     fn cut_chunk(&mut self) {
         if !self.buffer.is_empty() {
-            let bytes = self.buffer.split().freeze();
+            let bytes = std::mem::take(&mut self.buffer).freeze();
             self.chunks.push(Chunk { base: Position(self.chunk_base), bytes });
         }
     }

@@ -92,13 +92,16 @@ pub fn record(
         let text = "fast reply consumer does not exist";
         return Err(Fault::new(Code::PreconditionFailed, text));
     }
-    let changed = (routing.has_bcc || is_direct || routing.delay_ms > 0).then(|| {
+    let changed = (is_direct || routing.delay_ms > 0).then(|| {
         let reply_to = if is_direct { content.reply_queue.as_deref() } else { properties.reply_to };
         rewrite(&Properties { reply_to, ..properties }, routing.delay_ms)
     });
     let native = changed.as_deref().unwrap_or(raw);
     let mut draft = RecordDraft::new(&address, namespace, native, &content.body);
     draft.flags = if durable { flags::DURABLE } else { 0 };
+    if routing.has_bcc {
+        draft.flags |= flags::CONFIDENTIAL;
+    }
     draft.qos = u8::from(durable);
     draft.priority = properties.priority.unwrap_or(0);
     draft.id = stamp.id;
@@ -146,12 +149,11 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
     Ok(routing)
 }
 
-/// The properties without the header that only its sender may know. A delay that is being served
-/// changes its sign, as the plugin does it, so that a message published again as it came is not
-/// held back again.
+/// The properties as changed. A delay that is being served changes its sign, as the plugin does it,
+/// so that a message published again as it came is not held back again.
 fn rewrite(properties: &Properties<'_>, delay_ms: u64) -> BytesMut {
     let headers = properties.headers.unwrap_or_default();
-    let is_kept = |name: &[u8]| name != header::BCC && (delay_ms == 0 || name != header::DELAY);
+    let is_kept = |name: &[u8]| delay_ms == 0 || name != header::DELAY;
     let mut out = BytesMut::with_capacity(headers.len() + 64);
     properties.put_with(&mut out, |out| {
         for entry in table::entries(headers).filter(|entry| is_kept(entry.name)) {

@@ -8,6 +8,7 @@ use mainstem_schemas::{
     Address, Correlation, Dialect, Entrance, Offset, Origin, Path, Record, ReplyTo, UnixMillis,
     Value, View,
     address::{ROOT_EXCHANGE, TOPIC_KEY_PREFIX},
+    flags,
 };
 
 use super::{death, header};
@@ -50,7 +51,7 @@ pub fn outgoing(
         Origin::Amqp => Outgoing {
             exchange: address.first,
             routing_key: address.second,
-            properties: record.native(),
+            properties: replayed(record),
             body: record.data(),
         },
         Origin::Mqtt | Origin::Rocketmq | Origin::Http => {
@@ -62,6 +63,24 @@ pub fn outgoing(
         out.properties = with_headers(&out.properties, &headers, told, record);
     }
     out
+}
+
+/// The properties as the sender wrote them, without what is for routing only.
+fn replayed(record: &Record) -> Bytes {
+    let native = record.native();
+    if record.flags() & flags::CONFIDENTIAL == 0 {
+        return native;
+    }
+    // What is stored was parsed when it came.
+    let properties = Properties::parse(&native).unwrap_or_default();
+    let mut out = BytesMut::with_capacity(native.len());
+    properties.put_with(&mut out, |out| {
+        let theirs = table::entries(properties.headers.unwrap_or_default());
+        for entry in theirs.filter(|entry| entry.name != header::BCC) {
+            out.extend_from_slice(entry.raw);
+        }
+    });
+    out.freeze()
 }
 
 fn told_headers(record: &Record, told: &Told<'_>) -> Vec<(&'static str, Value)> {

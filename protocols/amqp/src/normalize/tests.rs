@@ -7,7 +7,7 @@ use mainstem_schemas::{
     View, flags,
 };
 
-use super::{Delaying, Told, delay_ms, outgoing, record, view};
+use super::{Delaying, Told, delay_ms, outgoing, record, routing, view};
 use crate::{
     codec::{Properties, table},
     session::{Content, Fault},
@@ -104,7 +104,12 @@ fn bcc_reaches_queues_but_no_reader() {
     assert_eq!(publish.extra_keys, ["c1", "c2", "b1"]);
     let expected =
         encoded(&Properties::default(), &[("CC", keys(&["c1", "c2"])), ("k", text("v"))]);
-    assert_eq!(publish.record.native(), expected);
+    let out = outgoing(&publish.record, &Told::default(), NOW, |_| panic!("no view is needed"));
+    assert_eq!(out.properties, expected);
+    assert!(view(&publish.record).props.iter().all(|(name, _)| name != "BCC"));
+    let routing = routing(&publish.record);
+    assert_eq!(routing.further_keys, ["c1", "c2", "b1"]);
+    assert!(routing.headers.iter().all(|(name, _)| name != "BCC"));
     let text = refused(&Properties::default(), &[("CC", Value::Int(1))]);
     assert!(text.starts_with("PRECONDITION_FAILED - unsupported type"), "{text}");
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Correlation, Dialect, Path, Record, ReplyTo, UnixMillis, Value, View, address::TOPIC_KEY_PREFIX,
+    Correlation, Dialect, Path, Record, ReplyTo, Routing, UnixMillis, Value, View,
+    address::TOPIC_KEY_PREFIX,
 };
 
 use super::header;
@@ -39,6 +40,9 @@ pub fn view(record: &Record) -> View {
             let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
             view.further_keys.extend(keys);
         }
+        if entry.name == header::BCC {
+            continue;
+        }
         // A value that nests too deep was refused when it came.
         let Ok(value) = entry.value() else { continue };
         let name = String::from_utf8_lossy(entry.name);
@@ -49,6 +53,33 @@ pub fn view(record: &Record) -> View {
         }
     }
     view
+}
+
+/// What exchanges look at in a record that came by AMQP: every header as it was written.
+#[must_use]
+pub fn routing(record: &Record) -> Routing {
+    let native = record.native();
+    // What is stored was parsed when it came.
+    let properties = Properties::parse(&native).unwrap_or_default();
+    let mut routing = Routing {
+        id: properties.message_id.map(Bytes::copy_from_slice),
+        correlation: properties.correlation_id.map(Bytes::copy_from_slice),
+        time_s: properties.timestamp,
+        ..Routing::default()
+    };
+    for entry in table::entries(properties.headers.unwrap_or_default()) {
+        let is_bcc = entry.name == header::BCC;
+        if (is_bcc || entry.name == header::CC) && entry.tag == b'A' {
+            let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
+            routing.further_keys.extend(keys);
+        }
+        if let Ok(value) = entry.value()
+            && !is_bcc
+        {
+            routing.headers.push((String::from_utf8_lossy(entry.name).into_owned(), value));
+        }
+    }
+    routing
 }
 
 /// Takes a header that has a place of its own in the view; gives back any other.

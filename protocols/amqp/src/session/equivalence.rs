@@ -202,6 +202,11 @@ fn type_word(exchange: &ExchangeDef) -> &'static str {
         ExchangeKind::Fanout => "fanout",
         ExchangeKind::Topic => "topic",
         ExchangeKind::Headers => "headers",
+        ExchangeKind::ConsistentHash => "x-consistent-hash",
+        ExchangeKind::ModulusHash => "x-modulus-hash",
+        ExchangeKind::Random => "x-random",
+        ExchangeKind::LocalRandom => "x-local-random",
+        ExchangeKind::RecentHistory => "x-recent-history",
     }
 }
 

@@ -377,6 +377,11 @@ fn exchange_kind(given: &[u8]) -> Result<ExchangeKind, Fault> {
         b"fanout" => ExchangeKind::Fanout,
         b"topic" => ExchangeKind::Topic,
         b"headers" => ExchangeKind::Headers,
+        b"x-consistent-hash" => ExchangeKind::ConsistentHash,
+        b"x-modulus-hash" => ExchangeKind::ModulusHash,
+        b"x-random" => ExchangeKind::Random,
+        b"x-local-random" => ExchangeKind::LocalRandom,
+        b"x-recent-history" => ExchangeKind::RecentHistory,
         _ => {
             // Hard 503 in RabbitMQ 3, soft 406 in 4; the mild one suits clients of both.
             let text = format!("unknown exchange type '{}'", String::from_utf8_lossy(given));

@@ -5,7 +5,7 @@
 //! log then says all that is true without the segment, which is trimmed as soon as that is synced
 //! and the index on the disk is beyond it.
 
-use std::{collections::BTreeMap, mem};
+use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
 
 use mainstem_index::QueueName;
 use mainstem_log::{Frame, LogError};
@@ -23,8 +23,9 @@ use crate::{
     },
     exchange::{BindingKey, Destination},
     namespace::SubscriptionKey,
+    pipeline::Job,
     policy::DeliveryPolicy,
-    queue::Found,
+    queue,
     state::SEEN,
 };
 
@@ -42,8 +43,25 @@ const MOVES_PER_TURN: u64 = 256;
 const BATCHES_MAX: usize = 4096;
 /// What the thread that reads a segment found.
 enum Scanned {
-    Frames(Vec<(Position, Frame)>),
+    Frames(Vec<(Position, Found)>),
     End(Result<(), LogError>),
+}
+
+/// What is in a frame.
+type Found = Result<Stated, EntryError>;
+
+enum Stated {
+    Record(Carried),
+    Other(Entry),
+}
+
+fn decode(frame: Frame) -> Found {
+    if carries_record(frame.kind) {
+        return decode_carried(frame.body).map(Stated::Record);
+    }
+    // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
+    let body = bytes::Bytes::copy_from_slice(&frame.body);
+    Entry::decode(frame.kind, body).map(Stated::Other)
 }
 
 /// Where the cleaning is.
@@ -57,7 +75,7 @@ pub(super) struct Cleaning {
     is_damaged: bool,
     scanned: Option<mpsc::Receiver<Scanned>>,
     /// Frames that wait, since what they hang on is not written yet.
-    waiting: Vec<(Position, Frame)>,
+    waiting: Vec<(Position, Found)>,
     /// Placings of bodies in the segment.
     pointers: BTreeMap<Position, Vec<(Position, u32)>>,
     /// Entries of transient queues that lie in the segment.
@@ -175,7 +193,7 @@ impl Commit {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 bytes += frame.size();
-                batch.push((position, frame));
+                batch.push((position, decode(frame)));
                 if batch.len() < FRAMES_PER_BATCH && bytes < BYTES_PER_BATCH {
                     return true;
                 }
@@ -262,20 +280,20 @@ impl Commit {
         self.begin_cleaning();
     }
 
-    fn clean_frames(&mut self, frames: Vec<(Position, Frame)>) {
+    fn clean_frames(&mut self, frames: Vec<(Position, Found)>) {
         let mut frames = frames.into_iter();
-        while let Some((position, frame)) = frames.next() {
+        while let Some((position, found)) = frames.next() {
             let is_early = self
                 .clean
                 .pointers
                 .get(&position)
                 .is_some_and(|all| all.iter().any(|(at, _)| *at >= self.written));
             if is_early {
-                self.clean.waiting.push((position, frame));
+                self.clean.waiting.push((position, found));
                 self.clean.waiting.extend(frames);
                 return;
             }
-            if let Err(error) = self.clean_frame(position, frame) {
+            if let Err(error) = self.clean_frame(position, found) {
                 let position = position.0;
                 tracing::error!(event = "log_damaged", position, "an entry stays: {error}");
                 self.clean.is_damaged = true;
@@ -283,13 +301,12 @@ impl Commit {
         }
     }
 
-    fn clean_frame(&mut self, position: Position, frame: Frame) -> Result<(), ReadError> {
-        if carries_record(frame.kind) {
-            return self.clean_record(position, decode_carried(frame.body)?);
-        }
-        // A copy, since keys and filters keep slices of it and the frame shares a large buffer.
-        let body = bytes::Bytes::copy_from_slice(&frame.body);
-        match Entry::decode(frame.kind, body)? {
+    fn clean_frame(&mut self, position: Position, found: Found) -> Result<(), ReadError> {
+        let entry = match found? {
+            Stated::Record(carried) => return self.clean_record(position, carried),
+            Stated::Other(entry) => entry,
+        };
+        match entry {
             Entry::DeclareQueue(_) => self.restate_queue(QueueId(position.0), position),
             Entry::QueueImage { queue, .. } => self.restate_queue(queue, position),
             Entry::DeclareExchange { namespace, def } => {
@@ -390,6 +407,7 @@ impl Commit {
         };
         self.counts.moved += 1;
         let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
+        self.tail.push(source, (record, None), false, self.written);
         for (placed, frame, transient) in placings {
             self.place_elsewhere(Placed { source, size, ..placed }, frame, transient);
         }
@@ -428,9 +446,9 @@ impl Commit {
             return;
         };
         let name = match &queue.found {
-            Found::ByName => QueueName::Named(queue.def.name.clone()),
-            Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
-            Found::ByFilter(filter) => QueueName::Filter((**filter).clone()),
+            queue::Found::ByName => QueueName::Named(queue.def.name.clone()),
+            queue::Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
+            queue::Found::ByFilter(filter) => QueueName::Filter((**filter).clone()),
         };
         let declared = DeclaredQueue {
             namespace: (*queue.namespace).to_owned(),
@@ -541,14 +559,19 @@ impl Commit {
         }
     }
 
-    /// Where the log may be trimmed to now, if it was not asked before.
-    pub(super) fn take_trim(&mut self) -> Option<Position> {
-        let Cleaning { needed_from, proven_at, asked, .. } = self.clean;
-        if needed_from > asked && self.synced >= proven_at && !self.index_holds_the_log() {
-            self.clean.asked = needed_from;
-            return Some(needed_from);
+    /// Asks for what the log may let go of now, if that was not asked before. A batch that waits
+    /// for space does not hold it up: it may be what gives the space.
+    pub(super) fn ask_to_trim(&mut self) -> Result<(), Fatal> {
+        let Cleaning { needed_from: below, proven_at, asked, .. } = self.clean;
+        if below > asked && self.synced >= proven_at && !self.index_holds_the_log() {
+            match self.jobs.try_send(Job::Trim { below }) {
+                Ok(()) => self.clean.asked = below,
+                // In the next turn.
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Fatal::WriterGone),
+            }
         }
-        None
+        Ok(())
     }
 }
 

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::LogError;
 use mainstem_schemas::{
-    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, Table, UnixMillis,
+    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, UnixMillis,
 };
 
 use super::{Commit, publish::By};
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
+    exchange::Targets,
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
     state::POINTER,
@@ -135,6 +136,8 @@ impl Commit {
             );
             return;
         }
+        // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
+        let admitted = self.admit(&mut targets, record.priority());
         if targets.is_empty() {
             return;
         }
@@ -151,7 +154,7 @@ impl Commit {
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
-            targets: self.offsets_for(&targets, record.priority()),
+            targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &targets, &record, Some(next));
     }
@@ -162,9 +165,9 @@ impl Commit {
         to: &DeadLetter,
         address: &Address,
         record: &Record,
-    ) -> Vec<QueueId> {
+    ) -> Targets {
         match to {
-            DeadLetter::Topic(topic) => vec![self.make_topic(namespace, topic)],
+            DeadLetter::Topic(topic) => Targets::from_iter([self.make_topic(namespace, topic)]),
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.
                 let keys = match record.address().second == address.second {
@@ -172,17 +175,16 @@ impl Commit {
                     false => Vec::new(),
                 };
                 let routed = self.route_to(namespace, address, &keys, record, By::Store);
-                let mut queues = routed.map(|route| route.queues).unwrap_or_default();
-                // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
-                self.refuse_full(&mut queues);
-                queues.to_vec()
+                let routed = routed.unwrap_or_default();
+                self.remember(namespace, &routed.histories, record);
+                routed.queues
             }
         }
     }
 
     /// The further keys that its sender gave a record.
     pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
-        self.views.of(record).further_keys
+        self.views.routing_of(record).further_keys
     }
 
     /// Logs a placing. Transient queues among `targets` get theirs at once.
@@ -205,7 +207,8 @@ impl Commit {
         let has_passage = passage.is_some();
         let (position, size) = self.log_sized(Entry::Place(placed));
         if let Some(passage) = passage {
-            self.tail.push(position, record.clone(), Some(Arc::new(passage)), self.written);
+            let kept = (record.clone(), Some(Arc::new(passage)));
+            self.tail.push(position, kept, false, self.written);
         }
         self.open.touched.extend(touched);
         for id in targets.iter().filter(|id| id.is_transient()) {
@@ -237,14 +240,9 @@ fn dead_address(to: &DeadLetter, before: &Address) -> Address {
 }
 
 /// The key that an exchange sees of an address.
-fn routing_key(address: &Address) -> Bytes {
+pub(super) fn routing_key(address: &Address) -> Bytes {
     match address.entrance() {
         Entrance::Exchange { key, .. } => key,
         Entrance::Path => address.path().render(Dialect::Amqp),
     }
-}
-
-/// The headers a record is routed by.
-pub(super) fn headers_of(views: mainstem_schemas::Views, record: &Record) -> Table {
-    views.of(record).props
 }

@@ -1,19 +1,18 @@
 //! Declaring, binding and deleting exchanges and queues.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use mainstem_index::QueueName;
-use mainstem_schemas::{CursorId, Position, QueueId};
+use mainstem_schemas::{Position, QueueId};
 
 use super::Commit;
 use crate::{
     command::{
         Bind, ClientId, DeclareExchange, DeclareQueue, Declared, ExchangeDef, QueueDef, QueueStats,
-        Retention,
     },
     entry::{DeclaredQueue, Entry},
     error::Refusal,
-    exchange::{check_arguments, is_predeclared},
+    exchange::{check_binding, check_exchange, is_predeclared},
 };
 
 impl Commit {
@@ -30,6 +29,7 @@ impl Commit {
         if let Some(found) = self.find_exchange(client, &def.name) {
             return Ok(Declared { created: false, def: found, stats });
         }
+        check_exchange(&def)?;
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
         let shown = Arc::new(def.clone());
         if def.durable {
@@ -183,7 +183,7 @@ impl Commit {
         let mut hands = Vec::new();
         for cursor in queue.cursors_mut() {
             seats.append(&mut cursor.seats);
-            hands.extend(mem::take(&mut cursor.in_hand).into_values());
+            hands.extend(cursor.in_hand.take_all().into_iter().map(|(_, hand)| hand));
         }
         let bound = self.state.bound.get(&id);
         let sources: Vec<String> =
@@ -208,37 +208,28 @@ impl Commit {
         }
     }
 
-    pub(super) fn purge_queue(&mut self, client: ClientId, name: &str) -> Result<u64, Refusal> {
-        let id = self.usable_queue(client, name)?;
-        self.flush_settled();
-        let ready = self.stats(id).ready;
-        let Some(queue) = self.state.queues.get(id) else { return Ok(0) };
-        if queue.def.retention == Retention::Time {
-            let below = mainstem_schemas::Offset(queue.next());
-            self.log(Entry::Trim { queue: id, below });
-            return Ok(ready);
-        }
-        let Some((cursor, lanes)) = queue.cursor_and_lanes(CursorId::MAIN) else {
-            return Ok(ready);
-        };
-        let drained: Vec<(u64, u64)> = lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
-        self.settled.entry((id, CursorId::MAIN)).or_default().extend(drained);
-        self.open.needs_sync |= !id.is_transient();
-        Ok(ready)
-    }
-
     pub(super) fn bind(&mut self, client: ClientId, bind: Bind) -> Result<(), Refusal> {
         let (namespace, durable) = self.check_bind(client, &bind)?;
         let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
         if let Some(exchange) = exchange {
-            check_arguments(exchange.def.kind, &bind.arguments)?;
+            check_binding(exchange.def.kind, &bind.key, &bind.arguments)?;
         }
+        let before = self.bindings_of(&namespace, &bind.source);
+        let (source, to) = (bind.source.clone(), bind.clone());
         if durable {
             self.log(Entry::Bind { namespace: (*namespace).to_owned(), bind });
         } else {
             self.state.bind(&namespace, &bind, Position(0));
         }
+        if self.bindings_of(&namespace, &source) > before {
+            self.replay_history(&namespace, &to);
+        }
         Ok(())
+    }
+
+    fn bindings_of(&mut self, namespace: &str, exchange: &str) -> usize {
+        let found = self.state.namespace(namespace).exchanges.get(exchange);
+        found.map_or(0, |exchange| exchange.bindings.len())
     }
 
     pub(super) fn unbind(&mut self, client: ClientId, bind: Bind) -> Result<(), Refusal> {

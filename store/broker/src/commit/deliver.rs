@@ -40,6 +40,19 @@ struct Walk<'a> {
     expired: &'a mut Vec<(QueueId, CursorId, u64, Place)>,
     /// Records that rest, and until when.
     resting: &'a mut Vec<(UnixMillis, u64)>,
+    /// How many records may be passed over.
+    passes_left: &'a mut usize,
+    /// There were more.
+    is_late: bool,
+}
+
+impl Walk<'_> {
+    /// Counts a record that is passed over, if there may be one more.
+    fn may_not_pass(&mut self) -> bool {
+        self.is_late = *self.passes_left == 0;
+        *self.passes_left = self.passes_left.saturating_sub(1);
+        self.is_late
+    }
 }
 
 impl Commit {
@@ -73,6 +86,7 @@ impl Commit {
         let mut resting = Vec::new();
         let mut settle = Vec::new();
         let Self { state, members, consumers, noticed, tail, settled, counts, now, .. } = self;
+        let (chores, written) = (&mut self.chores, self.written);
         let Some(queue) = state.queues.get(id) else { return Ok(()) };
         let mut walk = Walk {
             index: &state.index,
@@ -82,6 +96,8 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
+            passes_left: &mut chores.passes_left,
+            is_late: false,
         };
         while let Some(cursor) = queue.cursor_mut(cursor_id) {
             let Some((place, seat, share)) = pick(cursor, consumers, members) else {
@@ -95,7 +111,7 @@ impl Commit {
             while given < share && member.has_room() {
                 let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
                 let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
-                let kept = tail.get(ready.place.position);
+                let kept = tail.hand_out(ready.place.position, written);
                 let delivery =
                     hand_out(cursor, (id, cursor_id), &seat, consumer, &ready, kept, started_at);
                 if consumer.settle_at_once && !delivery.settles_when_read {
@@ -116,6 +132,9 @@ impl Commit {
             if given == 0 && member.has_room() {
                 break;
             }
+        }
+        if walk.is_late {
+            chores.note_late(id, cursor_id);
         }
         if !settle.is_empty() {
             settled.entry((id, cursor_id)).or_default().extend(settle);
@@ -202,9 +221,14 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
+            passes_left: &mut self.chores.passes_left,
+            is_late: false,
         };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
         let ready = next_ready(queue, id, cursor_id, &mut walk)?;
+        if walk.is_late {
+            self.chores.note_late(id, cursor_id);
+        }
         let Some(Ready { offset, attempts, place }) = ready else {
             self.note_resting(id, cursor_id, resting);
             return Ok(None);
@@ -215,7 +239,7 @@ impl Commit {
         let delivery_id =
             DeliveryId { queue: id, cursor: cursor_id, offset: Offset(offset), epoch };
         let needs_settle = claim.is_some();
-        let (record, passage) = self.tail.get(place.position).unzip();
+        let (record, passage) = self.tail.hand_out(place.position, self.written).unzip();
         // Its place in the log must outlast the reading.
         let settles_when_read = claim.is_none() && record.is_none();
         let claim = if settles_when_read { Some(Claim::Client) } else { claim };
@@ -387,6 +411,9 @@ fn next_ready(
         let place = queue.get(offset, walk.index)?;
         let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
         let Some(place) = place else {
+            if walk.may_not_pass() {
+                return Ok(None);
+            }
             cursor.advance(offset);
             continue;
         };
@@ -395,6 +422,9 @@ fn next_ready(
         }
         let is_ordered = cursor.policy.ordered && place.group != 0;
         if place.expiry.reached(walk.now) && place.position < walk.fresh {
+            if walk.may_not_pass() {
+                return Ok(None);
+            }
             cursor.advance(offset);
             walk.expired.push((id, cursor_id, offset, place));
             continue;

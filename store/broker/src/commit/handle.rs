@@ -28,7 +28,9 @@ impl Commit {
             }
             Command::Get { client, queue, settle_at_once, reply } => {
                 let got = self.get(client, &queue, settle_at_once)?;
-                if matches!(got, Ok(None)) && self.has_unwritten(client, &queue) {
+                if matches!(got, Ok(None)) && self.is_late(client, &queue) {
+                    self.get_later(Command::Get { client, queue, settle_at_once, reply });
+                } else if matches!(got, Ok(None)) && self.has_unwritten(client, &queue) {
                     // The caller may have put it there just now, and expects to find it.
                     self.deferred.push(Command::Get { client, queue, settle_at_once, reply });
                 } else {
@@ -40,13 +42,7 @@ impl Commit {
                 send(reply, self.renew(client, id, claim));
             }
             Command::Retained { client, filter, reply } => {
-                let found = self.find_retained(client, &filter);
-                // What is not down yet cannot be read from the log yet.
-                if found.iter().any(|(position, _)| *position >= self.written) {
-                    self.open.replies.push(Box::new(move || send(reply, found)));
-                } else {
-                    send(reply, found);
-                }
+                self.look_for_retained(client, filter, reply);
             }
             Command::Checkpoint { reply } => self.checkpoint_wanted.push(reply),
             Command::Stop { reply } => self.begin_stop(reply),
@@ -81,8 +77,7 @@ impl Commit {
                 self.answer_durably(Some(reply), deleted);
             }
             Command::PurgeQueue { client, name, reply } => {
-                let purged = self.purge_queue(client, &name);
-                self.answer_durably(Some(reply), purged);
+                self.purge_queue(client, &name, reply);
             }
             Command::Bind { client, bind, reply } => {
                 let bound = self.bind(client, bind);

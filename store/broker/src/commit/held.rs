@@ -16,8 +16,8 @@ use crate::{
 const RELEASES_PER_TURN: usize = 512;
 /// Queues that are looked at by themselves in one turn.
 const WAKES_PER_TURN: usize = 256;
-/// Records that one look at a queue may end.
-const ENDS_PER_LOOK: usize = 512;
+/// Records that a queue which keeps everything forgets at one look.
+const ENDS_PER_LOOK: u64 = 8192;
 /// A queue that has more to do at its time is looked at again so soon.
 const SOON_MS: u64 = 1;
 
@@ -151,10 +151,15 @@ impl Commit {
             self.remove_queue(id);
             return Ok(());
         }
-        if queue.def.retention == Retention::Time {
-            self.trim_old(id)?;
-        } else {
-            self.end_expired(id)?;
+        match queue.def.retention {
+            Retention::Time => self.trim_old(id)?,
+            Retention::Unsettled => self.end_expired(id)?,
+            Retention::Cursors => {
+                if let Some(below) = queue.unneeded_below() {
+                    self.forget_before(id, below);
+                }
+                self.end_expired(id)?;
+            }
         }
         self.note_due_unknown(id);
         Ok(())
@@ -166,7 +171,7 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
         let cursors: Vec<CursorId> = queue.cursors().map(|(cursor, _)| cursor).collect();
         for cursor_id in cursors {
-            for _ in 0..ENDS_PER_LOOK {
+            for _ in 0..self.chores.passes_left {
                 let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
                 let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { break };
                 let Some(offset) = cursor.peek(lanes) else { break };
@@ -179,6 +184,7 @@ impl Commit {
                     cursor.advance(offset);
                 }
                 self.expired.push((id, cursor_id, offset, place));
+                self.chores.passes_left -= 1;
             }
         }
         self.bury_expired();
@@ -192,7 +198,7 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
         let excess = queue.bytes.saturating_sub(bytes_max);
         let (mut below, mut freed) = (queue.first(), 0);
-        for _ in 0..16 * ENDS_PER_LOOK {
+        for _ in 0..ENDS_PER_LOOK {
             let Some(place) = queue.get(below, &self.state.index)? else { break };
             if place.appended.0 >= oldest && freed >= excess {
                 break;
@@ -203,11 +209,7 @@ impl Commit {
         if below == queue.first() {
             return Ok(());
         }
-        if id.is_transient() {
-            self.state.trim(id, below);
-        } else {
-            self.log_lazily(Entry::Trim { queue: id, below: Offset(below) });
-        }
+        self.forget_before(id, below);
         Ok(())
     }
 
@@ -256,6 +258,9 @@ impl Commit {
             && queue.consumers() == 0
         {
             times.push(queue.used.plus(expires_ms));
+        }
+        if queue.is_behind {
+            times.push(soon);
         }
         if queue.def.retention == Retention::Time {
             if queue.bytes > bytes_max {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mainstem_schemas::{CursorId, DeliveryId, Filter, Position, QueueId};
+use mainstem_schemas::{CursorId, DeliveryId, Position, QueueId};
 
 use super::Commit;
 use crate::{
@@ -64,12 +64,5 @@ impl Commit {
         let consumers = u32::try_from(queue.consumers()).unwrap_or(u32::MAX);
         let unsettled = queue.main().map_or(0, |main| main.in_hand.len() as u64);
         QueueStats { ready: queue.ready().0.saturating_sub(settled), unsettled, consumers }
-    }
-
-    pub(super) fn find_retained(&self, client: ClientId, filter: &Filter) -> Vec<(Position, u32)> {
-        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
-        let Some(space) = self.state.namespaces.get(&namespace) else { return Vec::new() };
-        let found = space.find_retained(filter, self.now);
-        found.into_iter().map(|retained| (retained.position, retained.size)).collect()
     }
 }

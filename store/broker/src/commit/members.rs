@@ -160,8 +160,8 @@ impl Commit {
         if consumer.owns_cursor {
             let queue = self.state.queues.get(consumer.queue);
             let cursor = queue.and_then(|queue| queue.cursor_mut(consumer.cursor));
-            let hands = cursor.map(|at| std::mem::take(&mut at.in_hand)).unwrap_or_default();
-            for hand in hands.values() {
+            let hands = cursor.map(|at| at.in_hand.take_all()).unwrap_or_default();
+            for (_, hand) in &hands {
                 self.give_room(hand);
             }
             self.settled.remove(&(consumer.queue, consumer.cursor));
@@ -198,8 +198,8 @@ impl Commit {
         let found = self.state.queues.get(queue);
         let Some(at) = found.and_then(|queue| queue.cursor_mut(cursor)) else { return };
         let its = at.in_hand.iter().filter(|(_, hand)| hand.client == client);
-        let mut offsets: Vec<u64> = its.map(|(offset, _)| *offset).collect();
-        // In order, so that what is said of it in the log does not hang on a hash map.
+        let mut offsets: Vec<u64> = its.map(|(offset, _)| offset).collect();
+        // In order, so that it does not matter how they are kept.
         offsets.sort_unstable();
         let released: Vec<(u64, InHand)> = offsets
             .into_iter()

@@ -6,19 +6,19 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Table,
+    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Routing,
     UnixMillis, address::ROOT_EXCHANGE,
 };
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Commit, dead::headers_of, send};
+use super::{Commit, dead::routing_key, send};
 use crate::{
-    command::{ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
+    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
     entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, encode_head},
     error::Refusal,
-    exchange::Targets,
+    exchange::{History, Keys, Led, Targets},
     inbox::{Delivery, Notice},
     namespace::{Namespace, Reader},
     passage::Reason,
@@ -34,6 +34,23 @@ type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
 pub(super) struct Route {
     pub(super) queues: Targets,
     live: LiveReaders,
+    /// Exchanges that remember it.
+    pub(super) histories: SmallVec<[String; 0]>,
+}
+
+/// What the queues say to a record that comes to them.
+#[derive(Default)]
+pub(super) struct Admitted {
+    /// The offsets that it gets in durable ones.
+    pub(super) places: SmallVec<[(QueueId, u64); 8]>,
+    /// Those that are full, and whether what they refuse is dead-lettered.
+    pub(super) refused: SmallVec<[(QueueId, bool); 1]>,
+    /// Its offset in one that keeps everything.
+    offset: Option<Offset>,
+    /// One of them has bounds to be kept.
+    is_bounded: bool,
+    /// There is one queue, which one cursor reads.
+    is_sole: bool,
 }
 
 /// Who publishes.
@@ -65,7 +82,7 @@ impl Commit {
         let needs_sync = mem::replace(&mut self.open.needs_sync, false);
         self.counts.published += batch.len() as u64;
         let outcomes: Vec<Published> =
-            batch.iter().map(|publish| self.publish_one(&namespace, publish)).collect();
+            batch.into_iter().map(|publish| self.publish_one(&namespace, publish)).collect();
         if self.open.needs_sync {
             self.open.published.push((reply, outcomes));
         } else {
@@ -75,7 +92,7 @@ impl Commit {
         self.open.permits.push(permit);
     }
 
-    fn publish_one(&mut self, namespace: &Arc<str>, publish: &Publish) -> Published {
+    fn publish_one(&mut self, namespace: &Arc<str>, publish: Publish) -> Published {
         match self.try_publish(namespace, publish) {
             Ok(published) => published,
             Err(refusal) => Published::Refused(refusal),
@@ -85,9 +102,9 @@ impl Commit {
     fn try_publish(
         &mut self,
         namespace: &Arc<str>,
-        publish: &Publish,
+        publish: Publish,
     ) -> Result<Published, Refusal> {
-        let record = &publish.record;
+        let Publish { record, extra_keys, terms } = publish;
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
         // Properties have no bound of their own here; an entry must fit into a segment.
         if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
@@ -97,11 +114,11 @@ impl Commit {
             return Err(Refusal::DiskFull);
         }
         let mut head = Head::default();
-        if let Some(terms) = &publish.terms {
-            if self.is_again(namespace, terms)? {
+        if let Some(terms) = terms {
+            if self.is_again(namespace, &terms)? {
                 return Ok(Published::Again);
             }
-            head.once = terms.once.clone().map(|(writer, sequence)| Once { writer, sequence });
+            head.once = terms.once.map(|(writer, sequence)| Once { writer, sequence });
             head.keys = terms.keys.iter().map(|key| key_hash(key)).collect();
             if terms.undecided {
                 head.held = UNDECIDED;
@@ -112,36 +129,46 @@ impl Commit {
         }
         let mut route = match record.direct_queue() {
             // The way of most service traffic, without a copy of the name.
-            Some(queue) if publish.extra_keys.is_empty() => {
+            Some(queue) if extra_keys.is_empty() => {
                 let queues = self.state.find_named(namespace, queue).into_iter().collect();
                 Route { queues, ..Route::default() }
             }
             _ => {
                 let address = record.address();
-                self.route_to(namespace, &address, &publish.extra_keys, record, By::Sender)?
+                self.route_to(namespace, &address, &extra_keys, &record, By::Sender)?
             }
         };
         if head.held.is_set() {
             return self.hold(head, record);
         }
-        let refused = self.refuse_full(&mut route.queues);
+        self.remember(namespace, &route.histories, &record);
+        let admitted = self.admit(&mut route.queues, record.priority());
         let readers = route.queues.len() + route.live.len();
-        let buries = refused.iter().any(|(_, buries)| *buries);
-        let (position, size, offset) = if route.queues.is_empty() && !record.is_retain() && !buries
-        {
-            (Position::default(), record.bytes().len(), None)
+        let buries = admitted.refused.iter().any(|(_, buries)| *buries);
+        let is_stored = !route.queues.is_empty() || record.is_retain() || buries;
+        let (position, size) = if is_stored {
+            self.store(&head, &route.queues, &admitted.places, &record)
         } else {
-            self.store(&head, &route.queues, record)
+            let size = record.bytes().len();
+            (Position::default(), u32::try_from(size).unwrap_or(u32::MAX))
         };
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let is_sole = admitted.is_sole && route.live.is_empty();
         for (client, consumer, options) in route.live {
-            self.deliver_live(client, consumer, options, position, size, record);
+            self.deliver_live(client, consumer, options, position, size, &record);
         }
-        for id in &route.queues {
-            self.keep_bounds(*id);
+        let Admitted { refused, offset, is_bounded, .. } = admitted;
+        let again = (!refused.is_empty()).then(|| record.clone());
+        if is_stored {
+            let is_sole = is_sole && again.is_none() && !record.is_retain();
+            self.tail.push(position, (record, None), is_sole, self.written);
         }
-        if let Some((first, _)) = refused.first().copied() {
-            let name = self.bury_refused(&refused, position, size, record);
+        if is_bounded {
+            for id in &route.queues {
+                self.keep_bounds(*id);
+            }
+        }
+        if let (Some((first, _)), Some(record)) = (refused.first(), again) {
+            let name = self.bury_refused(&refused, position, size, &record);
             return Err(Refusal::QueueFull(name.unwrap_or_else(|| first.0.to_string())));
         }
         if readers == 0 {
@@ -169,18 +196,20 @@ impl Commit {
     }
 
     /// Keeps a record that nobody sees yet.
-    fn hold(&mut self, head: Head, record: &Record) -> Result<Published, Refusal> {
+    fn hold(&mut self, head: Head, record: Record) -> Result<Published, Refusal> {
         let max = self.config.undecided_max;
         if head.held == UNDECIDED && self.state.undecided.len() >= max {
             return Err(Refusal::Limit { name: "undecided_max", max: max as u64 });
         }
         let due = head.held;
-        let (origin, _) = self.plan_carried(KIND_HOLD, &head, &[], record);
+        let (origin, _) = self.plan_carried(KIND_HOLD, &head, &[], &record);
+        self.tail.push(origin, (record, None), false, self.written);
         self.open.needs_sync = true;
         Ok(Published::Held(HeldId { due, origin }))
     }
 
-    /// Plans an entry that carries a record, and applies it.
+    /// Plans an entry that carries a record, and applies it. The caller puts the record into the
+    /// tail.
     pub(super) fn plan_carried(
         &mut self,
         kind: u8,
@@ -195,29 +224,38 @@ impl Commit {
         self.scratch = encoded;
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.state.apply_carried(position, size, kind, head, targets, record);
-        self.tail.push(position, record.clone(), None, self.written);
         (position, size)
     }
 
-    /// Takes queues out that are at their limit and refuse; says for each whether what it refused
-    /// is dead-lettered.
-    pub(super) fn refuse_full(&mut self, queues: &mut Targets) -> SmallVec<[(QueueId, bool); 1]> {
-        let mut refused = SmallVec::new();
+    /// Looks at the queues that a record comes to: takes those out that are at their limit and
+    /// refuse, and gives the record its places in the others.
+    pub(super) fn admit(&mut self, queues: &mut Targets, priority: u8) -> Admitted {
+        let mut admitted = Admitted { is_sole: queues.len() == 1, ..Admitted::default() };
         queues.retain(|id| {
             let Some(queue) = self.state.queues.get(*id) else { return true };
-            let policy = &queue.def.policy;
-            if !queue.is_bounded || policy.overflow == Overflow::DropHead {
-                return true;
+            if queue.is_bounded {
+                let policy = &queue.def.policy;
+                let (len, bytes) = queue.ready();
+                let is_full = policy.len_max.is_some_and(|max| len >= max)
+                    || policy.bytes_max.is_some_and(|max| bytes >= max);
+                if is_full && policy.overflow != Overflow::DropHead {
+                    let buries = policy.overflow == Overflow::RefuseDeadLetter;
+                    admitted.refused.push((*id, buries));
+                    return false;
+                }
+                admitted.is_bounded = true;
             }
-            let (len, bytes) = queue.ready();
-            let is_full = policy.len_max.is_some_and(|max| len >= max)
-                || policy.bytes_max.is_some_and(|max| bytes >= max);
-            if is_full {
-                refused.push((*id, policy.overflow == Overflow::RefuseDeadLetter));
+            if !id.is_transient() {
+                let next = queue.next_offset(priority);
+                admitted.places.push((*id, next));
+                if queue.def.retention == Retention::Time {
+                    admitted.offset = Some(Offset(next));
+                }
             }
-            !is_full
+            admitted.is_sole &= queue.main().is_some();
+            true
         });
-        refused
+        admitted
     }
 
     /// Dead-letters what was refused, where that is wanted. Returns the name of a queue that
@@ -305,8 +343,9 @@ impl Commit {
         by: By,
     ) -> Result<Route, Refusal> {
         let views = self.views;
-        let headers = move || headers_of(views, record);
+        let said = move || views.routing_of(record);
         let mut route = Route::default();
+        let mut led = Led::default();
         let entrance = address.entrance();
         if let Entrance::Exchange { name, key } = &entrance
             && name.is_empty()
@@ -327,18 +366,18 @@ impl Commit {
                 if exchange.def.internal && by == By::Sender {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
-                for key in std::iter::once(&key).chain(extra_keys) {
-                    space.exchanges.route(exchange, key, &headers, &mut route.queues);
-                }
+                let keys = Keys { key: &key, further: extra_keys, said: &said };
+                space.exchanges.route(exchange, keys, &mut led);
                 let is_private = exchange.private || space.readers.is_empty();
                 (if is_private { Path::default() } else { address.path() }, is_private)
             }
             Entrance::Path => {
                 let path = address.path();
-                route_path(space, &path, &headers, &mut route.queues);
+                route_path(space, &path, &said, &mut led);
                 (path, false)
             }
         };
+        (route.queues, route.histories) = (led.queues, led.histories);
         if !is_private {
             space.readers.find(path.segments(), true, |reader| match reader {
                 Reader::Queue(id) => route.queues.push(*id),
@@ -351,36 +390,55 @@ impl Commit {
         Ok(route)
     }
 
-    /// The offsets that the durable ones of these queues give a record next.
-    pub(super) fn offsets_for(&mut self, queues: &[QueueId], priority: u8) -> Vec<(QueueId, u64)> {
-        let mut offsets = Vec::with_capacity(queues.len());
-        for id in queues.iter().filter(|id| !id.is_transient()) {
-            if let Some(queue) = self.state.queues.get(*id) {
-                offsets.push((*id, queue.next_offset(priority)));
+    /// Exchanges that remember what they saw saw this.
+    pub(super) fn remember(&mut self, namespace: &str, exchanges: &[String], record: &Record) {
+        for name in exchanges {
+            let said = self.views.routing_of(record);
+            let exchange = self.state.namespace(namespace).exchanges.get_mut(name);
+            if let Some(history) = exchange.and_then(|exchange| exchange.history.as_mut()) {
+                history.push(record, &said);
             }
         }
-        offsets
     }
 
-    /// Plans the record into the open batch and puts its place into its queues.
+    /// What was just bound gets what the exchange remembers.
+    pub(super) fn replay_history(&mut self, namespace: &Arc<str>, bind: &Bind) {
+        let exchange = self.state.namespace(namespace).exchanges.get(&bind.source);
+        let history = exchange.and_then(|exchange| exchange.history.as_ref());
+        let Some(records) = history.map(History::records) else { return };
+        for record in records {
+            let mut queues: Targets = if bind.to_exchange {
+                let key = routing_key(&record.address());
+                let address = Address::exchange(bind.destination.clone().into(), key);
+                let routed = self.route_to(namespace, &address, &[], &record, By::Store);
+                routed.map(|route| route.queues).unwrap_or_default()
+            } else {
+                let found = self.state.find_named(namespace, bind.destination.as_bytes());
+                found.into_iter().collect()
+            };
+            let admitted = self.admit(&mut queues, record.priority());
+            if queues.is_empty() {
+                continue;
+            }
+            let (at, _) = self.store(&Head::default(), &queues, &admitted.places, &record);
+            self.tail.push(at, (record, None), false, self.written);
+            for id in &queues {
+                self.keep_bounds(*id);
+            }
+        }
+    }
+
+    /// Plans the record into the open batch and puts its place into its queues. Returns where it
+    /// is, and the bytes of its entry.
     fn store(
         &mut self,
         head: &Head,
         queues: &[QueueId],
+        durable: &[(QueueId, u64)],
         record: &Record,
-    ) -> (Position, usize, Option<Offset>) {
-        let mut durable: SmallVec<[(QueueId, u64); 8]> = SmallVec::new();
-        let mut offset = None;
-        for id in queues.iter().filter(|id| !id.is_transient()) {
-            let Some(queue) = self.state.queues.get(*id) else { continue };
-            let next = queue.next_offset(record.priority());
-            durable.push((*id, next));
-            if queue.def.retention == Retention::Time {
-                offset = Some(Offset(next));
-            }
-        }
-        let (position, size) = self.plan_carried(KIND_PUBLISH, head, &durable, record);
-        for (id, _) in &durable {
+    ) -> (Position, u32) {
+        let (position, size) = self.plan_carried(KIND_PUBLISH, head, durable, record);
+        for (id, _) in durable {
             self.open.touched.push(*id);
         }
         for id in queues.iter().filter(|id| id.is_transient()) {
@@ -393,7 +451,7 @@ impl Commit {
         if kept && record.is_durable() {
             self.open.needs_sync = true;
         }
-        (position, size as usize, offset)
+        (position, size)
     }
 
     /// Puts a place into a queue that is not in the log.
@@ -416,7 +474,8 @@ impl Commit {
         let keys = self.further_keys(&record);
         let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
         let mut route = route.unwrap_or_default();
-        let refused = self.refuse_full(&mut route.queues);
+        self.remember(&namespace, &route.histories, &record);
+        let admitted = self.admit(&mut route.queues, record.priority());
         let placed = crate::entry::Placed {
             source: body.position,
             size: body.size,
@@ -427,10 +486,10 @@ impl Commit {
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
-            targets: self.offsets_for(&route.queues, record.priority()),
+            targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &route.queues, &record, None);
-        self.bury_refused(&refused, body.position, body.size, &record);
+        self.bury_refused(&admitted.refused, body.position, body.size, &record);
         for (client, consumer, options) in route.live {
             let (position, size) = (body.position, body.size);
             self.deliver_live(client, consumer, options, position, size, &record);
@@ -472,11 +531,12 @@ impl Commit {
 
 /// A record that came by path enters at the root exchange with its whole path as the key, and at
 /// the exchange its first segment names with the rest as the key.
-fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queues: &mut Targets) {
+fn route_path(space: &Namespace, path: &Path, said: &dyn Fn() -> Routing, led: &mut Led) {
     if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
         && !root.bindings.is_empty()
     {
-        space.exchanges.route(root, &path.render(Dialect::Amqp), headers, queues);
+        let key = path.render(Dialect::Amqp);
+        space.exchanges.route(root, Keys { key: &key, further: &[], said }, led);
     }
     let Some((first, rest)) = path.split_first(Dialect::Amqp) else { return };
     let named = std::str::from_utf8(first).ok().and_then(|name| space.exchanges.get(name));
@@ -484,7 +544,7 @@ fn route_path(space: &Namespace, path: &Path, headers: &dyn Fn() -> Table, queue
         && exchange.def.name != ROOT_EXCHANGE
         && !exchange.def.internal
     {
-        space.exchanges.route(exchange, &rest, headers, queues);
+        space.exchanges.route(exchange, Keys { key: &rest, further: &[], said }, led);
     }
 }
 

@@ -101,9 +101,8 @@ impl Commit {
             }
             return;
         }
-        let mut hands: Vec<_> = cursor.in_hand.drain().collect();
+        let hands = cursor.in_hand.take_all();
         cursor.in_hand_bytes = 0;
-        hands.sort_unstable_by_key(|(offset, _)| *offset);
         for (offset, hand) in hands {
             self.put_back(held.queue, held.cursor, offset, &hand, true);
         }
@@ -126,7 +125,7 @@ impl Commit {
         let queue = self.state.queues.get(held.queue);
         let cursor = queue.and_then(|queue| queue.cursor(held.cursor));
         let in_hand = cursor.map_or(0, |cursor| {
-            let its = cursor.in_hand.values().filter(|hand| hand.client == client);
+            let its = cursor.in_hand.iter().filter(|(_, hand)| hand.client == client);
             u32::try_from(its.count()).unwrap_or(u32::MAX)
         });
         let consumer = Consumer {

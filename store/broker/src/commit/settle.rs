@@ -68,7 +68,7 @@ impl Commit {
         let mut count = 0;
         for one in run {
             let offset = one.id.offset.0;
-            let hand = cursor.in_hand.get(&offset).copied();
+            let hand = cursor.in_hand.get(offset).copied();
             let is_its = |hand: &InHand| hand.client == client || hand.deadline.is_set();
             let Some(hand) = hand.filter(|hand| hand.epoch == one.id.epoch && is_its(hand)) else {
                 outcomes.push(false);
@@ -151,7 +151,7 @@ impl Commit {
     /// be settled by any client of its group; everything else only by its holder.
     fn take_hand(&mut self, client: ClientId, id: DeliveryId) -> Option<InHand> {
         let cursor = self.state.queues.get(id.queue)?.cursor_mut(id.cursor)?;
-        let hand = *cursor.in_hand.get(&id.offset.0)?;
+        let hand = *cursor.in_hand.get(id.offset.0)?;
         let is_holder = hand.client == client || hand.deadline.is_set();
         if hand.epoch != id.epoch || !is_holder {
             return None;
@@ -223,6 +223,10 @@ impl Commit {
         } else {
             cursor.make_ready(offset);
         }
+        // What came back may be more than the queue may hold.
+        if self.over_bounds.last() != Some(&queue_id) {
+            self.over_bounds.push(queue_id);
+        }
         self.touch_cursor(queue_id, cursor_id);
     }
 
@@ -245,11 +249,12 @@ impl Commit {
         for ((queue, cursor), records) in mem::take(&mut self.returned) {
             if queue.is_transient() || cursor.is_transient() {
                 self.state.apply_returned(queue, cursor, &records);
-                continue;
-            }
-            for part in records.chunks(RANGES_MAX) {
-                let records = part.to_vec();
-                self.log_lazily(Entry::Returned { queue, cursor, records });
+            } else if self.is_full {
+                // What is given back again and again must not fill the room that settlements need.
+                self.state.apply_returned(queue, cursor, &records);
+                self.unsaid.entry((queue, cursor)).or_default().extend(records);
+            } else {
+                self.log_returned(queue, cursor, &records);
             }
         }
         if self.settled.is_empty() {
@@ -294,6 +299,22 @@ impl Commit {
         }
     }
 
+    fn log_returned(&mut self, queue: QueueId, cursor: CursorId, records: &[(u64, Returned)]) {
+        for part in records.chunks(RANGES_MAX) {
+            let records = part.to_vec();
+            self.log_lazily(Entry::Returned { queue, cursor, records });
+        }
+    }
+
+    /// The log learns what came back while the disk was full, each record once. A checkpoint must
+    /// not know of it before.
+    pub(super) fn say_returned(&mut self) {
+        for ((queue, cursor), records) in mem::take(&mut self.unsaid) {
+            let records: Vec<_> = records.into_iter().collect();
+            self.log_returned(queue, cursor, &records);
+        }
+    }
+
     /// Records whose time was over when a cursor came to them.
     pub(super) fn bury_expired(&mut self) {
         for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
@@ -306,7 +327,7 @@ impl Commit {
     pub(super) fn end_lease(&mut self, queue: QueueId, cursor: CursorId, offset: u64, epoch: u32) {
         let Some(found) = self.state.queues.get(queue) else { return };
         let Some(at) = found.cursor_mut(cursor) else { return };
-        let Some(hand) = at.in_hand.get(&offset).copied() else { return };
+        let Some(hand) = at.in_hand.get(offset).copied() else { return };
         if hand.epoch != epoch || !hand.deadline.reached(self.now) {
             return;
         }
@@ -324,7 +345,7 @@ impl Commit {
         let found = self.state.queues.get(id.queue).ok_or(Refusal::Stale)?;
         let cursor = found.cursor_mut(id.cursor).ok_or(Refusal::Stale)?;
         let epoch = cursor.next_epoch();
-        let hand = cursor.in_hand.get_mut(&id.offset.0).ok_or(Refusal::Stale)?;
+        let hand = cursor.in_hand.get_mut(id.offset.0).ok_or(Refusal::Stale)?;
         if hand.epoch != id.epoch || (hand.client != client && !hand.deadline.is_set()) {
             return Err(Refusal::Stale);
         }

@@ -60,11 +60,9 @@ const HELD_BYTES_MAX: u64 = 256 << 10;
 impl Commit {
     /// Hands the open batch to the disk, if it is free and there is one.
     pub(super) fn ship(&mut self) -> Result<(), Fatal> {
+        self.ask_to_trim()?;
         if self.writing.is_some() {
             return Ok(());
-        }
-        if let Some(below) = self.take_trim() {
-            self.jobs.send(Job::Trim { below }).map_err(|_| Fatal::WriterGone)?;
         }
         self.begin_checkpoint();
         let checkpoint_waits = matches!(self.checkpoint, Checkpointing::Gathered { .. });
@@ -133,7 +131,9 @@ impl Commit {
             Done::Failed(error) => return Err(error.into()),
             Done::Space { is_full } => self.set_full(is_full),
             Done::Closed => {}
-            Done::Written { end, synced } => {
+            Done::Written { batch, synced } => {
+                let end = batch.end();
+                self.planner.recycle(batch);
                 self.fresh = self.fresh.min(self.written);
                 self.written = end;
                 if synced {
@@ -173,6 +173,9 @@ impl Commit {
             return;
         }
         self.is_full = is_full;
+        if !is_full {
+            self.say_returned();
+        }
         let word = if is_full { "refused" } else { "taken again" };
         tracing::warn!(event = "disk_space", is_full, "the disk is low; publishes are {word}");
         let clients: Vec<ClientId> = self.members.keys().copied().collect();
@@ -192,6 +195,7 @@ impl Commit {
         if !is_free || !is_due || self.state.queues.is_evicting() {
             return;
         }
+        self.say_returned();
         let applied = self.planner.end();
         self.checkpointed = applied;
         self.state.begin_checkpoint();
@@ -302,6 +306,7 @@ impl Commit {
         done: &mut mpsc::Receiver<Done>,
         indexed: &mut mpsc::Receiver<Indexed>,
     ) -> Result<Option<Reply<()>>, Fatal> {
+        self.say_returned();
         while self.writing.is_some() || !self.planner_is_empty() {
             self.sync_due = true;
             self.ship()?;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mainstem_index::{Index, Tuning};
-use mainstem_log::{Log, LogConfig, Reader, Spare, Writer, sim::SimDisk};
+use mainstem_log::{Log, LogConfig, Reader, sim::SimDisk};
 use mainstem_schemas::{UnixMillis, Views};
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     error::OpenError,
     open::{Recovered, recover},
-    pipeline::{Done, Job},
+    pipeline::{Done, Job, Pen},
 };
 
 thread_local! {
@@ -50,15 +50,7 @@ pub(super) struct World {
     pub(super) commands: Vec<Command>,
     indexed: mpsc::Receiver<Indexed>,
     pen: Pen,
-}
-
-/// What the thread that writes is made of.
-struct Pen {
-    writer: Option<Writer>,
     jobs: Receiver<Job>,
-    /// A batch that found the disk full.
-    stuck: Option<Job>,
-    was_full: bool,
 }
 
 /// Opens an index that is used by one run.
@@ -139,8 +131,8 @@ impl World {
         if let Err(error) = commit.close_orphans() {
             return Ok(Err(error.into()));
         }
-        let pen = Pen { writer: Some(writer), jobs: jobs_in, stuck: None, was_full: false };
-        Ok(Ok(Self { commit, reader, commands: Vec::new(), indexed, pen }))
+        let (pen, jobs) = (Pen::new(writer), jobs_in);
+        Ok(Ok(Self { commit, reader, commands: Vec::new(), indexed, pen, jobs }))
     }
 
     /// A turn over the commands that wait.
@@ -148,9 +140,10 @@ impl World {
         self.commit.turn(&mut self.commands)
     }
 
-    /// The thread that writes does one job; false when there is none.
+    /// The thread that writes does one job, or tries again what waits for space; false when there
+    /// is nothing to do.
     pub(super) fn work(&mut self) -> Result<bool, Fatal> {
-        let Some(done) = self.pen.work() else { return Ok(false) };
+        let Some(done) = work(&mut self.pen, &self.jobs) else { return Ok(false) };
         for word in done {
             self.commit.on_done(word)?;
         }
@@ -166,12 +159,12 @@ impl World {
 
     /// Whether a batch waits for space.
     pub(super) fn is_stuck(&self) -> bool {
-        self.pen.stuck.is_some()
+        self.pen.is_stuck()
     }
 
     /// Ends in good order.
     pub(super) fn close(self) -> Result<(), Fatal> {
-        let Self { commit, mut pen, mut indexed, .. } = self;
+        let Self { commit, mut pen, jobs, mut indexed, .. } = self;
         let (done, mut done_in) = mpsc::channel(JOBS_MAX);
         let mut closing = Box::pin(commit.close(&mut done_in, &mut indexed));
         let mut cx = Context::from_waker(Waker::noop());
@@ -179,7 +172,7 @@ impl World {
             if let Poll::Ready(closed) = closing.as_mut().poll(&mut cx) {
                 return closed.map(|_| ());
             }
-            for word in pen.work().into_iter().flatten() {
+            for word in work(&mut pen, &jobs).into_iter().flatten() {
                 assert!(done.try_send(word).is_ok(), "there is room");
             }
         }
@@ -187,42 +180,9 @@ impl World {
     }
 }
 
-impl Pen {
-    /// As `pipeline::run` does a job, but that it does not wait where the disk is full.
-    fn work(&mut self) -> Option<Vec<Done>> {
-        let job = self.stuck.take().or_else(|| self.jobs.try_recv().ok())?;
-        let writer = self.writer.as_mut()?;
-        let written = match job {
-            Job::Write { batch, sync } => match writer.write(&batch) {
-                Err(error) if error.is_disk_full() => {
-                    self.was_full = true;
-                    self.stuck = Some(Job::Write { batch, sync });
-                    return Some(vec![Done::Space { is_full: true }]);
-                }
-                Err(error) => return Some(vec![Done::Failed(error)]),
-                Ok(()) => match if sync { writer.sync() } else { Ok(()) } {
-                    Err(error) => return Some(vec![Done::Failed(error)]),
-                    Ok(()) => Some(Done::Written { end: batch.end(), synced: sync }),
-                },
-            },
-            Job::Trim { below } => match writer.trim(below) {
-                Ok(_) => None,
-                Err(error) => return Some(vec![Done::Failed(error)]),
-            },
-            Job::CheckSpace => None,
-            Job::Close { planner } => {
-                let closed = self.writer.take()?.close(*planner);
-                return Some(vec![closed.map_or_else(Done::Failed, |()| Done::Closed)]);
-            }
-        };
-        let is_full = match writer.spare() {
-            Ok(Spare::DiskFull(_)) => true,
-            Ok(Spare::Ready) => false,
-            Ok(Spare::Preparing) => self.was_full,
-            Err(error) => return Some(vec![Done::Failed(error)]),
-        };
-        let space = (is_full != self.was_full).then_some(Done::Space { is_full });
-        self.was_full = is_full;
-        Some(space.into_iter().chain(written).collect())
+fn work(pen: &mut Pen, jobs: &Receiver<Job>) -> Option<Vec<Done>> {
+    match jobs.try_recv() {
+        Ok(job) => Some(pen.work(job)),
+        Err(_) => pen.is_stuck().then(|| pen.try_again()),
     }
 }

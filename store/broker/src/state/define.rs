@@ -295,7 +295,8 @@ impl State {
             return;
         };
         let mut durable = exchange.def.durable;
-        let before = exchange.bind(binding.clone(), bind.arguments.clone(), home);
+        let before =
+            exchange.bind(binding.clone(), &bind.destination, bind.arguments.clone(), home);
         let mut queue = QueueId::default();
         match &binding.destination {
             Destination::Queue(id) => {

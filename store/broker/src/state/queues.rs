@@ -43,6 +43,35 @@ pub(crate) struct Queues {
     pub(crate) is_rebuilding: bool,
 }
 
+/// What it takes to come to a queue, in memory or not.
+struct Shelf<'a> {
+    resident: &'a mut FxHashMap<QueueId, Box<Queue>>,
+    index: &'a Index,
+    names: &'a mut FxHashSet<Arc<str>>,
+    idle: &'a mut VecDeque<QueueId>,
+    failed: &'a mut Option<IndexError>,
+    gone: &'a (FxHashSet<QueueId>, FxHashSet<QueueId>),
+}
+
+impl<'a> Shelf<'a> {
+    fn find(self, id: QueueId) -> Option<&'a mut Queue> {
+        let place = match self.resident.entry(id) {
+            Entry::Occupied(found) => return Some(found.into_mut()),
+            Entry::Vacant(place) => place,
+        };
+        if self.gone.0.contains(&id) || self.gone.1.contains(&id) {
+            return None;
+        }
+        let loaded = load(self.index, self.names, id);
+        let queue = loaded.unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            None
+        })?;
+        self.idle.push_back(id);
+        Some(place.insert(Box::new(queue)))
+    }
+}
+
 /// A checkpoint being gathered.
 struct Gather {
     batch: Batch,
@@ -116,19 +145,7 @@ impl Queues {
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
         let Self { resident, index, names, idle, failed, gone, .. } = self;
-        match resident.entry(id) {
-            Entry::Occupied(found) => Some(found.into_mut()),
-            Entry::Vacant(_) if gone.0.contains(&id) || gone.1.contains(&id) => None,
-            Entry::Vacant(place) => {
-                let loaded = load(index, names, id);
-                let queue = loaded.unwrap_or_else(|error| {
-                    failed.get_or_insert(error);
-                    None
-                })?;
-                idle.push_back(id);
-                Some(place.insert(Box::new(queue)))
-            }
-        }
+        Shelf { resident, index, names, idle, failed, gone }.find(id)
     }
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
@@ -136,29 +153,25 @@ impl Queues {
         if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
             self.make_provisional(id);
         }
-        let epoch = self.epoch;
-        let is_current = self.get(id).map(|queue| queue.dirty_in == epoch || id.is_transient())?;
-        if !is_current {
-            self.freeze(id);
+        let Self { resident, index, names, idle, failed, gone, epoch, gather, dirty, .. } = self;
+        let shelf = Shelf { resident, index, names, idle, failed, gone };
+        let queue = shelf.find(id)?;
+        if queue.dirty_in != *epoch && !id.is_transient() {
+            // Before its first change since the last checkpoint began, that one takes it as it is.
+            if let Some(gather) = gather
+                && queue.dirty_in != 0
+            {
+                queue.write(&mut gather.batch);
+            }
+            queue.dirty_in = *epoch;
+            dirty.push(id);
         }
-        self.resident.get_mut(&id).map(|queue| &mut **queue)
+        Some(queue)
     }
 
     /// Whether a queue was deleted that the index may still have.
     fn is_gone(&self, id: QueueId) -> bool {
         self.gone.0.contains(&id) || self.gone.1.contains(&id)
-    }
-
-    /// Before a queue's first change since the last checkpoint began, that one takes it as it is.
-    fn freeze(&mut self, id: QueueId) {
-        let Some(queue) = self.resident.get_mut(&id) else { return };
-        if let Some(gather) = &mut self.gather
-            && queue.dirty_in != 0
-        {
-            queue.write(&mut gather.batch);
-        }
-        queue.dirty_in = self.epoch;
-        self.dirty.push(id);
     }
 
     fn make_provisional(&mut self, id: QueueId) {

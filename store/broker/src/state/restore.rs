@@ -68,7 +68,7 @@ impl State {
             let binding = BindingKey { destination, key: key.key, arguments };
             let exchange = self.namespace(&key.namespace).exchanges.get_mut(&bind.source);
             if let Some(exchange) = exchange {
-                exchange.bind(binding.clone(), bind.arguments, value.home);
+                exchange.bind(binding.clone(), &bind.destination, bind.arguments, value.home);
             }
             if !key.to_exchange {
                 self.bound.entry(value.queue).or_default().push((bind.source, binding));

@@ -1,0 +1,243 @@
+//! Chores: work that may be more than one turn's, done a piece in each, so that everybody else is
+//! served in between.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+    sync::Arc,
+};
+
+use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
+
+use super::{Commit, Fatal, send};
+use crate::{
+    command::{ClientId, Command, Reply, Retention},
+    entry::Entry,
+    error::Refusal,
+    namespace::RetainedWalk,
+};
+
+/// Records that one turn passes over on the way to those it hands out: expired ones above all,
+/// each of which may be read to be dead-lettered.
+const PASSED_PER_TURN: usize = 512;
+/// Records that one turn purges, or lets go of behind the slowest reader of a queue.
+const PURGED_PER_TURN: u64 = 8192;
+/// Addresses that one turn looks at for a filter.
+const RETAINED_PER_TURN: usize = 2048;
+
+#[derive(Default)]
+pub(super) struct Chores {
+    /// How many records may still be passed over in this turn.
+    pub(super) passes_left: usize,
+    /// Cursors that had more to pass over.
+    late: BTreeSet<(QueueId, CursorId)>,
+    /// Gets that met such a cursor.
+    gets: Vec<Command>,
+    purges: VecDeque<Purge>,
+    lookups: VecDeque<Lookup>,
+}
+
+/// What is left of a purge.
+struct Purge {
+    queue: QueueId,
+    rest: Rest,
+    /// What there was to purge.
+    count: u64,
+    reply: Reply<Result<u64, Refusal>>,
+}
+
+enum Rest {
+    /// Ranges that nobody gets any more and that are still to be settled.
+    Settle(VecDeque<(u64, u64)>),
+    /// Everything below is to be forgotten.
+    Trim(u64),
+}
+
+/// A look for retained records.
+struct Lookup {
+    namespace: Arc<str>,
+    filter: Filter,
+    walk: RetainedWalk,
+    reply: Reply<Vec<(Position, u32)>>,
+}
+
+impl Chores {
+    /// A cursor came to more than this turn passes over.
+    pub(super) fn note_late(&mut self, queue: QueueId, cursor: CursorId) {
+        self.late.insert((queue, cursor));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.late.is_empty()
+            && self.gets.is_empty()
+            && self.purges.is_empty()
+            && self.lookups.is_empty()
+    }
+}
+
+impl Commit {
+    /// Whether a turn should follow for what is left of the last one's work.
+    pub(super) fn has_chores(&self) -> bool {
+        !self.chores.is_empty() && !self.is_backed_up()
+    }
+
+    /// Whether more is planned than the disk takes at once: chores wait for it.
+    fn is_backed_up(&self) -> bool {
+        let open = self.planner.end().0.saturating_sub(self.written.0);
+        self.writing.is_some() && open >= self.config.uncommitted_bytes_max as u64
+    }
+
+    /// A turn begins: what the last one left goes on.
+    pub(super) fn begin_chores(&mut self) -> Result<(), Fatal> {
+        if self.is_backed_up() {
+            self.chores.passes_left = 0;
+            return Ok(());
+        }
+        self.chores.passes_left = PASSED_PER_TURN;
+        for (queue, cursor) in mem::take(&mut self.chores.late) {
+            self.touch_cursor(queue, cursor);
+        }
+        for command in mem::take(&mut self.chores.gets) {
+            self.handle(command)?;
+        }
+        Ok(())
+    }
+
+    /// Does a piece of each purge and look-up that began in an earlier turn.
+    pub(super) fn go_on_with_chores(&mut self) {
+        if self.is_backed_up() {
+            return;
+        }
+        if let Some(purge) = self.chores.purges.pop_front() {
+            self.go_on_purging(purge);
+        }
+        if let Some(lookup) = self.chores.lookups.pop_front() {
+            self.go_on_looking(lookup);
+        }
+    }
+
+    // Gets.
+
+    /// Whether what a get did not find may be behind what this turn did not come to.
+    pub(super) fn is_late(&mut self, client: ClientId, queue: &str) -> bool {
+        !self.chores.late.is_empty()
+            && self
+                .usable_queue(client, queue)
+                .is_ok_and(|id| self.chores.late.contains(&(id, CursorId::MAIN)))
+    }
+
+    pub(super) fn get_later(&mut self, get: Command) {
+        self.chores.gets.push(get);
+    }
+
+    // Purges.
+
+    pub(super) fn purge_queue(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        reply: Reply<Result<u64, Refusal>>,
+    ) {
+        let queue = match self.usable_queue(client, name) {
+            Ok(queue) => queue,
+            Err(refusal) => return send(reply, Err(refusal)),
+        };
+        self.flush_settled();
+        let count = self.stats(queue).ready;
+        let Some(found) = self.state.queues.get(queue) else { return send(reply, Ok(0)) };
+        let rest = if found.def.retention == Retention::Time {
+            Rest::Trim(found.next())
+        } else {
+            let Some((cursor, lanes)) = found.cursor_and_lanes(CursorId::MAIN) else {
+                return send(reply, Ok(count));
+            };
+            let drained: Vec<(u64, u64)> =
+                lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
+            if cursor.ends_with(lanes, &drained) {
+                // Nothing is left, which is not counted one by one.
+                self.settled.entry((queue, CursorId::MAIN)).or_default().extend(drained);
+                Rest::Settle(VecDeque::new())
+            } else {
+                Rest::Settle(drained.into())
+            }
+        };
+        self.go_on_purging(Purge { queue, rest, count, reply });
+    }
+
+    fn go_on_purging(&mut self, mut purge: Purge) {
+        let queue = purge.queue;
+        let is_over = match &mut purge.rest {
+            Rest::Settle(ranges) => {
+                let settled = self.settled.entry((queue, CursorId::MAIN)).or_default();
+                let mut left = PURGED_PER_TURN;
+                while left > 0
+                    && let Some((from, to)) = ranges.pop_front()
+                {
+                    let end = to.min(from.saturating_add(left));
+                    left -= end - from;
+                    settled.push((from, end));
+                    if end < to {
+                        ranges.push_front((end, to));
+                    }
+                }
+                ranges.is_empty()
+            }
+            Rest::Trim(end) => {
+                let end = *end;
+                let first = self.state.queues.get(queue).map_or(end, |found| found.first());
+                let below = end.min(first.saturating_add(PURGED_PER_TURN));
+                self.forget_before(queue, below);
+                below == end
+            }
+        };
+        if is_over {
+            self.open.needs_sync |= !queue.is_transient();
+            self.answer_durably(Some(purge.reply), Ok(purge.count));
+        } else {
+            self.chores.purges.push_back(purge);
+        }
+    }
+
+    /// A queue forgets what is before an offset.
+    pub(super) fn forget_before(&mut self, queue: QueueId, below: u64) {
+        if queue.is_transient() {
+            self.state.trim(queue, below);
+        } else {
+            self.log_lazily(Entry::Trim { queue, below: Offset(below) });
+        }
+    }
+
+    // Retained records.
+
+    pub(super) fn look_for_retained(
+        &mut self,
+        client: ClientId,
+        filter: Filter,
+        reply: Reply<Vec<(Position, u32)>>,
+    ) {
+        let Some(namespace) = self.namespace_of(client) else { return };
+        let walk = RetainedWalk::new(&filter);
+        self.go_on_looking(Lookup { namespace, filter, walk, reply });
+    }
+
+    fn go_on_looking(&mut self, mut lookup: Lookup) {
+        if lookup.reply.is_closed() {
+            return;
+        }
+        let space = self.state.namespaces.get(&lookup.namespace);
+        let goes_on = space.is_some_and(|space| {
+            space.find_retained(&lookup.filter, self.now, &mut lookup.walk, RETAINED_PER_TURN)
+        });
+        if goes_on {
+            self.chores.lookups.push_back(lookup);
+            return;
+        }
+        let (reply, found) = (lookup.reply, lookup.walk.into_found());
+        // What is not down yet cannot be read from the log yet.
+        if found.iter().any(|(position, _)| *position >= self.written) {
+            self.open.replies.push(Box::new(move || send(reply, found)));
+        } else {
+            send(reply, found);
+        }
+    }
+}

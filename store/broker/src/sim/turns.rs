@@ -1,0 +1,244 @@
+//! Large requests take several turns, and others are served in between.
+
+use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Verdict, flags};
+
+use super::{desk::Desk, world::now};
+use crate::{
+    command::{
+        ClientId, Command, Consume, OpenSession, Publish, Retention, Source, Subscribe, Subscribed,
+    },
+    inbox::Notice,
+    policy::{DeadLetter, DeliveryPolicy, Policy},
+};
+
+/// More than any turn does.
+const MANY: usize = 30_000;
+
+/// Turns that somebody else's question takes, who asks while something large is going on.
+fn turns_of_another(desk: &mut Desk) -> usize {
+    let name = "other".to_owned();
+    let find = |client, reply| Command::FindQueue { client, name, reply };
+    let (found, turns) = desk.count_turns(find);
+    found.unwrap();
+    turns
+}
+
+fn live(desk: &mut Desk, queue: QueueId) -> u64 {
+    desk.world.commit.state.queues.get(queue).map_or(0, |queue| queue.live)
+}
+
+/// Records whose time is over in a second, and one whose time is not.
+fn expiring(desk: &mut Desk, queue: &str, count: usize) {
+    let expiry = now().plus(1000);
+    let address = Address::amqp(bytes::Bytes::new(), queue.to_owned().into());
+    for _ in 0..count / 1000 {
+        let one = |desk: &Desk| {
+            let mut draft = desk.draft(&address, b"x");
+            draft.expiry = expiry;
+            Publish::new(draft.encode().unwrap())
+        };
+        let batch = (0..1000).map(|_| one(desk)).collect();
+        desk.publish(batch);
+    }
+    let last = desk.direct(queue, b"last");
+    desk.publish(vec![last]);
+    assert!(now() < expiry, "it took too long to publish");
+    desk.pass(2000);
+}
+
+#[test]
+fn a_get_comes_to_what_is_behind_many_expired_records() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    desk.declare("dead", Policy::default());
+    let dead = DeadLetter::Exchange { name: String::new(), key: Some("dead".into()) };
+    let delivery = DeliveryPolicy { dead_letter: Some(dead), ..DeliveryPolicy::default() };
+    let queue = desk.declare("q", Policy { delivery, ..Policy::default() });
+    expiring(&mut desk, "q", 5000);
+    let name = "q".to_owned();
+    let answer = desk.begin(|client, reply| Command::Get {
+        client,
+        queue: name,
+        settle_at_once: false,
+        reply,
+    });
+    assert_eq!(turns_of_another(&mut desk), 1);
+    let left = live(&mut desk, queue);
+    assert!((3000..5001).contains(&left), "one turn ended all but {left} of 5,000");
+    let (got, turns) = desk.wait_for(answer);
+    let (delivery, _) = got.unwrap().expect("the last one is there");
+    assert_eq!(delivery.record.unwrap().data(), "last");
+    assert!((4..30).contains(&turns), "{turns} turns");
+    desk.turns(2);
+    assert_eq!((live(&mut desk, queue), desk.ready("dead")), (1, 5000));
+}
+
+#[test]
+fn a_consumer_comes_to_what_is_behind_many_expired_records() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    let queue = desk.declare("q", Policy::default());
+    expiring(&mut desk, "q", 5000);
+    let consume = Consume {
+        source: Source::Queue("q".to_owned()),
+        consumer: ConsumerId(1),
+        options: 0,
+        pool: 1,
+        limit: 0,
+        settle_at_once: false,
+        exclusive: false,
+        priority: 0,
+    };
+    let _answer = desk.begin(|client, reply| Command::Consume { client, consume, reply });
+    assert_eq!(turns_of_another(&mut desk), 1);
+    assert!(live(&mut desk, queue) > 3000, "one turn ended all but {}", live(&mut desk, queue));
+    let mut turns = 0;
+    let notices = loop {
+        turns += 1;
+        assert!(turns < 30, "nothing comes");
+        desk.turn();
+        let notices = desk.notices();
+        if !notices.is_empty() {
+            break notices;
+        }
+    };
+    let [Notice::Delivery(delivery)] = notices.as_slice() else { panic!("{notices:?}") };
+    assert_eq!(delivery.record.as_ref().unwrap().data(), "last");
+    desk.turns(2);
+    assert_eq!(live(&mut desk, queue), 1);
+}
+
+#[test]
+fn a_purge_around_something_unsettled_takes_turns() {
+    let mut desk = Desk::new(|config| config.queues_resident_max = 1);
+    desk.declare("other", Policy::default());
+    let queue = desk.declare("q", Policy::default());
+    desk.fill("q", MANY, 10);
+    let held = desk.get("q");
+    let name = "q".to_owned();
+    let answer = desk.begin(|client, reply| Command::PurgeQueue { client, name, reply });
+    assert_eq!(turns_of_another(&mut desk), 1);
+    let left = live(&mut desk, queue);
+    assert!(left > MANY as u64 / 3, "one turn purged all but {left}");
+    assert!(desk.try_get("q", true).is_none(), "nobody gets what is being purged");
+    desk.fill("q", 1, 10);
+    let (purged, turns) = desk.wait_for(answer);
+    assert_eq!(purged.unwrap(), MANY as u64 - 1);
+    assert!(turns < 30, "{turns} turns");
+    assert_eq!((live(&mut desk, queue), desk.ready("q")), (2, 1), "what came later stays");
+    assert!(desk.settle(held.id, Verdict::Accept));
+    assert_eq!(desk.rebuilt().ready("q"), 1);
+}
+
+#[test]
+fn a_purge_of_all_there_is_takes_one_turn() {
+    let mut desk = Desk::new(|_| {});
+    let queue = desk.declare("q", Policy::default());
+    desk.fill("q", MANY, 10);
+    let delivery = desk.get("q");
+    assert!(desk.settle(delivery.id, Verdict::Unread));
+    let name = "q".to_owned();
+    let _purged = desk.begin(|client, reply| Command::PurgeQueue { client, name, reply });
+    desk.turn();
+    assert_eq!(live(&mut desk, queue), 0);
+}
+
+#[test]
+fn a_purge_of_a_stream_takes_turns() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    let queue = desk.declare_as("s", Policy::default(), Retention::Time, true);
+    desk.fill("s", MANY, 10);
+    let name = "s".to_owned();
+    let answer = desk.begin(|client, reply| Command::PurgeQueue { client, name, reply });
+    assert_eq!(turns_of_another(&mut desk), 1);
+    assert!(live(&mut desk, queue) > MANY as u64 / 3);
+    desk.fill("s", 1, 10);
+    let (_, turns) = desk.wait_for(answer);
+    assert!(turns < 30, "{turns} turns");
+    assert_eq!(live(&mut desk, queue), 1, "what came later stays");
+}
+
+fn subscribe(desk: &mut Desk, session: &str, filter: &str) -> Subscribed {
+    let open = OpenSession { id: session.to_owned(), clean: false, expiry_s: u32::MAX, limit: 10 };
+    desk.ask(|client, reply| Command::OpenSession { client, open, reply }).unwrap();
+    let filter = Filter::parse(filter).unwrap();
+    let subscribe = Subscribe { filter, share: None, options: 0, live: false };
+    desk.ask(|client, reply| Command::Subscribe { client, subscribe, reply }).unwrap()
+}
+
+fn publish_to(desk: &mut Desk, path: &str, count: usize, flags: u16) {
+    let address = Address::http(path.to_owned().into());
+    let one = |desk: &Desk| {
+        let mut draft = desk.draft(&address, b"x");
+        draft.flags |= flags;
+        Publish::new(draft.encode().unwrap())
+    };
+    let batch = (0..count).map(|_| one(desk)).collect();
+    desk.publish(batch);
+}
+
+#[test]
+fn what_only_a_gone_reader_needed_goes_bit_by_bit() {
+    for loses_index in [false, true] {
+        let mut desk = Desk::new(|_| {});
+        desk.declare("other", Policy::default());
+        let _behind = subscribe(&mut desk, "behind", "t/#");
+        // The session is taken to another client, which must not get anything.
+        let first = desk.client;
+        for _ in 0..MANY / 1000 {
+            publish_to(&mut desk, "t/a", 1000, 0);
+        }
+        let queues: Vec<QueueId> = (desk.world.commit.state.queues.resident())
+            .filter(|(_, queue)| queue.live > 1000)
+            .map(|(id, _)| id)
+            .collect();
+        let [queue] = queues.as_slice() else { panic!("{queues:?}") };
+        desk.client = ClientId(2);
+        let (outbox, _inbox) = crate::inbox::pair(10, 1000);
+        let attach = Command::Attach { client: desk.client, namespace: "/".into(), outbox };
+        desk.world.commands.push(attach);
+        let _ahead = subscribe(&mut desk, "ahead", "t/#");
+        desk.client = first;
+        desk.checkpoint();
+        assert_eq!(live(&mut desk, *queue), MANY as u64);
+        let filter = Filter::parse("t/#").unwrap();
+        let answer =
+            desk.begin(|client, reply| Command::Unsubscribe { client, filter, share: None, reply });
+        assert_eq!(turns_of_another(&mut desk), 1);
+        assert!(live(&mut desk, *queue) > MANY as u64 / 2, "most of it is still there");
+        assert!(desk.wait_for(answer).0.unwrap());
+        // What is left goes after a restart too.
+        desk.checkpoint();
+        assert!(live(&mut desk, *queue) > 0);
+        let mut desk = desk.crash(loses_index);
+        for _ in 0..20 {
+            desk.pass(10);
+            desk.turn();
+        }
+        assert_eq!(live(&mut desk, *queue), 0);
+        desk.rebuilt();
+    }
+}
+
+#[test]
+fn a_look_for_many_retained_records_takes_turns() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    for number in 0..MANY / 3 {
+        publish_to(&mut desk, &format!("r/{}/{}", number % 100, number / 100), 1, flags::RETAIN);
+    }
+    let look = |filter: &str| {
+        let filter = Filter::parse(filter).unwrap();
+        |client, reply| Command::Retained { client, filter, reply }
+    };
+    let answer = desk.begin(look("#"));
+    assert_eq!(turns_of_another(&mut desk), 1);
+    let (found, turns) = desk.wait_for(answer);
+    assert_eq!(found.len(), MANY / 3);
+    assert!((2..30).contains(&turns), "{turns} turns");
+    let (found, turns) = desk.count_turns(look("r/+/7"));
+    assert_eq!((found.len(), turns), (100, 1), "the others are not looked at");
+    let (found, turns) = desk.count_turns(look("r/42/#"));
+    assert_eq!((found.len(), turns), (100, 1));
+}
