@@ -70,6 +70,7 @@ struct Capabilities {
 #[derive(Debug)]
 struct Reader {
     channel: u16,
+    queue: String,
     consumer_tag: Bytes,
     is_stream: bool,
     /// It is told how often a record came back.

@@ -159,6 +159,7 @@ pub enum Then {
         no_wait: bool,
     },
     QueueDeleted {
+        name: String,
         no_wait: bool,
     },
     QueueBound {

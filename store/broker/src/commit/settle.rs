@@ -41,6 +41,7 @@ impl Commit {
                 run => self.accept_run(client, run, &mut outcomes),
             }
         }
+        self.keep_all_bounds();
         let Some(reply) = reply else { return };
         self.flush_settled();
         if outcomes.contains(&true) {
