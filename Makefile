@@ -38,8 +38,8 @@ sim: setup ## crash the store by new seeds, on a simulated disk, until stopped; 
 e2e: build ## whole servers in process
 	$(CARGO) test $(TESTED) --test e2e
 
-interop: build tools ## real third-party clients
-	$(CARGO) test $(TESTED) --test interop
+interop: build tools ## real third-party clients, and test suites that others wrote
+	MAINSTEM_SUITES=all; export MAINSTEM_SUITES; $(CARGO) test $(TESTED) --test interop --test suites -- --nocapture
 
 crash: build tools ## kill -9 under confirmed load
 	$(CARGO) test $(TESTED) --test crash

@@ -54,6 +54,16 @@ fn rules_hold(script: &str) {
     assert!(holds, "rules were broken: {said}");
 }
 
+/// What careless servers get wrong, asked with raw frames.
+#[test]
+fn no_trap_of_amqp_is_stepped_into() {
+    let server = Server::start();
+    let port = server.ports().amqp.to_string();
+    let (holds, said) = peer::run(Language::Python, "amqp_traps.py", &[&port]);
+    println!("{said}");
+    assert!(holds, "a rule was broken: {said}");
+}
+
 const LANGUAGES: [Language; 2] = [Language::Python, Language::Node];
 /// How long the slowest single step may take.
 const STEP_S: u64 = 30;

@@ -50,7 +50,7 @@ impl House {
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
         let limits = Arc::new(Limits::default());
-        tokio::spawn(mainstem_amqp::run(listener, broker.clone(), limits, shutdown.clone()));
+        tokio::spawn(mainstem_amqp::run(listener, broker.clone(), limits, shutdown.clone(), None));
         Self { _data: data, broker, port, shutdown }
     }
 

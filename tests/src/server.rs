@@ -303,7 +303,8 @@ pub fn program() -> Command {
 
 /// The server program: `$MAINSTEM_BIN`, else the one beside this test's own program, which is
 /// built when it is not there.
-fn binary() -> &'static Path {
+#[must_use]
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = env::var_os("MAINSTEM_BIN") {

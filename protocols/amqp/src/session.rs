@@ -42,6 +42,9 @@ use crate::{
 };
 use channel::Channel;
 
+/// Largest frame before the peers have agreed on one (RabbitMQ 4.1: `initial_frame_max`).
+const FRAME_MAX_UNTUNED: usize = 8192;
+
 /// What is to be done, in order.
 pub type Effects = VecDeque<Effect>;
 
@@ -70,6 +73,7 @@ struct Capabilities {
 #[derive(Debug)]
 struct Reader {
     channel: u16,
+    queue: String,
     consumer_tag: Bytes,
     is_stream: bool,
     /// It is told how often a record came back.
@@ -128,7 +132,7 @@ impl Session {
     ) -> Self {
         let reply = handshake::start(&limits, certified.is_some());
         effects.push_back(Effect::Write { channel: 0, reply });
-        let frame_max = limits.frame_max_bytes as usize;
+        let frame_max = FRAME_MAX_UNTUNED.min(limits.frame_max_bytes as usize);
         Self {
             channel_max: limits.channel_max,
             frame_max,

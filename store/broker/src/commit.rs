@@ -154,6 +154,9 @@ pub(crate) struct Commit {
     writing: Option<Waiting>,
     /// Entries below are down; the durable ones among them are synced.
     written: Position,
+    /// Records from here on could not be handed out before this turn. One of them whose time is
+    /// over already goes to a consumer that waits for it.
+    fresh: Position,
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
@@ -271,6 +274,7 @@ impl Commit {
             open: Waiting::default(),
             writing: None,
             written,
+            fresh: written,
             synced: written,
             is_full: false,
             is_over: false,
@@ -400,6 +404,7 @@ impl Commit {
                 member.send_pending();
             }
         }
+        self.fresh = self.planner.end();
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) consumers: Vec<mainstem_schemas::ConsumerId>,
     /// Cursors with a consumer of its that got nothing for want of room.
     pub(crate) stalled: FxHashSet<(QueueId, CursorId)>,
+    /// Which of them is thought of first.
+    pub(crate) turn: usize,
     /// Cursors it may have deliveries of.
     pub(crate) hands: FxHashSet<(QueueId, CursorId)>,
     /// Queues that go with it.
@@ -55,6 +57,7 @@ impl Member {
             pools: FxHashMap::default(),
             consumers: Vec::new(),
             stalled: FxHashSet::default(),
+            turn: 0,
             hands: FxHashSet::default(),
             exclusive: Vec::new(),
             session: None,

@@ -445,7 +445,10 @@ impl Connection {
                 deliver::put_got(out, session, broker, tags, &delivery, counts_returns);
             }
             Effect::Leave => {
+                // The confirms of what was published go in front of the goodbye.
+                let mut rest = std::mem::take(&mut self.effects);
                 self.settle_receipts().await;
+                self.effects.append(&mut rest);
                 self.entered = None;
                 if let Some(Attached { client, .. }) = self.attached.take() {
                     client.close().await;

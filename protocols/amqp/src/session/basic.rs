@@ -62,7 +62,7 @@ impl Session {
         } else {
             open.prefetch = prefetch_count;
         }
-        effects.push_back(Effect::Write { channel, reply: Reply::QosOk });
+        effects.push_back(Effect::Ask(Ask::reply(channel, Reply::QosOk)));
         Ok(())
     }
 
@@ -282,6 +282,18 @@ impl Session {
         }
     }
 
+    /// A channel deleted a queue: consumers on the connection's other channels are told before the
+    /// answer; those on its own, like everybody else, by the store's notice.
+    pub(super) fn queue_gone(&mut self, channel: u16, queue: &str, effects: &mut Effects) {
+        let others =
+            self.readers.iter().filter(|(_, it)| it.channel != channel && it.queue == queue);
+        let mut others: Vec<ConsumerId> = others.map(|(consumer, _)| *consumer).collect();
+        others.sort_unstable();
+        for consumer in others {
+            self.consumer_gone(consumer, effects);
+        }
+    }
+
     /// basic.get. Streams refuse it; the queue last got from is known to be none.
     pub(super) fn get(&mut self, channel: u16, queue: &[u8], no_ack: bool) -> Result<Ask, Fault> {
         let queue = self.queue_name(channel, queue)?;
@@ -394,7 +406,7 @@ impl Session {
             effects.push_back(Effect::Settle(Settlement { id, verdict: Verdict::Release }));
         }
         if answer {
-            effects.push_back(Effect::Write { channel, reply: Reply::RecoverOk });
+            effects.push_back(Effect::Ask(Ask::reply(channel, Reply::RecoverOk)));
         }
         Ok(())
     }

@@ -161,6 +161,7 @@ pub enum Then {
         no_wait: bool,
     },
     QueueDeleted {
+        name: String,
         no_wait: bool,
     },
     QueueBound {
@@ -197,6 +198,8 @@ pub enum Then {
         timeout_ms: u64,
     },
     Committed,
+    /// Nothing is asked: the answer stands, and comes after the faults of what was published before.
+    Replying(Reply),
 }
 
 /// What basic.consume asked for.
@@ -214,6 +217,15 @@ pub struct Wish {
     pub timeout_ms: Option<u64>,
     /// What it wants; only a stream can be asked.
     pub sieve: super::Sieve,
+}
+
+impl Ask {
+    /// Answers a method that needs nothing of the store, in the order in which methods came: RabbitMQ
+    /// has refused a publish before it answers the next method, and clients wait for that answer to
+    /// see whether it did.
+    pub(super) fn reply(channel: u16, reply: Reply) -> Self {
+        Self { channel, request: Request::Barrier, then: Then::Replying(reply) }
+    }
 }
 
 impl Then {
@@ -234,6 +246,7 @@ impl Then {
             Self::Cancelled { .. } => (60, 30),
             Self::Get { .. } | Self::Got { .. } => (60, 70),
             Self::Committed => (90, 20),
+            Self::Replying(_) => (0, 0),
         }
     }
 }

@@ -125,7 +125,7 @@ impl Session {
             }
         }
         if !no_wait {
-            effects.push_back(Effect::Write { channel, reply: Reply::ConfirmSelectOk });
+            effects.push_back(Effect::Ask(Ask::reply(channel, Reply::ConfirmSelectOk)));
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Session {
                 return Err(Fault::new(Code::PreconditionFailed, text));
             }
         }
-        effects.push_back(Effect::Write { channel, reply: Reply::TxSelectOk });
+        effects.push_back(Effect::Ask(Ask::reply(channel, Reply::TxSelectOk)));
         Ok(())
     }
 

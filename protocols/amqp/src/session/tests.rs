@@ -13,6 +13,7 @@ use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId, Record, 
 
 use super::*;
 
+mod hostile;
 mod limits;
 mod messages;
 

@@ -10,7 +10,7 @@ use mainstem_schemas::{QueueId, Table, Value};
 
 use super::{
     Answer, Answered, Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
-    basic::DIRECT_REPLY_PREFIX, equivalence, policy,
+    basic::DIRECT_REPLY_PREFIX, effect::Wish, equivalence, policy,
 };
 use crate::codec::{
     Method, Reply,
@@ -57,8 +57,8 @@ impl Session {
             }
             Method::QueueDelete { queue, if_unused, if_empty, no_wait } => {
                 let name = self.queue_name(channel, &queue)?;
-                let request = Request::DeleteQueue { name, if_unused, if_empty };
-                (request, Then::QueueDeleted { no_wait })
+                let then = Then::QueueDeleted { name: name.clone(), no_wait };
+                (Request::DeleteQueue { name, if_unused, if_empty }, then)
             }
             other => {
                 let (class, method) = other.id();
@@ -238,7 +238,8 @@ impl Session {
                 let reply = self.queue_declared(channel, name, wanted.as_ref(), &found)?;
                 (reply, no_wait)
             }
-            (Then::QueueDeleted { no_wait }, answer) => {
+            (Then::QueueDeleted { name, no_wait }, answer) => {
+                self.queue_gone(channel, &name, effects);
                 (Reply::QueueDeleteOk { message_count: counted(&answer) }, no_wait)
             }
             (Then::QueueBound { no_wait }, _) => (Reply::QueueBindOk, no_wait),
@@ -249,6 +250,7 @@ impl Session {
             (Then::Purged { no_wait }, answer) => {
                 (Reply::QueuePurgeOk { message_count: counted(&answer) }, no_wait)
             }
+            (Then::Replying(reply), _) => (reply, false),
             (Then::Committed, _) => (Reply::TxCommitOk, false),
             (then, answer) => return self.answer_basic(channel, then, answer, effects),
         };
@@ -270,10 +272,17 @@ impl Session {
                 self.consume_from(channel, wish, &found.def)
             }
             (Then::Consuming { wish, consumer, is_stream, counts_returns, timeout_ms }, _) => {
-                let (consumer_tag, sieve) = (wish.consumer_tag.clone(), wish.sieve.clone());
-                let reader =
-                    Reader { channel, consumer_tag, is_stream, counts_returns, timeout_ms, sieve };
-                self.consuming(reader, wish.no_wait, consumer, effects);
+                let Wish { queue, consumer_tag, no_wait, sieve, .. } = wish;
+                let reader = Reader {
+                    channel,
+                    queue,
+                    consumer_tag,
+                    is_stream,
+                    counts_returns,
+                    timeout_ms,
+                    sieve,
+                };
+                self.consuming(reader, no_wait, consumer, effects);
                 Ok(None)
             }
             (Then::Cancelled { consumer_tag, no_wait }, _) => {

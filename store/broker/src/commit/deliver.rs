@@ -32,6 +32,8 @@ struct Walk<'a> {
     index: &'a Index,
     /// Durable records from here on are not down yet.
     gate: Position,
+    /// Records from here on are handed out even if their time is over.
+    fresh: Position,
     now: UnixMillis,
     parked_max: usize,
     /// Records whose time is over.
@@ -89,6 +91,7 @@ impl Commit {
         let mut walk = Walk {
             index: &state.index,
             gate,
+            fresh: self.fresh,
             now: *now,
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
@@ -213,6 +216,7 @@ impl Commit {
         let mut walk = Walk {
             index: &self.state.index,
             gate,
+            fresh: Position(u64::MAX),
             now,
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
@@ -417,7 +421,7 @@ fn next_ready(
             return Ok(None);
         }
         let is_ordered = cursor.policy.ordered && place.group != 0;
-        if place.expiry.reached(walk.now) {
+        if place.expiry.reached(walk.now) && place.position < walk.fresh {
             if walk.may_not_pass() {
                 return Ok(None);
             }

@@ -177,7 +177,8 @@ impl Commit {
                 let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { break };
                 let Some(offset) = cursor.peek(lanes) else { break };
                 let Some(place) = queue.get(offset, &self.state.index)? else { break };
-                if !place.expiry.reached(now) || place.position >= self.written {
+                let handed_out_yet = place.position < self.written.min(self.fresh);
+                if !place.expiry.reached(now) || !handed_out_yet {
                     break;
                 }
                 if let Some(cursor) = queue.cursor_mut(cursor_id) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mainstem_schemas::{DeliveryId, Position, QueueId};
+use mainstem_schemas::{CursorId, DeliveryId, Position, QueueId};
 
 use super::Commit;
 use crate::{
@@ -58,8 +58,11 @@ impl Commit {
     /// Counts of a queue: those of its own cursor, or of all its records if it keeps them.
     pub(super) fn stats(&mut self, id: QueueId) -> QueueStats {
         let Some(queue) = self.state.queues.get(id) else { return QueueStats::default() };
+        // Settled in this turn: out of every hand, and still in the queue.
+        let settled = self.settled.get(&(id, CursorId::MAIN)).into_iter().flatten();
+        let settled: u64 = settled.map(|(from, below)| below - from).sum();
         let consumers = u32::try_from(queue.consumers()).unwrap_or(u32::MAX);
         let unsettled = queue.main().map_or(0, |main| main.in_hand.len() as u64);
-        QueueStats { ready: queue.ready().0, unsettled, consumers }
+        QueueStats { ready: queue.ready().0.saturating_sub(settled), unsettled, consumers }
     }
 }

@@ -28,7 +28,12 @@ impl Commit {
     /// The client has room again.
     pub(super) fn touch_consumers(&mut self, client: ClientId) {
         let Some(member) = self.members.get_mut(&client) else { return };
-        for (queue, cursor) in std::mem::take(&mut member.stalled) {
+        let mut stalled: Vec<_> = std::mem::take(&mut member.stalled).into_iter().collect();
+        // Not the same one first each time: it may take all the room there is.
+        member.turn = member.turn.wrapping_add(1);
+        let first = member.turn.checked_rem(stalled.len()).unwrap_or(0);
+        stalled.rotate_left(first);
+        for (queue, cursor) in stalled {
             self.touch_cursor(queue, cursor);
         }
     }

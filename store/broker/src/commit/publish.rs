@@ -315,6 +315,11 @@ impl Commit {
             if !is_over || queue.def.retention != Retention::Unsettled {
                 return;
             }
+            // What was settled in this turn is in nobody's hand and still counted.
+            if self.settled.contains_key(&(id, cursor)) {
+                self.flush_settled();
+                continue;
+            }
             let Some((main, lanes)) = queue.cursor_and_lanes(cursor) else { return };
             let Some(offset) = main.peek(lanes) else { return };
             main.advance(offset);

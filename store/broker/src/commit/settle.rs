@@ -41,6 +41,7 @@ impl Commit {
                 run => self.accept_run(client, run, &mut outcomes),
             }
         }
+        self.keep_all_bounds();
         let Some(reply) = reply else { return };
         self.flush_settled();
         if outcomes.contains(&true) {
@@ -222,6 +223,10 @@ impl Commit {
             self.returned.entry((queue_id, cursor_id)).or_default().push((offset, returned));
         } else {
             cursor.make_ready(offset);
+        }
+        // What came back may be more than the queue may hold.
+        if self.over_bounds.last() != Some(&queue_id) {
+            self.over_bounds.push(queue_id);
         }
         self.touch_cursor(queue_id, cursor_id);
     }

@@ -134,6 +134,7 @@ impl Commit {
             Done::Written { batch, synced } => {
                 let end = batch.end();
                 self.planner.recycle(batch);
+                self.fresh = self.fresh.min(self.written);
                 self.written = end;
                 self.unwritten_keys = self.unwritten_keys.split_off(&end);
                 if synced {

@@ -138,6 +138,9 @@ fn a_stream_wants_prefetch_and_tells_offsets() {
     assert!(pair.close().1.contains("consumer prefetch count is not set"));
     let mut pair = Pair::with_channel();
     pair.basic(basic::AMQPMethod::Qos(basic::Qos { prefetch_count: 5, global: false }));
+    let ask = pair.ask();
+    pair.answer(ask, Ok(Answer::Done));
+    assert_eq!(pair.replies(), [(1, Reply::QosOk)]);
     pair.basic(consume("c", false));
     let ask = pair.ask();
     pair.answer(ask, Ok(Answer::Queue(found(stream.clone()))));

@@ -1,0 +1,282 @@
+//! Whole sessions driven by chance: well-formed methods in any order, damaged ones, and a store that
+//! answers whatever it may. `AMQP_SESSIONS_S` says for how many seconds; a failure prints the seed,
+//! and `AMQP_SESSIONS_SEED` runs that one.
+
+use std::{env, time::Duration};
+
+use bytes::BufMut;
+
+use super::*;
+use crate::session::effect::Answer;
+
+/// Frames of one session.
+const FRAMES_MAX: usize = 200;
+/// What one frame and the answers to what it asks may put into the list of effects.
+const EFFECTS_MAX: usize = 100_000;
+/// Class, method, and how their arguments look: o octet, s short, l long, L long long, t table,
+/// n name, S long string.
+const METHODS: [(u16, u16, &str); 33] = [
+    (10, 11, "tnSn"),
+    (10, 31, "sls"),
+    (10, 40, "nno"),
+    (10, 50, "snss"),
+    (10, 51, ""),
+    (10, 70, "Sn"),
+    (20, 10, "n"),
+    (20, 20, "o"),
+    (20, 40, "snss"),
+    (20, 41, ""),
+    (40, 10, "snnot"),
+    (40, 20, "sno"),
+    (40, 30, "snnnot"),
+    (40, 40, "snnnot"),
+    (50, 10, "snot"),
+    (50, 20, "snnnot"),
+    (50, 30, "sno"),
+    (50, 40, "sno"),
+    (50, 50, "snnnt"),
+    (60, 10, "lso"),
+    (60, 20, "snnot"),
+    (60, 30, "no"),
+    (60, 40, "snno"),
+    (60, 70, "sno"),
+    (60, 80, "Lo"),
+    (60, 90, "Lo"),
+    (60, 110, "o"),
+    (60, 120, "Lo"),
+    (85, 10, "o"),
+    (90, 10, ""),
+    (90, 20, ""),
+    (90, 30, ""),
+    (99, 99, "s"),
+];
+const NAMES: [&str; 10] =
+    ["", "q", "x", "k", "amq.direct", "amq.mine", "amq.rabbitmq.reply-to", "PLAIN", "/", "direct"];
+
+struct Play {
+    random: fastrand::Rng,
+    pair: Pair,
+    now: UnixMillis,
+    offset: u64,
+}
+
+#[test]
+fn no_order_of_frames_and_answers_breaks_a_session() {
+    let one = env::var("AMQP_SESSIONS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seconds = env::var("AMQP_SESSIONS_S").ok().and_then(|text| text.parse().ok());
+    let limit = Duration::from_secs(seconds.unwrap_or(1));
+    #[expect(clippy::disallowed_methods, reason = "how long the test runs is no part of it")]
+    let begun = std::time::Instant::now();
+    let mut sessions = 0_u64;
+    for seed in one.map_or(0..u64::MAX, |seed| seed..seed + 1) {
+        if begun.elapsed() > limit {
+            break;
+        }
+        let whole = std::panic::catch_unwind(|| Play::new(seed).run());
+        assert!(whole.is_ok(), "AMQP_SESSIONS_SEED={seed} fails");
+        sessions += 1;
+    }
+    println!("{sessions} sessions");
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pair = if random.u8(..) < 32 { Pair::started() } else { Pair::with_channel() };
+        Self { random, pair, now: UnixMillis(1_700_000_000_000), offset: 0 }
+    }
+
+    fn run(mut self) {
+        for _ in 0..self.random.usize(1..FRAMES_MAX) {
+            self.now = self.now.plus(self.random.u64(0..1000));
+            match self.random.u8(..) {
+                0..8 => self.pair.session.disk_low(self.random.bool(), &mut self.pair.effects),
+                8..16 => self.deliver(),
+                16..20 => {
+                    let consumer = ConsumerId(self.random.u64(0..4));
+                    self.pair.session.consumer_gone(consumer, &mut self.pair.effects);
+                }
+                20..24 => self.pair.session.look_at_unsettled(self.now, &mut self.pair.effects),
+                24 => self.pair.session.shut_down(&mut self.pair.effects),
+                _ => {
+                    let frame = self.frame();
+                    self.pair.session.handle(frame, self.now, &mut self.pair.effects);
+                }
+            }
+            if self.perform() {
+                return;
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Frame {
+        let kind = match self.random.u8(..) {
+            0..16 => Kind::Header,
+            16..32 => Kind::Body,
+            32..36 => Kind::Heartbeat,
+            _ => Kind::Method,
+        };
+        let mut payload = match kind {
+            Kind::Method => self.method(),
+            Kind::Header => {
+                let mut header = BytesMut::new();
+                header.put_u32(60 << 16);
+                header.put_u64(self.random.u64(0..40));
+                header.put_u16(if self.random.bool() { 0 } else { self.random.u16(..) });
+                header
+            }
+            Kind::Body => BytesMut::zeroed(self.random.usize(0..20)),
+            Kind::Heartbeat => BytesMut::new(),
+        };
+        if self.random.u8(..) < 16 && !payload.is_empty() {
+            let at = self.random.usize(..payload.len());
+            if self.random.bool() {
+                payload.truncate(at);
+            } else if let Some(byte) = payload.get_mut(at) {
+                *byte = self.random.u8(..);
+            }
+        }
+        let channel = if self.random.u8(..) < 200 { 1 } else { self.random.u16(0..4) };
+        Frame { kind, channel, payload: payload.freeze() }
+    }
+
+    fn method(&mut self) -> BytesMut {
+        let at = self.random.usize(..METHODS.len());
+        let (class, method, arguments) = METHODS.get(at).copied().unwrap_or((60, 40, ""));
+        let mut out = BytesMut::new();
+        out.put_u16(class);
+        out.put_u16(method);
+        for argument in arguments.chars() {
+            match argument {
+                'o' => out.put_u8(if self.random.bool() { 0 } else { self.random.u8(..) }),
+                's' => out.put_u16(self.random.u16(0..4)),
+                'l' => out.put_u32(self.random.u32(0..4) * 8192),
+                'L' => out.put_u64(self.random.u64(0..6)),
+                'n' => self.put_name(&mut out),
+                'S' => {
+                    out.put_u32(12);
+                    out.put_slice(b"\0guest\0guest");
+                }
+                _ => self.put_table(&mut out),
+            }
+        }
+        out
+    }
+
+    fn put_name(&mut self, out: &mut BytesMut) {
+        let name = NAMES.get(self.random.usize(..NAMES.len())).copied().unwrap_or_default();
+        out.put_u8(u8::try_from(name.len()).unwrap_or(0));
+        out.put_slice(name.as_bytes());
+    }
+
+    fn put_table(&mut self, out: &mut BytesMut) {
+        const KEYS: [&str; 8] = [
+            "x-max-length",
+            "x-priority",
+            "x-stream-offset",
+            "x-queue-type",
+            "x-message-ttl",
+            "x-delayed-type",
+            "x-expires",
+            "x-max-priority",
+        ];
+        let mut table = BytesMut::new();
+        for _ in 0..self.random.usize(0..3) {
+            let key = KEYS.get(self.random.usize(..KEYS.len())).copied().unwrap_or_default();
+            table.put_u8(u8::try_from(key.len()).unwrap_or(0));
+            table.put_slice(key.as_bytes());
+            if self.random.bool() {
+                table.put_u8(b'l');
+                table.put_i64(self.random.i64(-2..300));
+            } else {
+                let word = if self.random.bool() { "stream" } else { "direct" };
+                table.put_slice(b"S\0\0\0\x06");
+                table.put_slice(word.as_bytes());
+            }
+        }
+        out.put_u32(u32::try_from(table.len()).unwrap_or(0));
+        out.put_slice(&table);
+    }
+
+    fn deliver(&mut self) {
+        self.offset += 1;
+        let consumer = ConsumerId(self.random.u64(0..4));
+        let needs_settle = self.random.bool();
+        let _handing = self.pair.session.deliver(consumer, id(self.offset), needs_settle, self.now);
+    }
+
+    /// Does what the session asked for, as the store might. Whether the session is over.
+    fn perform(&mut self) -> bool {
+        let mut performed = 0;
+        while let Some(effect) = self.pair.effects.pop_front() {
+            performed += 1;
+            assert!(performed < EFFECTS_MAX, "effects without end");
+            let effects = &mut self.pair.effects;
+            match effect {
+                Effect::Hangup { .. } => return true,
+                Effect::Login(_) => {
+                    let outcome =
+                        if self.random.u8(..) < 200 { Ok(()) } else { Err(LoginError::Closed) };
+                    self.pair.session.logged_in(outcome, effects);
+                }
+                Effect::Enter { vhost } => {
+                    let outcome = if self.random.u8(..) < 200 {
+                        Ok(())
+                    } else {
+                        Err(LoginError::NoNamespace)
+                    };
+                    self.pair.session.entered(vhost, outcome, effects);
+                }
+                Effect::Publish { ticket, .. } => {
+                    let outcome = match self.random.u8(0..4) {
+                        0 => taken(0),
+                        1 => taken(1),
+                        2 => Published::Refused(Refusal::NoExchange("x".to_owned())),
+                        _ => Published::Refused(Refusal::QueueFull("q".to_owned())),
+                    };
+                    let _returned = self.pair.session.is_returned(&ticket, &outcome);
+                    self.pair.session.published(&ticket, &outcome, effects);
+                    self.pair.session.flush_confirms(effects);
+                }
+                Effect::Ask(ask) if self.pair.session.is_open(ask.channel) => self.answer(ask),
+                Effect::Write { .. }
+                | Effect::Settle(_)
+                | Effect::SetPool { .. }
+                | Effect::Drop(_)
+                | Effect::Ask(_)
+                | Effect::WriteGot { .. }
+                | Effect::Leave => {}
+            }
+        }
+        false
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let refused = self.random.u8(..) < 48;
+        let answer = match &ask.request {
+            _ if refused => Err(match self.random.u8(0..4) {
+                0 => Refusal::NoQueue("q".to_owned()),
+                1 => Refusal::Locked("q".to_owned()),
+                2 => Refusal::InUse("q".to_owned()),
+                _ => Refusal::ExclusiveConsumer("q".to_owned()),
+            }),
+            Request::DeclareExchange(def) => Ok(Answer::Exchange(Declared {
+                created: self.random.bool(),
+                def: Arc::new(def.clone()),
+                stats: QueueStats::default(),
+            })),
+            Request::FindExchange(_) => Ok(Answer::ExchangeFound(None)),
+            Request::DeclareQueue(def) => Ok(Answer::Queue(found(def.clone()))),
+            Request::FindQueue(name) => Ok(Answer::Queue(found(queue_def(name)))),
+            Request::DeleteQueue { .. } | Request::PurgeQueue(_) => Ok(Answer::Count(3)),
+            Request::Get { .. } => Ok(Answer::Got(None)),
+            Request::Bind(_)
+            | Request::DeleteExchange { .. }
+            | Request::Unbind(_)
+            | Request::Consume(_)
+            | Request::Cancel(_)
+            | Request::Barrier => Ok(Answer::Done),
+        };
+        self.pair.session.answered(ask.channel, ask.then, answer, &mut self.pair.effects);
+    }
+}
