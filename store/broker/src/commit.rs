@@ -154,8 +154,8 @@ pub(crate) struct Commit {
     writing: Option<Waiting>,
     /// Entries below are down; the durable ones among them are synced.
     written: Position,
-    /// Records from here on could not be handed out before this turn. One of them whose time is
-    /// over already goes to a consumer that waits for it.
+    /// Records from here on could not be handed out before this turn. One of them that was to live
+    /// no time at all goes to a consumer that waits for it, or to nobody.
     fresh: Position,
     /// Entries below are synced.
     synced: Position,

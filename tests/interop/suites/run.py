@@ -60,7 +60,9 @@ def run(*command, cwd, env=None):
             process.wait()
             print(f"  stopped after {SUITE_S} s")
         out.seek(0)
-        return out.read()
+        said = out.read()
+    (CACHE / f"{Path(cwd).name}.log").write_text(said)
+    return said
 
 
 # Fetching. Each answers the folder of a suite's source, fetched and compiled once.
@@ -395,7 +397,7 @@ def main():
             process.terminate()
             process.wait(START_S)
     if unexpected:
-        sys.exit("failed, and should not: " + ", ".join(unexpected))
+        sys.exit(f"failed, and should not (see {CACHE}/*.log): " + ", ".join(unexpected))
 
 
 main()

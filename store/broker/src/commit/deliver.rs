@@ -32,7 +32,7 @@ struct Walk<'a> {
     index: &'a Index,
     /// Durable records from here on are not down yet.
     gate: Position,
-    /// Records from here on are handed out even if their time is over.
+    /// Records from here on are handed out even if they were to live no time at all.
     fresh: Position,
     now: UnixMillis,
     parked_max: usize,
@@ -421,7 +421,8 @@ fn next_ready(
             return Ok(None);
         }
         let is_ordered = cursor.policy.ordered && place.group != 0;
-        if place.expiry.reached(walk.now) && place.position < walk.fresh {
+        let passes = place.position >= walk.fresh && place.expiry <= place.appended;
+        if place.expiry.reached(walk.now) && !passes {
             if walk.may_not_pass() {
                 return Ok(None);
             }
