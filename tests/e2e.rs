@@ -27,5 +27,7 @@ mod metrics;
 mod mqtt;
 #[path = "e2e/one_body.rs"]
 mod one_body;
+#[path = "e2e/policies.rs"]
+mod policies;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;

@@ -35,6 +35,17 @@ fn exchanges_keep_rabbitmqs_rules() {
     rules_hold("amqp_exchange_rules.py");
 }
 
+/// Requests and their answers cross, also to a queue that stands for one connection only.
+#[test]
+fn replies_cross_protocols() {
+    let server = Server::start();
+    let ports = [server.ports().amqp.to_string(), server.ports().mqtt.to_string()];
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let (holds, said) = peer::run(Language::Python, "replies.py", &ports);
+    println!("{said}");
+    assert!(holds, "an answer was lost: {said}");
+}
+
 fn rules_hold(script: &str) {
     let server = Server::start();
     let port = server.ports().amqp.to_string();

@@ -2,7 +2,7 @@
 
 Run as `amqp_rules.py PORT`: it holds for RabbitMQ as for Mainstem. `--without NAME,NAME` leaves out
 what a server does not have: `delays` (RabbitMQ has them by a plugin), `last-death` (RabbitMQ before
-3.13), `negative-limit` (RabbitMQ before 4). Prints one line for each rule; fails if one does not
+3.13), `negative-limit` (RabbitMQ before 4), `stream-filters`, `retries`, `name-prefixes`. Prints one line for each rule; fails if one does not
 hold.
 """
 
@@ -487,6 +487,71 @@ def an_exchange_that_delays_needs_to_know_how_it_routes(peer):
     code, text = refused(lambda: other.channel.exchange_declare("later", "direct", durable=True))
     assert code == 406 and "received 'direct' but current is 'x-delayed-message'" in text, text
     other.connection.close()
+
+
+@rule
+def a_reader_of_a_stream_gets_what_its_filter_lets_through(peer):
+    """RabbitMQ filters whole chunks and leaves the rest to the client."""
+    if "stream-filters" in WITHOUT:
+        return
+    peer.queue("log", queue_type="stream")
+    peer.channel.confirm_delivery()
+    for number in range(30):
+        region = ("eu", "us", None)[number % 3]
+        headers = {"x-stream-filter-value": region} if region else {}
+        peer.send("log", f"{region} {number}", headers=headers)
+    for arguments, wanted in (
+            ({"x-stream-filter": "eu"}, {"eu"}),
+            ({"x-stream-filter": ["us", "eu"]}, {"eu", "us"}),
+            ({"x-stream-filter": "us", "x-stream-match-unfiltered": True}, {"us", "None"}),
+            ({"x-stream-filter": "nobody"}, set())):
+        reader = Peer()
+        # Fewer than are passed over between two that are wanted.
+        reader.channel.basic_qos(prefetch_count=1)
+        seen = []
+        reader.consume("log", seen, arguments={"x-stream-offset": "first", **arguments})
+        for count in range(1, 10 * len(wanted) + 1):
+            assert reader.until(lambda: len(seen) >= count), (arguments, len(seen))
+            reader.channel.basic_ack(seen[count - 1][0].delivery_tag)
+        reader.until(lambda: False, 0.2)
+        assert len(seen) == 10 * len(wanted), (arguments, len(seen))
+        assert {body.split()[0] for _, _, body in seen} == wanted
+        offsets = [properties.headers["x-stream-offset"] for _, properties, _ in seen]
+        assert offsets == sorted(offsets) and len(set(offsets)) == len(offsets)
+        reader.connection.close()
+    peer.queue("plain")
+    other = Peer()
+    code, text = refused(lambda: other.channel.basic_consume(
+        "plain", print, arguments={"x-stream-filter": "eu"}))
+    assert code == 406 and "x-stream-filter" in text, text
+    other.connection.close()
+
+
+@rule
+def a_returned_message_rests_longer_each_time(peer):
+    if "retries" in WITHOUT:
+        return
+    peer.queue("work", queue_type="quorum", delayed_retry_type="all", delayed_retry_min=200,
+               delayed_retry_max=400)
+    peer.send("work", "again")
+    for least, most in ((0, 5), (0.2, 5), (0.4, 5), (0.4, 5)):
+        begun = time.monotonic()
+        method, _, body = peer.get("work", auto_ack=False)
+        took = time.monotonic() - begun
+        assert body == "again" and least <= took + 0.03 and took < most, (least, took)
+        peer.channel.basic_nack(method.delivery_tag, requeue=True)
+
+
+@rule
+def a_server_named_queue_may_ask_for_a_prefix(peer):
+    if "name-prefixes" in WITHOUT:
+        return
+    declare = lambda prefix: peer.channel.queue_declare(
+        "", exclusive=True, arguments={"x-name-prefix": prefix}).method.queue
+    one, other = declare("reply."), declare("reply.")
+    assert one != other and one.startswith("reply.") and len(one) > 20, one
+    code, _ = refused(lambda: declare("p" * 65))
+    assert code == 406, code
 
 
 main()

@@ -19,7 +19,7 @@ mod view;
 
 pub use inward::{Delaying, delay_ms, record};
 pub use outward::{Outgoing, Told, outgoing};
-pub use view::{routing, view};
+pub use view::{filter_value, routing, view};
 
 /// Headers that mean something to the mapping, by the names clients use.
 mod header {
@@ -38,6 +38,7 @@ mod header {
     pub(super) const TIMESTAMP_MS: &str = "timestamp_in_ms";
     pub(super) const ADDRESS: &str = "x-address";
     pub(super) const MESSAGE_ID: &str = "x-message-id";
+    pub(super) const STREAM_FILTER: &str = "x-stream-filter-value";
     pub(super) const STREAM_OFFSET: &str = "x-stream-offset";
     pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
     pub(super) const DEATHS: &str = "x-death";

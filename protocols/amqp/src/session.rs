@@ -14,11 +14,13 @@ pub mod effect;
 pub mod fault;
 
 mod basic;
+mod bounds;
 mod channel;
 pub(crate) mod equivalence;
 mod handshake;
 mod policy;
 mod publish;
+mod sieve;
 mod topology;
 mod unsettled;
 
@@ -26,6 +28,7 @@ pub(crate) use basic::DIRECT_REPLY;
 pub use basic::Handing;
 pub use effect::{Answer, Answered, Ask, Content, Effect, Request, Then, Ticket};
 pub use fault::{Code, Fault};
+pub use sieve::Sieve;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -73,6 +76,7 @@ struct Reader {
     counts_returns: bool,
     /// How long it may leave a delivery unsettled; 0 for any time.
     timeout_ms: u64,
+    sieve: Sieve,
 }
 
 /// Consecutive confirms of one channel that can be told in one.
@@ -330,6 +334,7 @@ impl Session {
         }
         self.channel_lives = self.channel_lives.wrapping_add(1);
         self.channels.insert(channel, Channel::new(self.channel_lives));
+        effects.push_back(Effect::CountChannel);
         effects.push_back(Effect::Write { channel, reply: Reply::ChannelOpenOk });
         Ok(())
     }

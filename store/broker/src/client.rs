@@ -31,6 +31,7 @@ use crate::{
     inbox::{self, Delivery, Inbox, Notice},
     passage::Passage,
     policy::DeliveryPolicy,
+    usage::Usage,
 };
 
 /// Verifies who somebody is. Chosen when the process starts.
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) read: Box<ReadFn>,
     pub(crate) clients: AtomicU64,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) now: fn() -> UnixMillis,
     /// Why the store had to stop, once it had to.
     pub(crate) failure: watch::Receiver<Option<String>>,
@@ -150,7 +152,7 @@ impl Broker {
 }
 
 impl Shared {
-    async fn send(&self, command: Command) -> Result<(), Refusal> {
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Refusal> {
         self.commands.send(command).await.map_err(|_| Refusal::Closed)
     }
 }

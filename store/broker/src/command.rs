@@ -3,6 +3,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use bytes::Bytes;
+use mainstem_index::ParameterKey;
 use mainstem_schemas::{
     ConsumerId, CursorId, DeliveryId, Filter, Offset, Position, QueueId, Record, RecordId,
     Settlement, Table, UnixMillis,
@@ -508,6 +509,21 @@ pub(crate) enum Command {
         id: DeliveryId,
         claim: Claim,
         reply: Reply<Result<DeliveryId, Refusal>>,
+    },
+    SetParameter {
+        key: ParameterKey,
+        value: Table,
+        reply: Reply<()>,
+    },
+    DeleteParameter {
+        key: ParameterKey,
+        reply: Reply<bool>,
+    },
+    /// All settings of one kind in a namespace, by name.
+    Parameters {
+        namespace: String,
+        component: String,
+        reply: Reply<Vec<(String, Table)>>,
     },
     /// A barrier: answered when everything before it is as durable as it gets, with the state's
     /// hash when asked.

@@ -45,6 +45,7 @@ mod held;
 mod lookup;
 mod members;
 mod outgrow;
+mod parameters;
 mod publish;
 mod sessions;
 mod settle;

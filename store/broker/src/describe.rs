@@ -1,7 +1,7 @@
 //! What a log entry says, for people and for programs that look into a log.
 
 use bytes::Bytes;
-use mainstem_index::{CursorName, LANE_SHIFT};
+use mainstem_index::{CursorName, LANE_SHIFT, ParameterKey};
 use mainstem_log::Frame;
 use mainstem_schemas::{
     CursorId, Filter, Offset, Position, QueueId, Record, UnixMillis, wire::Reader,
@@ -55,7 +55,7 @@ pub struct Spot {
 }
 
 /// Every kind of entry in words.
-pub const KINDS: [&str; 25] = [
+pub const KINDS: [&str; 27] = [
     "publish",
     "hold",
     "move",
@@ -80,6 +80,8 @@ pub const KINDS: [&str; 25] = [
     "subscribe",
     "unsubscribe",
     "writer",
+    "set-parameter",
+    "delete-parameter",
     "trimmed",
 ];
 
@@ -177,6 +179,8 @@ pub(crate) fn kind_of(frame: &Frame) -> &'static str {
         21 => "cursor-image",
         22 => "trimmed",
         23 => "writer",
+        24 => "set-parameter",
+        25 => "delete-parameter",
         _ => "?",
     }
 }
@@ -358,6 +362,11 @@ fn say_more(out: &mut Described, entry: Entry) -> Result<(), EntryError> {
             out.number("sequence", sequence);
             out.time("seen", seen);
         }
+        Entry::SetParameter { key, value } => {
+            say_parameter(out, key);
+            say_arguments(out, &value);
+        }
+        Entry::DeleteParameter { key } => say_parameter(out, key),
         _ => unreachable!("`say` keeps every other entry"),
     }
     Ok(())
@@ -439,6 +448,7 @@ fn say_policy(out: &mut Described, policy: &Policy) {
         ("len_max", policy.len_max),
         ("bytes_max", policy.bytes_max),
         ("age_max_ms", policy.age_max_ms),
+        ("settle_max_ms", policy.settle_max_ms),
     ] {
         if let Some(bound) = bound {
             out.number(name, bound);
@@ -474,6 +484,12 @@ fn say_delivery(out: &mut Described, policy: &DeliveryPolicy) {
     if !policy.backoff_ms.is_empty() {
         out.text("backoff_ms", format!("{:?}", policy.backoff_ms));
     }
+}
+
+fn say_parameter(out: &mut Described, key: ParameterKey) {
+    out.text("namespace", key.namespace);
+    out.text("component", key.component);
+    out.text("name", key.name);
 }
 
 fn say_binding(out: &mut Described, namespace: String, bind: &Bind) {

@@ -4,9 +4,9 @@
 //! LEB128, texts and blobs stand behind a varint length. Persisted: never renumber a kind.
 
 use bytes::{BufMut, Bytes};
-use mainstem_index::{CursorName, LaneState, QueueName};
+use mainstem_index::{CursorName, LaneState, ParameterKey, QueueName};
 use mainstem_schemas::{
-    CursorId, Filter, Offset, Position, QueueId, RecordError, UnixMillis,
+    CursorId, Filter, Offset, Position, QueueId, RecordError, Table, UnixMillis,
     value::{decode_table, encode_table},
     wire::{Reader, Short, put_blob, put_varint},
 };
@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod body;
+mod name;
 mod placed;
 
 pub(crate) use body::{
@@ -25,6 +26,11 @@ pub(crate) use body::{
     decode_record, encode_head,
 };
 pub(crate) use placed::Placed;
+
+use name::{
+    decode_cursor_name, decode_queue_name, decode_subscription, encode_cursor_name,
+    encode_queue_name, encode_subscription,
+};
 
 /// A durable change that is not a publish.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +90,11 @@ pub(crate) enum Entry {
     Trimmed { below: Position },
     /// 23: `text namespace | text writer | varint sequence | varint seen`: stated again.
     Writer { namespace: String, writer: String, sequence: u64, seen: UnixMillis },
+    /// 24: `text namespace | text component | text name | table`: a setting that is kept with the
+    /// data, or its new value.
+    SetParameter { key: ParameterKey, value: Table },
+    /// 25: `text namespace | text component | text name`.
+    DeleteParameter { key: ParameterKey },
 }
 
 /// Offsets of one cursor that are settled.
@@ -102,7 +113,7 @@ pub(crate) struct DeclaredQueue {
     pub(crate) auto_delete: bool,
     pub(crate) retention: Retention,
     pub(crate) policy: Policy,
-    pub(crate) arguments: mainstem_schemas::Table,
+    pub(crate) arguments: Table,
 }
 
 /// A session's subscription as logged.
@@ -165,6 +176,8 @@ impl Entry {
             Self::CursorImage { .. } => 21,
             Self::Trimmed { .. } => 22,
             Self::Writer { .. } => 23,
+            Self::SetParameter { .. } => 24,
+            Self::DeleteParameter { .. } => 25,
         }
     }
 
@@ -276,6 +289,11 @@ impl Entry {
                 put_varint(out, *sequence);
                 put_varint(out, seen.0);
             }
+            Self::SetParameter { key, value } => {
+                encode_parameter(key, out);
+                encode_table(value, out);
+            }
+            Self::DeleteParameter { key } => encode_parameter(key, out),
             _ => unreachable!("`encode` keeps every other entry"),
         }
     }
@@ -373,6 +391,11 @@ impl Entry {
                 sequence: r.varint()?,
                 seen: UnixMillis(r.varint()?),
             },
+            24 => Self::SetParameter {
+                key: decode_parameter(&mut r)?,
+                value: decode_table(r.rest())?,
+            },
+            25 => Self::DeleteParameter { key: decode_parameter(&mut r)? },
             _ => return Err(EntryError::Kind(kind)),
         })
     }
@@ -457,74 +480,12 @@ fn decode_bind(mut r: Reader) -> Result<(String, Bind), Short> {
     Ok((namespace, bind))
 }
 
-fn encode_queue_name(name: &QueueName, out: &mut Vec<u8>) {
-    match name {
-        QueueName::Named(name) => {
-            out.put_u8(0);
-            put_blob(out, name.as_bytes());
-        }
-        QueueName::Filter(filter) => {
-            out.put_u8(1);
-            filter.encode(out);
-        }
-        QueueName::Topic(topic) => {
-            out.put_u8(2);
-            put_blob(out, topic.as_bytes());
-        }
+fn encode_parameter(key: &ParameterKey, out: &mut Vec<u8>) {
+    for text in [&key.namespace, &key.component, &key.name] {
+        put_blob(out, text.as_bytes());
     }
 }
 
-fn decode_queue_name(r: &mut Reader) -> Result<QueueName, Short> {
-    Ok(match r.u8()? {
-        0 => QueueName::Named(r.text()?),
-        1 => QueueName::Filter(Filter::decode(r)?),
-        2 => QueueName::Topic(r.text()?),
-        _ => return Err(Short),
-    })
-}
-
-fn encode_cursor_name(name: &CursorName, out: &mut Vec<u8>) {
-    let (tag, text) = match name {
-        CursorName::Main => (0, ""),
-        CursorName::Session(id) => (1, id.as_str()),
-        CursorName::Share(group) => (2, group.as_str()),
-        CursorName::Group(group) => (3, group.as_str()),
-    };
-    out.put_u8(tag);
-    put_blob(out, text.as_bytes());
-}
-
-fn decode_cursor_name(r: &mut Reader) -> Result<CursorName, Short> {
-    let tag = r.u8()?;
-    let text = r.text()?;
-    Ok(match tag {
-        0 => CursorName::Main,
-        1 => CursorName::Session(text),
-        2 => CursorName::Share(text),
-        3 => CursorName::Group(text),
-        _ => return Err(Short),
-    })
-}
-
-fn encode_subscription(
-    namespace: &str,
-    session: &str,
-    share: Option<&str>,
-    filter: &Filter,
-    out: &mut Vec<u8>,
-) {
-    put_blob(out, namespace.as_bytes());
-    put_blob(out, session.as_bytes());
-    out.put_u8(u8::from(share.is_some()));
-    put_blob(out, share.unwrap_or_default().as_bytes());
-    filter.encode(out);
-}
-
-type SubscriptionKey = (String, String, Option<String>, Filter);
-
-fn decode_subscription(r: &mut Reader) -> Result<SubscriptionKey, Short> {
-    let (namespace, session) = (r.text()?, r.text()?);
-    let shared = r.u8()? != 0;
-    let share = r.text()?;
-    Ok((namespace, session, shared.then_some(share), Filter::decode(r)?))
+fn decode_parameter(r: &mut Reader) -> Result<ParameterKey, Short> {
+    Ok(ParameterKey { namespace: r.text()?, component: r.text()?, name: r.text()? })
 }

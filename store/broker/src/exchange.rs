@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::{
     command::{ExchangeDef, ExchangeKind},
     error::Refusal,
+    rules::Rules,
     trie::{Trie, key_pattern, key_words},
 };
 
@@ -252,12 +253,6 @@ impl HeadersRule {
 
 impl Exchange {
     pub(crate) fn new(def: ExchangeDef) -> Self {
-        let text = |name: &str| {
-            let found = def.arguments.iter().find(|(have, _)| have == name)?;
-            found.1.as_text().map(str::to_owned)
-        };
-        let alternate = text("alternate-exchange");
-        let private = text("x-address").as_deref() == Some("none");
         let rule = match def.kind {
             ExchangeKind::Direct => Rule::Direct(FxHashMap::default()),
             ExchangeKind::Fanout | ExchangeKind::RecentHistory => Rule::Fanout(Vec::new()),
@@ -271,7 +266,22 @@ impl Exchange {
         let home = Position::default();
         let history =
             (def.kind == ExchangeKind::RecentHistory).then(|| History::new(&def.arguments));
-        Self { def: Arc::new(def), alternate, private, bindings, home, rule, history }
+        let (alternate, private, def) = (None, false, Arc::new(def));
+        let mut exchange = Self { def, alternate, private, bindings, home, rule, history };
+        exchange.govern(&Rules::default());
+        exchange
+    }
+
+    /// Goes by what these rules ask of its name from now on, and before that by what it was declared
+    /// with.
+    pub(crate) fn govern(&mut self, rules: &Rules) {
+        let asked = rules.of_exchange(&self.def);
+        let text = |name: &str, asked: Option<String>| {
+            let found = self.def.arguments.iter().find(|(have, _)| have == name);
+            found.map_or(asked, |(_, value)| value.as_text().map(str::to_owned))
+        };
+        self.alternate = text("alternate-exchange", asked.alternate);
+        self.private = text("x-address", asked.address).as_deref() == Some("none");
     }
 
     /// Adds a binding to what is called `name`, or gives one that is there another home; returns
@@ -430,6 +440,10 @@ impl Exchanges {
             }
         }
         Some(removed)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Exchange> {
+        self.by_name.values_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Exchange> {

@@ -4,6 +4,7 @@
 //! Reading order: [`client`] is what a front-end calls; [`command`] is what those calls send to
 //! the commit thread; `commit` owns all state and is the only writer of the log.
 
+pub mod admin;
 pub mod client;
 pub mod command;
 pub mod config;
@@ -27,10 +28,12 @@ pub mod passage;
 pub mod policy;
 mod queue;
 mod ranges;
+pub mod rules;
 mod schedule;
 mod stages;
 mod tail;
 mod trie;
+pub mod usage;
 
 mod entry;
 
@@ -51,3 +54,5 @@ pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy};
+pub use rules::{ApplyTo, Authority, Rule};
+pub use usage::{Bounded, Entered, Over, Scope};

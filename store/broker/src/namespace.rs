@@ -12,6 +12,7 @@ use crate::{
     command::{ClientId, Parcel},
     exchange::Exchanges,
     queue::Found,
+    rules::Rules,
     trie::Trie,
 };
 
@@ -95,8 +96,11 @@ impl Session {
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
+    pub(crate) rules: Arc<Rules>,
     /// Queues in memory by name, and names that are gone although the index may still have them.
     pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
+    /// How many named queues there are, once somebody asked.
+    pub(crate) queues: Option<u64>,
     pub(crate) topics: FxHashMap<String, QueueId>,
     /// Durable and transient queues of filters; the flag says transient.
     pub(crate) filters: FxHashMap<(Filter, bool), QueueId>,
@@ -120,7 +124,9 @@ impl Namespace {
         Self {
             name,
             exchanges: Exchanges::default(),
+            rules: Arc::default(),
             named: FxHashMap::default(),
+            queues: None,
             topics: FxHashMap::default(),
             filters: FxHashMap::default(),
             readers: Trie::default(),
@@ -135,6 +141,7 @@ impl Namespace {
         match found {
             Found::ByName => {
                 self.named.insert(name.as_bytes().into(), Some(id));
+                self.queues = self.queues.map(|count| count + 1);
             }
             Found::ByFilter(filter) => {
                 let key = ((**filter).clone(), id.is_transient());
@@ -156,6 +163,7 @@ impl Namespace {
         let is_it = |reader: &Reader| *reader == Reader::Queue(id);
         match found {
             Found::ByName => {
+                self.queues = self.queues.map(|count| count.saturating_sub(1));
                 if id.is_transient() {
                     self.named.remove(name.as_bytes());
                 } else {

@@ -51,6 +51,7 @@ impl Broker {
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let (done, done_in) = mpsc::channel(DONE_MAX);
         let (failed, failure) = watch::channel(None);
+        let usage = state.usage.clone();
         let start = Start {
             state,
             config: config.clone(),
@@ -88,6 +89,7 @@ impl Broker {
             views,
             read: Box::new(move |position, size| read(&reader, position, size)),
             clients: AtomicU64::new(1),
+            usage,
             now,
             failure,
             config,

@@ -1,7 +1,7 @@
 //! What a queue, and each cursor on it, does with records besides keeping them in order.
 //!
-//! A policy is part of the definition: it is logged with the declaration and never changes by
-//! itself. Times are milliseconds, lengths are records, sizes are bytes of whole log entries.
+//! What was declared is part of the definition: it is logged with the declaration and never changes
+//! by itself. What the queue goes by is that together with what is asked by its name (`rules.rs`). Times are milliseconds, lengths are records, sizes are bytes of whole log entries.
 
 use std::sync::{Arc, LazyLock};
 
@@ -64,6 +64,9 @@ pub struct Policy {
     pub priority_max: u8,
     /// For a queue that keeps everything: how long. Unset for the store's own setting.
     pub age_max_ms: Option<u64>,
+    /// How long a delivery may stay unsettled; front-ends see to it. 0 for any time; unset for their
+    /// own setting.
+    pub settle_max_ms: Option<u64>,
     /// The queue's own cursor's rules.
     pub delivery: DeliveryPolicy,
 }
@@ -86,6 +89,7 @@ const EXPIRES: u64 = 1 << 1;
 const LEN: u64 = 1 << 2;
 const BYTES: u64 = 1 << 3;
 const AGE: u64 = 1 << 4;
+const SETTLE: u64 = 1 << 5;
 
 const SINGLE_ACTIVE: u64 = 1;
 const ORDERED: u64 = 1 << 1;
@@ -182,6 +186,7 @@ impl Policy {
             (LEN, self.len_max),
             (BYTES, self.bytes_max),
             (AGE, self.age_max_ms),
+            (SETTLE, self.settle_max_ms),
         ];
         let set = fields.iter().filter(|(_, value)| value.is_some());
         put_varint(out, set.map(|(mark, _)| mark).sum());
@@ -209,6 +214,7 @@ impl Policy {
         let mut field = |mark| (marks & mark != 0).then(|| r.varint()).transpose();
         let (ttl_ms, expires_ms) = (field(TTL)?, field(EXPIRES)?);
         let (len_max, bytes_max, age_max_ms) = (field(LEN)?, field(BYTES)?, field(AGE)?);
+        let settle_max_ms = field(SETTLE)?;
         let delivery = DeliveryPolicy::decode(&mut r)?;
         Ok(Self {
             ttl_ms,
@@ -218,6 +224,7 @@ impl Policy {
             overflow,
             priority_max,
             age_max_ms,
+            settle_max_ms,
             delivery,
         })
     }
@@ -241,7 +248,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut some = || rng.bool().then(|| rng.u64(..) >> rng.u32(..64));
             let (ttl_ms, expires_ms, len_max) = (some(), some(), some());
-            let (bytes_max, age_max_ms) = (some(), some());
+            let (bytes_max, age_max_ms, settle_max_ms) = (some(), some(), some());
             let dead_letter = match rng.u8(..4) {
                 0 => None,
                 1 => Some(DeadLetter::Exchange { name: String::new(), key: None }),
@@ -254,6 +261,7 @@ mod tests {
                 len_max,
                 bytes_max,
                 age_max_ms,
+                settle_max_ms,
                 overflow: [Overflow::DropHead, Overflow::Refuse, Overflow::RefuseDeadLetter]
                     [rng.usize(..3)],
                 priority_max: rng.u8(..),

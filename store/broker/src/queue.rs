@@ -13,7 +13,8 @@ use crate::{
     command::{ClientId, QueueDef, Retention},
     cursor::{Cursor, InHand},
     lane::Lane,
-    policy::shared_delivery,
+    policy::{Policy, shared_delivery},
+    rules::Rules,
 };
 
 /// Why a queue can be found besides by its id.
@@ -34,6 +35,8 @@ pub(crate) struct Queue {
     pub(crate) found: Found,
     /// The definition as clients see it; for a queue without a name of its own, a made-up one.
     pub(crate) def: Arc<QueueDef>,
+    /// What it was declared with, before anything that is asked by its name.
+    pub(crate) declared: Arc<Policy>,
     /// The log entry that states all of it.
     pub(crate) home: Position,
     /// By priority, the highest first. The first one is always there.
@@ -43,8 +46,8 @@ pub(crate) struct Queue {
     pub(crate) bytes: u64,
     /// What is live, by segment of the log, ascending.
     segments: SmallVec<[SegmentUse; 1]>,
-    /// Some record may have an expiry.
-    pub(crate) may_expire: bool,
+    /// Some record may have an expiry of its own.
+    has_expiring: bool,
     /// There is a bound on what is ready (a copy of what the policy says, which is far away).
     pub(crate) is_bounded: bool,
     main: Option<Cursor>,
@@ -84,13 +87,14 @@ impl Queue {
             namespace,
             found,
             is_bounded: def.policy.is_bounded(),
+            declared: def.policy.clone(),
             def: Arc::new(def),
             home,
             lanes: SmallVec::from_iter([Lane::new(0)]),
             live: 0,
             bytes: 0,
             segments: SmallVec::new(),
-            may_expire: false,
+            has_expiring: false,
             main,
             others: BTreeMap::new(),
             wanted: SmallVec::new(),
@@ -114,7 +118,7 @@ impl Queue {
         self.live = state.live;
         self.bytes = state.bytes;
         self.segments = state.segments.iter().copied().collect();
-        self.may_expire = true;
+        self.has_expiring = true;
         if let (Some(main), Some(progress)) = (&mut self.main, &state.main) {
             main.take_over(progress);
             main.dirty = false;
@@ -224,15 +228,11 @@ impl Queue {
     pub(crate) fn put(
         &mut self,
         offset: u64,
-        mut place: Place,
+        place: Place,
         segment: u64,
         index: &Index,
     ) -> Result<Option<Place>, IndexError> {
-        if let Some(ttl_ms) = self.def.policy.ttl_ms {
-            let expiry = place.appended.plus(ttl_ms);
-            place.expiry = if place.expiry.is_set() { place.expiry.min(expiry) } else { expiry };
-        }
-        self.may_expire |= place.expiry.is_set();
+        self.has_expiring |= place.expiry.is_set();
         let id = self.def.id;
         let lane = self.lane(offset);
         if offset < lane.first {
@@ -243,11 +243,27 @@ impl Queue {
         Ok(Some(before).filter(|before| !before.is_hole()))
     }
 
-    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+    /// A place as it is kept.
+    pub(crate) fn get_kept(
+        &mut self,
+        offset: u64,
+        index: &Index,
+    ) -> Result<Option<Place>, IndexError> {
         let id = self.def.id;
         let at = self.lanes.binary_search_by_key(&(offset >> LANE_SHIFT), Lane::id);
         let Some(lane) = at.ok().and_then(|at| self.lanes.get_mut(at)) else { return Ok(None) };
         lane.get(id, offset, index)
+    }
+
+    /// A place, with the end of its time by the record's own word and by the queue's rules.
+    pub(crate) fn get(&mut self, offset: u64, index: &Index) -> Result<Option<Place>, IndexError> {
+        let mut found = self.get_kept(offset, index)?;
+        if let (Some(place), Some(ttl_ms)) = (&mut found, self.def.policy.ttl_ms) {
+            // Kept is only what the record says itself: the queue's rules may change.
+            let expiry = place.appended.plus(ttl_ms);
+            place.expiry = if place.expiry.is_set() { place.expiry.min(expiry) } else { expiry };
+        }
+        Ok(found)
     }
 
     /// Gives up the entry at an offset. The caller uncounts it.
@@ -295,7 +311,7 @@ impl Queue {
             }
         }
         if self.live == 0 {
-            self.may_expire = false;
+            self.has_expiring = false;
         }
     }
 
@@ -306,7 +322,7 @@ impl Queue {
         }
         self.live = 0;
         self.bytes = 0;
-        self.may_expire = false;
+        self.has_expiring = false;
         std::mem::take(&mut self.segments)
     }
 
@@ -464,9 +480,32 @@ impl Queue {
         }
     }
 
+    /// Whether some record may have an end to its time.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.has_expiring || (self.def.policy.ttl_ms.is_some() && self.live > 0)
+    }
+
+    /// Goes by what these rules ask of its name from now on; tells whether that is something else
+    /// than before.
+    pub(crate) fn follow(&mut self, rules: &Rules) -> bool {
+        if self.found != Found::ByName || self.is_provisional {
+            return false;
+        }
+        let policy = rules.of_queue(&self.def, &self.declared);
+        if self.def.policy == policy {
+            return false;
+        }
+        self.is_bounded = policy.is_bounded();
+        if let Some(main) = &mut self.main {
+            main.policy = shared_delivery(&policy.delivery);
+        }
+        Arc::make_mut(&mut self.def).policy = policy;
+        true
+    }
+
     /// Whether its definition asks for a look at some time, or its records do.
     pub(crate) fn has_times(&self) -> bool {
-        self.may_expire
+        self.may_expire()
             || self.is_behind
             || self.def.retention == Retention::Time
             || self.def.policy.expires_ms.is_some()

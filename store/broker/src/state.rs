@@ -7,12 +7,16 @@
 //! work from the middle: a log whose beginning was trimmed states everything that is still true again
 //! somewhere (see `commit/clean.rs`), but what happened to a queue may stand before what the queue is.
 
-use std::{collections::BTreeSet, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use mainstem_index::{
-    Batch, CursorName, Entry as Place, Index, IndexError, LANE_SHIFT, RetainedKey, RetainedValue,
-    SegmentUse, WriterKey, WriterValue,
+    Batch, CursorName, Entry as Place, Index, IndexError, LANE_SHIFT, ParameterKey, ParameterValue,
+    RetainedKey, RetainedValue, SegmentUse, WriterKey, WriterValue,
 };
 use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
@@ -25,11 +29,13 @@ use crate::{
     namespace::{Namespace, Retained},
     policy::{DeliveryPolicy, shared_delivery},
     schedule::Schedule,
+    usage::Usage,
 };
 
 mod bodies;
 mod checkpoint;
 mod define;
+mod parameters;
 mod queues;
 mod restore;
 mod segments;
@@ -95,6 +101,12 @@ pub(crate) struct State {
     pub(crate) due_unknown: Vec<QueueId>,
     /// Bytes that a queue which keeps everything may keep if it says nothing itself.
     pub(crate) kept_bytes_max: u64,
+    /// Settings that are kept with the data.
+    pub(crate) parameters: BTreeMap<ParameterKey, ParameterValue>,
+    /// What namespaces and users have, and may have.
+    pub(crate) usage: Arc<Usage>,
+    /// Queues that go by other rules than before, for the commit thread to see to.
+    pub(crate) governed: Vec<QueueId>,
     /// What consumers had in hand of records that are gone, for the commit thread to count off.
     pub(crate) lost_hands: Vec<InHand>,
     /// Where the log ended when the process started.
@@ -142,6 +154,9 @@ impl State {
             lookups: Fresh::new(),
             due_unknown: Vec::new(),
             kept_bytes_max: u64::MAX,
+            parameters: BTreeMap::new(),
+            usage: Arc::default(),
+            governed: Vec::new(),
             lost_hands: Vec::new(),
             started_at: Position(0),
             batch,

@@ -17,6 +17,7 @@ mod lane;
 mod lookup;
 mod meta;
 mod name;
+mod parameter;
 mod pointer;
 mod progress;
 mod queue;
@@ -40,6 +41,7 @@ pub use lane::LANE_SHIFT;
 pub use lookup::LookupKey;
 pub use meta::{MetaKey, MetaValue};
 pub use name::NameKey;
+pub use parameter::{ParameterKey, ParameterValue};
 pub use pointer::PointerKey;
 pub use progress::{HeldBack, Progress};
 pub use queue::{QueueKey, QueueName, QueueValue};
@@ -146,6 +148,11 @@ pub enum KeyKind {
     /// Scope: the shard. Rewritten at checkpoints, deleted.
     /// Key: `number: u64`. Value: `refs | bytes`, varints.
     Segment = 17,
+    /// A setting that is kept with the data: a policy, a limit.
+    /// Scope: namespace. Rewritten, deleted.
+    /// Key: `namespace: text | component: text | name: text (last)`. Value: `home: varint |
+    /// value: table`.
+    Parameter = 18,
 }
 
 impl KeyKind {
@@ -171,6 +178,7 @@ impl KeyKind {
             Self::Writer => "writer",
             Self::Lookup => "lookup",
             Self::Segment => "segment",
+            Self::Parameter => "parameter",
         }
     }
 

@@ -16,9 +16,9 @@ pub use error::{IndexError, Part};
 pub use keys::{
     BLOCK_ENTRIES, BindingKey, BindingValue, BlockKey, BlockValue, CursorKey, CursorName,
     CursorValue, Entity, Entry, ExchangeKey, ExchangeValue, HeldBack, HeldKey, HeldValue, KeyKind,
-    LANE_SHIFT, LaneState, LookupKey, MetaKey, MetaValue, NameKey, PointerKey, Progress, QueueKey,
-    QueueName, QueueStateKey, QueueStateValue, QueueValue, ReaderKey, RetainedKey, RetainedValue,
-    SegmentKey, SegmentUse, SegmentValue, SessionKey, SessionValue, SubscriptionKey,
-    SubscriptionValue, WakeKey, WriterKey, WriterValue,
+    LANE_SHIFT, LaneState, LookupKey, MetaKey, MetaValue, NameKey, ParameterKey, ParameterValue,
+    PointerKey, Progress, QueueKey, QueueName, QueueStateKey, QueueStateValue, QueueValue,
+    ReaderKey, RetainedKey, RetainedValue, SegmentKey, SegmentUse, SegmentValue, SessionKey,
+    SessionValue, SubscriptionKey, SubscriptionValue, WakeKey, WriterKey, WriterValue,
 };
 pub use store::{Index, Tuning, VERSION};

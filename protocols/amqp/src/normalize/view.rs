@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Correlation, Dialect, Path, Record, ReplyTo, Routing, UnixMillis, Value, View,
+    Correlation, Dialect, Origin, Path, Record, ReplyTo, Routing, UnixMillis, Value, View,
     address::TOPIC_KEY_PREFIX,
 };
 
@@ -80,6 +80,22 @@ pub fn routing(record: &Record) -> Routing {
         }
     }
     routing
+}
+
+/// What a record says to readers of streams that filter. `view` is asked only for what came by
+/// another protocol.
+pub fn filter_value(record: &Record, view: impl FnOnce(&Record) -> View) -> Option<String> {
+    if record.origin() != Origin::Amqp {
+        let props = view(record).props;
+        let found = props.iter().find(|(name, _)| name == header::STREAM_FILTER);
+        return found.and_then(|(_, value)| value.as_text()).map(str::to_owned);
+    }
+    let native = record.native();
+    // What is stored was parsed when it came.
+    let properties = Properties::parse(&native).unwrap_or_default();
+    table::entries(properties.headers?)
+        .find(|entry| entry.name == header::STREAM_FILTER.as_bytes() && entry.tag == b'S')
+        .and_then(|entry| text(entry.content))
 }
 
 /// Takes a header that has a place of its own in the view; gives back any other.

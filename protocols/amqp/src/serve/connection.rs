@@ -4,7 +4,8 @@ use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time:
 
 use bytes::{Bytes, BytesMut};
 use mainstem_broker::{
-    Broker, Client, Delivery, Inbox, LoginError, Notice, Publish, Published, Receipt, Refusal,
+    Broker, Client, Delivery, Entered, Inbox, LoginError, Notice, Publish, Published, Receipt,
+    Refusal,
 };
 use mainstem_schemas::{Credentials, Principal, Record, Secret, Settlement};
 use tokio::{
@@ -94,6 +95,8 @@ struct Connection {
     effects: Effects,
     login: Option<Secret>,
     attached: Option<Attached>,
+    /// Counted in its virtual host and with its user.
+    entered: Option<Entered>,
     /// What the exchange last published to with a delay does about it, for the frames at hand.
     last_delaying: Option<(Bytes, Delaying)>,
     /// Publishes and settlements of the frames at hand, not sent yet.
@@ -159,6 +162,7 @@ pub(super) async fn serve(
         effects,
         login: None,
         attached: None,
+        entered: None,
         last_delaying: None,
         publishes: Vec::new(),
         sent: Vec::new(),
@@ -256,6 +260,9 @@ impl Connection {
             }
             self.perform().await;
             self.flush().await;
+            if let Some(entered) = &mut self.entered {
+                entered.keep_channels(self.session.channels_open());
+            }
         }
         Ok(())
     }
@@ -389,6 +396,12 @@ impl Connection {
     async fn perform_slowly(&mut self, effect: Effect) {
         match effect {
             Effect::Write { .. } | Effect::Publish { .. } | Effect::Settle(_) => {}
+            Effect::CountChannel => {
+                let counted = self.entered.as_mut().map_or(Ok(()), Entered::open_channel);
+                if let Err(over) = counted {
+                    self.session.channel_turned_away(&over, &mut self.effects);
+                }
+            }
             Effect::Login(login) => {
                 let outcome = self.log_in(DEFAULT_NAMESPACE, &login).await;
                 self.login = Some(login);
@@ -396,7 +409,14 @@ impl Connection {
             }
             Effect::Enter { vhost } => {
                 let outcome = self.enter(&vhost).await;
-                self.session.entered(vhost, outcome, &mut self.effects);
+                let principal = self.attached.as_ref().map(|attached| attached.client.principal());
+                match principal.map(|principal| self.broker.enter(principal)).transpose() {
+                    Ok(entered) => {
+                        self.entered = entered;
+                        self.session.entered(vhost, outcome, &mut self.effects);
+                    }
+                    Err(over) => self.session.turned_away(&vhost, &over, &mut self.effects),
+                }
             }
             Effect::SetPool { pool, limit } => {
                 self.flush().await;
@@ -426,6 +446,7 @@ impl Connection {
             }
             Effect::Leave => {
                 self.settle_receipts().await;
+                self.entered = None;
                 if let Some(Attached { client, .. }) = self.attached.take() {
                     client.close().await;
                 }

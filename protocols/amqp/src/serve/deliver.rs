@@ -6,7 +6,7 @@ use mainstem_schemas::{Record, Settlement, Verdict};
 
 use crate::{
     codec::Envelope,
-    normalize::{Outgoing, Told, outgoing},
+    normalize::{Outgoing, Told, filter_value, outgoing},
     session::{Handing, Session},
 };
 
@@ -24,6 +24,12 @@ pub(super) fn put_delivery(
     let unread = Settlement { id: delivery.id, verdict: Verdict::Unread };
     let unread = delivery.needs_settle.then_some(unread);
     let Some(record) = &delivery.record else { return unread };
+    if let Some(sieve) = session.sieve(delivery.consumer)
+        && !sieve.wants(filter_value(record, |record| broker.view(record)).as_deref())
+    {
+        // It was looked at, and makes room for the next.
+        return Some(Settlement { id: delivery.id, verdict: Verdict::Accept });
+    }
     let frame_max = session.frame_max();
     let now = broker.now();
     match session.deliver(delivery.consumer, delivery.id, delivery.needs_settle, now) {

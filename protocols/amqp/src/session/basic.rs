@@ -13,6 +13,7 @@ use super::{
     channel::{DirectReply, Known},
     effect::Wish,
     equivalence, policy,
+    sieve::{FILTER, MATCH_UNFILTERED, Sieve},
     topology::{count, is_stream, name_of},
     unsettled::Held,
 };
@@ -92,6 +93,7 @@ impl Session {
             priority: i32::default(),
             start: None,
             timeout_ms: None,
+            sieve: Sieve::default(),
         };
         let resource = format!("queue '{queue}' in vhost '{}'", self.vhost);
         let wish = wish_for(wish, &arguments, &resource, self.now)?;
@@ -140,6 +142,7 @@ impl Session {
             priority: 0,
             start: None,
             timeout_ms: None,
+            sieve: Sieve::default(),
         };
         Ok(Ask { channel, request: Request::DeclareQueue(def), then: Then::Consume(wish) })
     }
@@ -157,6 +160,11 @@ impl Session {
             let resource = format!("queue '{}' in vhost '{}'", wish.queue, self.vhost);
             let kind = equivalence::type_of(&queue.arguments);
             return Err(equivalence::not_of_type(STREAM_OFFSET, &resource, kind));
+        }
+        if !is_stream && wish.sieve.is_set() {
+            let resource = format!("queue '{}' in vhost '{}'", wish.queue, self.vhost);
+            let kind = equivalence::type_of(&queue.arguments);
+            return Err(equivalence::not_of_type(FILTER, &resource, kind));
         }
         if is_stream && wish.no_ack {
             return Err(Fault::not_implemented(format!(
@@ -308,9 +316,7 @@ impl Session {
 
     /// How long deliveries of a queue may stay unsettled; 0 for any time.
     fn timeout_of(&self, queue: &QueueDef) -> u64 {
-        let wish = find(&queue.arguments, "x-consumer-timeout").and_then(Value::as_int);
-        let wish = wish.and_then(|wish| u64::try_from(wish).ok());
-        wish.unwrap_or(self.limits.delivery_ack_timeout_ms)
+        queue.policy.settle_max_ms.unwrap_or(self.limits.delivery_ack_timeout_ms)
     }
 
     /// The store answered a get: the record gets its tag.
@@ -340,6 +346,13 @@ impl Session {
             counts_returns,
             message_count,
         });
+    }
+
+    /// What a consumer of a stream wants, if it does not want everything.
+    #[must_use]
+    pub fn sieve(&self, consumer: ConsumerId) -> Option<&Sieve> {
+        let reader = self.readers.get(&consumer)?;
+        Some(&reader.sieve).filter(|sieve| sieve.is_set())
     }
 
     /// Gives a delivery its channel and tag.
@@ -431,6 +444,7 @@ fn wish_for(
                 wish.timeout_ms.is_none().then(|| equivalence::not_integer(value))
             }
             "x-cancel-on-ha-failover" => equivalence::not_bool(value),
+            FILTER | MATCH_UNFILTERED => wish.sieve.read(name, value),
             STREAM_OFFSET => {
                 wish.start = stream_start(value, now);
                 wish.start.is_none().then(|| wrong_offset(value))
@@ -468,8 +482,4 @@ fn wrong_offset(value: &Value) -> String {
             format!("{{invalid_stream_offset_arg,{{{},..}}}}", equivalence::type_name(other))
         }
     }
-}
-
-fn find<'a>(arguments: &'a Table, wanted: &str) -> Option<&'a Value> {
-    arguments.iter().find(|(name, _)| name == wanted).map(|(_, value)| value)
 }

@@ -30,6 +30,8 @@ pub enum Effect {
         content: Content,
     },
     Settle(Settlement),
+    /// A channel was opened: count it, or tell [`super::Session::channel_turned_away`].
+    CountChannel,
     SetPool {
         pool: u16,
         limit: u32,
@@ -210,6 +212,8 @@ pub struct Wish {
     pub start: Option<mainstem_broker::Start>,
     /// How long a delivery may stay unsettled, if the consumer has a wish.
     pub timeout_ms: Option<u64>,
+    /// What it wants; only a stream can be asked.
+    pub sieve: super::Sieve,
 }
 
 impl Then {

@@ -8,7 +8,7 @@ use super::{Code, Fault, policy, topology::text};
 const QUEUE_TYPE: &str = "x-queue-type";
 
 /// The arguments that count; others may differ.
-const COMPARED: [&str; 15] = [
+const COMPARED: [&str; 18] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -20,6 +20,9 @@ const COMPARED: [&str; 15] = [
     "x-overflow",
     "x-single-active-consumer",
     "x-delivery-limit",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-quorum-initial-group-size",
@@ -39,6 +42,9 @@ const NOT_FOR_STREAMS: [&str; 10] = [
     "x-single-active-consumer",
     "x-delivery-limit",
 ];
+
+/// Bytes of the prefix that a server-named queue may ask for.
+const NAME_PREFIX_MAX: usize = 64;
 
 /// What only a stream has.
 const FOR_STREAMS: [&str; 1] = ["x-max-age"];
@@ -129,6 +135,16 @@ fn what_is_wrong(arguments: &Table, name: &str, value: &Value) -> Option<String>
             format!("\"unsupported queue type '{word}'\"")
         }),
         "x-single-active-consumer" => not_bool(value),
+        "x-delayed-retry-type" => {
+            let words = ["disabled", "all", "failed", "returned"];
+            not_one_of(value, &words, |_| "invalid_delayed_retry_type".to_owned())
+        }
+        "x-delayed-retry-min" | "x-delayed-retry-max" => not_at_least(value, 1),
+        "x-name-prefix" => not_text(value).or_else(|| {
+            let prefix = value.as_text().unwrap_or_default();
+            (prefix.len() > NAME_PREFIX_MAX || prefix.starts_with("amq."))
+                .then(|| "invalid_name_prefix".to_owned())
+        }),
         _ => None,
     }
 }

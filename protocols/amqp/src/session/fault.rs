@@ -163,6 +163,13 @@ impl Fault {
         }
     }
 
+    pub(crate) fn queue_limit(name: &str, vhost: &str, max: u64) -> Self {
+        let text = format!(
+            "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({max}) is reached"
+        );
+        Self::new(Code::PreconditionFailed, text)
+    }
+
     pub(crate) fn unsettled_for_long(channel: u16, timeout_ms: u64) -> Self {
         let text = format!(
             "delivery acknowledgement on channel {channel} timed out. Timeout value used: \

@@ -43,17 +43,44 @@ pub(super) fn of(arguments: &Table) -> Policy {
         priority_max: number("x-max-priority")
             .map_or(0, |max| u8::try_from(max).unwrap_or(u8::MAX)),
         age_max_ms: text(arguments, "x-max-age").and_then(age_ms),
+        settle_max_ms: number("x-consumer-timeout"),
         delivery: DeliveryPolicy {
             dead_letter,
             attempts_max: returns_max
                 .map(|max| u32::try_from(max.saturating_add(1)).unwrap_or(u32::MAX)),
             single_active: is_true("x-single-active-consumer"),
+            backoff_ms: backoff_ms(arguments),
             ..DeliveryPolicy::default()
         },
     }
 }
 
 const QUORUM_RETURNS_MAX: u64 = 20;
+/// Attempts whose rests are told apart; later ones rest as long as the last.
+const RESTS_MAX: u64 = 256;
+
+/// How long returned records rest, by attempt (RabbitMQ 4.3, delayed retries of quorum queues): the
+/// least time for each attempt so far, up to the greatest. All returns count alike here.
+fn backoff_ms(arguments: &Table) -> Vec<u64> {
+    let number = |name: &str| {
+        let (_, value) = arguments.iter().find(|(have, _)| have == name)?;
+        u64::try_from(value.as_int()?).ok()
+    };
+    let is_on = text(arguments, "x-delayed-retry-type").is_some_and(|kind| kind != "disabled");
+    let Some(least) = number("x-delayed-retry-min").filter(|least| is_on && *least > 0) else {
+        return Vec::new();
+    };
+    let most = number("x-delayed-retry-max").unwrap_or(u64::MAX).max(least);
+    let mut rests = Vec::new();
+    for attempt in 1..=RESTS_MAX {
+        let rest = least.saturating_mul(attempt).min(most);
+        rests.push(rest);
+        if rest == most {
+            break;
+        }
+    }
+    rests
+}
 
 /// A stream's age such as `7D`: a number and one of Y, M, D, h, m, s.
 pub(super) fn age_ms(text: &str) -> Option<u64> {
@@ -100,6 +127,17 @@ mod tests {
         assert_eq!(of(&quorum).delivery.attempts_max, Some(21));
         quorum.push(("x-delivery-limit".to_owned(), Value::Int(-1)));
         assert_eq!(of(&quorum).delivery.attempts_max, None);
+        let retry = |kind: &str, most: i64| {
+            of(&vec![
+                ("x-delayed-retry-type".to_owned(), text(kind)),
+                ("x-delayed-retry-min".to_owned(), Value::Int(100)),
+                ("x-delayed-retry-max".to_owned(), Value::Int(most)),
+            ])
+        };
+        assert_eq!(retry("all", 250).delivery.backoff_ms, [100, 200, 250]);
+        assert_eq!(retry("failed", 50).delivery.backoff_ms, [100]);
+        assert_eq!(retry("all", i64::MAX).delivery.backoff_ms.len(), 256);
+        assert!(retry("disabled", 250).delivery.backoff_ms.is_empty());
         assert_eq!(age_ms("7D"), Some(7 * 24 * 3_600_000));
         assert_eq!(age_ms("7"), None);
     }

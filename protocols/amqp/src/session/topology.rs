@@ -137,8 +137,11 @@ impl Session {
             return Ok((Request::FindQueue(name), then));
         }
         let reserved = given.starts_with(RESERVED_PREFIX);
-        let name = if given.is_empty() { self.random_name("amq.gen-") } else { given };
         let arguments = arguments(&declare.arguments)?;
+        let name = match given.is_empty() {
+            true => self.random_name(text(&arguments, "x-name-prefix").unwrap_or("amq.gen-")),
+            false => given,
+        };
         let resource = format!("queue '{name}' in vhost '{}'", self.vhost);
         equivalence::check_queue_arguments(&arguments, &resource)?;
         let def = QueueDef {
@@ -212,6 +215,9 @@ impl Session {
             Err(Refusal::NoQueue(name)) if reserved => {
                 return Err(Fault::reserved("queue", &name));
             }
+            Err(Refusal::Limit { max, .. }) if let Then::QueueDeclared { name, .. } = &then => {
+                return Err(Fault::queue_limit(name, &self.vhost, max));
+            }
             Err(refusal) => {
                 let kind = match then.method().0 {
                     40 => "exchange",
@@ -264,9 +270,9 @@ impl Session {
                 self.consume_from(channel, wish, &found.def)
             }
             (Then::Consuming { wish, consumer, is_stream, counts_returns, timeout_ms }, _) => {
-                let consumer_tag = wish.consumer_tag.clone();
+                let (consumer_tag, sieve) = (wish.consumer_tag.clone(), wish.sieve.clone());
                 let reader =
-                    Reader { channel, consumer_tag, is_stream, counts_returns, timeout_ms };
+                    Reader { channel, consumer_tag, is_stream, counts_returns, timeout_ms, sieve };
                 self.consuming(reader, wish.no_wait, consumer, effects);
                 Ok(None)
             }

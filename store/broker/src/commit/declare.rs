@@ -13,6 +13,7 @@ use crate::{
     entry::{DeclaredQueue, Entry},
     error::Refusal,
     exchange::{check_binding, check_exchange, is_predeclared},
+    usage::Bounded,
 };
 
 impl Commit {
@@ -112,6 +113,11 @@ impl Commit {
             Err(other) => return Err(other),
         }
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
+        if let Some(max) = self.state.queues_max(&namespace)
+            && self.state.queues_count(&namespace) >= max
+        {
+            return Err(Refusal::Limit { name: Bounded::Queues.word(), max });
+        }
         let declared = DeclaredQueue {
             namespace: (*namespace).to_owned(),
             name: QueueName::Named(def.name.clone()),

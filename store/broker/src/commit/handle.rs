@@ -79,6 +79,17 @@ impl Commit {
             Command::PurgeQueue { client, name, reply } => {
                 self.purge_queue(client, &name, reply);
             }
+            Command::SetParameter { key, value, reply } => {
+                self.set_parameter(key, value);
+                self.answer_durably(Some(reply), ());
+            }
+            Command::DeleteParameter { key, reply } => {
+                let known = self.delete_parameter(key);
+                self.answer_durably(Some(reply), known);
+            }
+            Command::Parameters { namespace, component, reply } => {
+                send(reply, self.list_parameters(&namespace, &component));
+            }
             Command::Bind { client, bind, reply } => {
                 let bound = self.bind(client, bind);
                 self.answer_durably(Some(reply), bound);

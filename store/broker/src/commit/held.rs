@@ -269,7 +269,7 @@ impl Commit {
                 let age = self.now.0 - oldest;
                 times.push(place.appended.plus(age + 1));
             }
-        } else if queue.may_expire {
+        } else if queue.may_expire() {
             let cursors: Vec<CursorId> = queue.cursors().map(|(cursor, _)| cursor).collect();
             for cursor_id in cursors {
                 let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { continue };

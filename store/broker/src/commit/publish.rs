@@ -499,6 +499,9 @@ impl Commit {
             let (position, size) = (body.position, body.size);
             self.deliver_live(client, consumer, options, position, size, &record);
         }
+        if !route.queues.is_empty() {
+            self.tail.keep_read(body.position, record);
+        }
         Ok(())
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use mainstem_index::{
     BindingKey, BlockKey, CursorKey, CursorName, Entry as Place, ExchangeKey, HeldKey, Index,
-    LANE_SHIFT, PointerKey, Progress, QueueKey, QueueName, QueueStateKey, QueueStateValue,
-    RetainedKey, SegmentKey, SessionKey, SubscriptionKey, WriterKey,
+    LANE_SHIFT, ParameterKey, PointerKey, Progress, QueueKey, QueueName, QueueStateKey,
+    QueueStateValue, RetainedKey, SegmentKey, SessionKey, SubscriptionKey, WriterKey,
 };
 use mainstem_log::Reader;
 use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis};
@@ -108,6 +108,9 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
             let number = body(reader, place.position, place.size, &what);
             queue.entries.insert(offset, (number, place));
         }
+    }
+    for found in index.scan::<ParameterKey>() {
+        recount.home(found.unwrap().1.home);
     }
     check_queues(&contents, segment_bytes);
     scan_others(index, reader, &mut contents, &mut recount);

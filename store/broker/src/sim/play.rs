@@ -34,6 +34,7 @@ use crate::{
 mod answer;
 mod ask;
 mod crash;
+mod rule;
 mod sessions;
 mod terms;
 

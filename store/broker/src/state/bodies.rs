@@ -117,7 +117,7 @@ impl State {
         size: u32,
     ) {
         let Some(queue) = self.queues.get(id) else { return };
-        let place = queue.get(offset, &self.index);
+        let place = queue.get_kept(offset, &self.index);
         let place = self.sound(place).filter(|place| place.position == from);
         if let Some(place) = place {
             self.put(id, offset, Place { position: to, size, ..place });

@@ -9,7 +9,7 @@ use mainstem_index::{
     QueueKey, QueueName, QueueValue, ReaderKey, SessionKey, SessionValue,
     SubscriptionKey as StoredSubscription, SubscriptionValue,
 };
-use mainstem_schemas::{Position, QueueId, UnixMillis};
+use mainstem_schemas::{CursorId, Position, QueueId, UnixMillis};
 
 use super::{State, queues::show};
 use crate::{
@@ -43,11 +43,18 @@ impl State {
             Entry::Unsubscribe { namespace, session, share, filter } => {
                 self.unsubscribe(&namespace, &session, &SubscriptionKey { share, filter });
             }
+            Entry::SetParameter { key, value } => self.set_parameter(key, value, position),
+            Entry::DeleteParameter { key } => self.delete_parameter(&key),
             Entry::QueueImage { queue, lanes, declared } => {
                 self.restate_queue(queue, &lanes, declared, position);
             }
             Entry::CursorImage { queue, cursor, name, floors, policy } => {
                 let Some(found) = self.queues.change(queue) else { return };
+                let policy = if cursor == CursorId::MAIN && !found.is_provisional {
+                    found.def.policy.delivery.clone()
+                } else {
+                    policy
+                };
                 if let Some(known) = found.cursor_mut(cursor) {
                     known.dirty = true;
                     known.policy = shared_delivery(&policy);
@@ -87,6 +94,7 @@ impl State {
         }
         let mut exchange = Exchange::new(def);
         exchange.home = home;
+        exchange.govern(&self.namespace(namespace).rules);
         self.namespace(namespace).exchanges.insert(exchange);
     }
 
@@ -165,6 +173,7 @@ impl State {
         let space = self.namespace(&namespace);
         space.add_queue(id, &found, &def.name);
         let mut queue = Queue::new(space.name.clone(), found, def, home);
+        queue.follow(&space.rules);
         queue.note_due_unknown(&mut self.due_unknown);
         self.queues.insert(id, queue);
         self.note_renamed(id);

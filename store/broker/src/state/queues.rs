@@ -20,6 +20,7 @@ use crate::{
     cursor::Cursor,
     policy::{DeliveryPolicy, Policy, shared, shared_delivery},
     queue::{Found, Queue},
+    rules::Rules,
 };
 
 pub(crate) struct Queues {
@@ -28,6 +29,8 @@ pub(crate) struct Queues {
     /// Deleted, but the index still has them; the second set is in the checkpoint being made.
     gone: (FxHashSet<QueueId>, FxHashSet<QueueId>),
     names: FxHashSet<Arc<str>>,
+    /// What is asked of queues by their names, by namespace.
+    rules: FxHashMap<Arc<str>, Arc<Rules>>,
     /// Which checkpoint changes wait for.
     epoch: u64,
     dirty: Vec<QueueId>,
@@ -48,6 +51,7 @@ struct Shelf<'a> {
     resident: &'a mut FxHashMap<QueueId, Box<Queue>>,
     index: &'a Index,
     names: &'a mut FxHashSet<Arc<str>>,
+    rules: &'a FxHashMap<Arc<str>, Arc<Rules>>,
     idle: &'a mut VecDeque<QueueId>,
     failed: &'a mut Option<IndexError>,
     gone: &'a (FxHashSet<QueueId>, FxHashSet<QueueId>),
@@ -63,10 +67,13 @@ impl<'a> Shelf<'a> {
             return None;
         }
         let loaded = load(self.index, self.names, id);
-        let queue = loaded.unwrap_or_else(|error| {
+        let mut queue = loaded.unwrap_or_else(|error| {
             self.failed.get_or_insert(error);
             None
         })?;
+        if let Some(rules) = self.rules.get(&queue.namespace) {
+            queue.follow(rules);
+        }
         self.idle.push_back(id);
         Some(place.insert(Box::new(queue)))
     }
@@ -121,6 +128,7 @@ impl Queues {
             resident: FxHashMap::default(),
             gone: Default::default(),
             names: FxHashSet::default(),
+            rules: FxHashMap::default(),
             epoch: 1,
             dirty: Vec::new(),
             gather: None,
@@ -137,6 +145,20 @@ impl Queues {
         intern(&mut self.names, name)
     }
 
+    /// Other rules for a namespace; answers the queues in memory that go by something else since.
+    pub(crate) fn set_rules(&mut self, namespace: Arc<str>, rules: Arc<Rules>) -> Vec<QueueId> {
+        let mut changed = Vec::new();
+        for (id, queue) in &mut self.resident {
+            if queue.namespace == namespace && queue.follow(&rules) {
+                changed.push(*id);
+            }
+        }
+        // A hash map's order is not to be seen.
+        changed.sort_unstable();
+        self.rules.insert(namespace, rules);
+        changed
+    }
+
     /// The queue, if it is in memory.
     pub(crate) fn peek(&self, id: QueueId) -> Option<&Queue> {
         self.resident.get(&id).map(|queue| &**queue)
@@ -144,8 +166,8 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        let Self { resident, index, names, idle, failed, gone, .. } = self;
-        Shelf { resident, index, names, idle, failed, gone }.find(id)
+        let Self { resident, index, names, rules, idle, failed, gone, .. } = self;
+        Shelf { resident, index, names, rules, idle, failed, gone }.find(id)
     }
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
@@ -153,8 +175,10 @@ impl Queues {
         if self.is_rebuilding && !self.is_gone(id) && !id.is_transient() && self.get(id).is_none() {
             self.make_provisional(id);
         }
-        let Self { resident, index, names, idle, failed, gone, epoch, gather, dirty, .. } = self;
-        let shelf = Shelf { resident, index, names, idle, failed, gone };
+        let Self {
+            resident, index, names, rules, idle, failed, gone, epoch, gather, dirty, ..
+        } = self;
+        let shelf = Shelf { resident, index, names, rules, idle, failed, gone };
         let queue = shelf.find(id)?;
         if queue.dirty_in != *epoch && !id.is_transient() {
             // Before its first change since the last checkpoint began, that one takes it as it is.

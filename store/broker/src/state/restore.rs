@@ -2,8 +2,8 @@
 
 use mainstem_index::{
     BindingKey as StoredBinding, ExchangeKey, ExchangeValue, HeldKey, HeldValue, IndexError,
-    QueueKey, ReaderKey, RetainedKey, RetainedValue, SegmentKey, SessionKey, SessionValue,
-    SubscriptionKey as StoredSubscription, SubscriptionValue, WriterKey,
+    ParameterKey, QueueKey, ReaderKey, RetainedKey, RetainedValue, SegmentKey, SessionKey,
+    SessionValue, SubscriptionKey as StoredSubscription, SubscriptionValue, WriterKey,
 };
 use mainstem_schemas::{Position, UnixMillis};
 
@@ -23,6 +23,14 @@ impl State {
             let (key, value) = found?;
             self.segments.restore(key.number, value);
         }
+        for found in index.scan::<ParameterKey>() {
+            let (key, value) = found?;
+            self.parameters.insert(key, value);
+        }
+        let keys: Vec<ParameterKey> = self.parameters.keys().cloned().collect();
+        for key in keys {
+            self.follow_parameter(&key);
+        }
         for found in index.scan::<ExchangeKey>() {
             let (key, value) = found?;
             let Some(kind) = ExchangeKind::from_u8(value.kind) else { continue };
@@ -31,6 +39,7 @@ impl State {
             let def = ExchangeDef { name, kind, durable: true, auto_delete, internal, arguments };
             let mut exchange = Exchange::new(def);
             exchange.home = home;
+            exchange.govern(&self.namespace(&key.namespace).rules);
             self.namespace(&key.namespace).exchanges.insert(exchange);
         }
         for found in index.scan::<ReaderKey>() {

@@ -31,13 +31,16 @@ impl Commit {
             name,
             auto_delete: queue.def.auto_delete,
             retention: queue.def.retention,
-            policy: (*queue.def.policy).clone(),
+            policy: (*queue.declared).clone(),
             arguments: queue.def.arguments.clone(),
         };
         let mut entries =
             vec![Entry::QueueImage { queue: id, lanes: queue.lane_states(), declared }];
         for (cursor, at) in queue.cursors().filter(|(cursor, _)| !cursor.is_transient()) {
-            entries.extend(cursor_entries(id, cursor, at, &at.policy));
+            // The queue's own is served by what the queue goes by.
+            let is_main = cursor == CursorId::MAIN;
+            let policy = if is_main { &queue.declared.delivery } else { &*at.policy };
+            entries.extend(cursor_entries(id, cursor, at, policy));
         }
         let (namespace, name) = (queue.namespace.clone(), queue.def.name.clone());
         for entry in entries {

@@ -3,10 +3,11 @@
 use mainstem_schemas::{CursorId, UnixMillis, Verdict};
 use tokio::sync::oneshot;
 
-use super::{Game, Wait};
+use super::{Game, Wait, rule::RULES_FROM};
 use crate::{
     command::{Published, QueueDef, Retention},
     error::Refusal,
+    policy::Policy,
     sim::{
         check,
         model::{Done, Kind, Reader},
@@ -154,8 +155,9 @@ impl Game {
             known.is_gone = true;
             assert!(known.is_loose, "a queue went by itself: {def:?}");
             let kind = known.kind.clone();
-            let mut fresh = Reader::new(kind, (*def.policy).clone(), def.durable, now());
-            fresh.is_loose = def.policy.expires_ms.is_some()
+            let policy = without_rules(&def.policy);
+            let mut fresh = Reader::new(kind, policy, def.durable, now());
+            fresh.is_loose = fresh.policy.expires_ms.is_some()
                 || def.auto_delete
                 || def.exclusive
                 || def.retention == Retention::Time;
@@ -166,7 +168,7 @@ impl Game {
             self.model.readers[at].is_loose = true;
         }
         let reader = &mut self.model.readers[at];
-        assert_eq!(reader.policy, *def.policy, "a queue is not what was declared");
+        assert_eq!(reader.policy, without_rules(&def.policy), "a queue is not what was declared");
         reader.is_confirmed = true;
         reader.place = Some(place);
     }
@@ -209,5 +211,17 @@ impl Game {
                 }
             }
         }
+    }
+}
+
+/// What was declared: rules ask for more than any declaration does.
+fn without_rules(policy: &Policy) -> Policy {
+    let own = |bound: Option<u64>| bound.filter(|bound| *bound < RULES_FROM);
+    Policy {
+        ttl_ms: own(policy.ttl_ms),
+        expires_ms: own(policy.expires_ms),
+        len_max: own(policy.len_max),
+        bytes_max: own(policy.bytes_max),
+        ..policy.clone()
     }
 }

@@ -29,7 +29,7 @@ const TOPICS: [&str; 2] = ["t0", "t1"];
 impl Game {
     /// Something is asked.
     pub(super) fn ask(&mut self) {
-        match self.rng.u8(..100) {
+        match self.rng.u8(..102) {
             0..5 => self.attach(),
             5..7 => self.lose_client(),
             7..12 => self.declare(),
@@ -53,6 +53,7 @@ impl Game {
             97 => self.break_disk(),
             98 => self.retry(),
             99 => self.look_up(),
+            100 => self.set_rule(),
             _ => {}
         }
     }

@@ -1,0 +1,110 @@
+//! What an operator asks of the store, in any namespace.
+
+use mainstem_index::ParameterKey;
+use mainstem_schemas::{Principal, Table};
+use tokio::sync::oneshot;
+
+use crate::{
+    client::Broker,
+    command::Command,
+    error::Refusal,
+    rules::{Authority, Rule},
+    usage::{Bounded, Entered, Over, Scope, from_table, to_table},
+};
+
+impl Broker {
+    /// Sets a rule, or replaces the one of that name. It holds for queues and exchanges that are
+    /// there and for those to come; returns when it is durable. Errors: [`Refusal::BadArguments`].
+    pub async fn set_policy(
+        &self,
+        namespace: &str,
+        authority: Authority,
+        rule: Rule,
+    ) -> Result<(), Refusal> {
+        rule.check(authority)?;
+        let key = key(namespace, authority.component(), &rule.name);
+        self.set_parameter(key, rule.to_table()).await
+    }
+
+    /// Takes a rule back; tells whether it was there.
+    pub async fn delete_policy(
+        &self,
+        namespace: &str,
+        authority: Authority,
+        name: &str,
+    ) -> Result<bool, Refusal> {
+        self.delete_parameter(key(namespace, authority.component(), name)).await
+    }
+
+    /// All rules of a namespace, by name.
+    pub async fn list_policies(
+        &self,
+        namespace: &str,
+        authority: Authority,
+    ) -> Result<Vec<Rule>, Refusal> {
+        let all = self.parameters(namespace, authority.component()).await?;
+        Ok(all.iter().filter_map(|(name, value)| Rule::from_table(name, value)).collect())
+    }
+
+    /// Sets a limit, or with `None` takes it back; returns when that is durable. Whoever has more than
+    /// that keeps it.
+    pub async fn set_limit(
+        &self,
+        scope: &Scope,
+        bounded: Bounded,
+        max: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let (owner, component) = scope.place();
+        let key = key(owner, component, bounded.word());
+        match max {
+            Some(max) => self.set_parameter(key, to_table(max)).await,
+            None => self.delete_parameter(key).await.map(drop),
+        }
+    }
+
+    /// The limits of a namespace or a user.
+    pub async fn list_limits(&self, scope: &Scope) -> Result<Vec<(Bounded, u64)>, Refusal> {
+        let (owner, component) = scope.place();
+        let all = self.parameters(owner, component).await?;
+        let limit =
+            |(name, value): &(String, Table)| Some((Bounded::from_word(name)?, from_table(value)?));
+        Ok(all.iter().filter_map(limit).collect())
+    }
+
+    /// Counts a connection of a verified peer, for as long as the answer lives. Errors: its namespace
+    /// or its user has as many as it may.
+    pub fn enter(&self, principal: &Principal) -> Result<Entered, Over> {
+        self.shared.usage.enter(principal)
+    }
+
+    async fn set_parameter(&self, key: ParameterKey, value: Table) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::SetParameter { key, value, reply }).await?;
+        answer.await.map_err(|_| Refusal::Closed)
+    }
+
+    async fn delete_parameter(&self, key: ParameterKey) -> Result<bool, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::DeleteParameter { key, reply }).await?;
+        answer.await.map_err(|_| Refusal::Closed)
+    }
+
+    async fn parameters(
+        &self,
+        namespace: &str,
+        component: &str,
+    ) -> Result<Vec<(String, Table)>, Refusal> {
+        let (namespace, component) = (namespace.to_owned(), component.to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Parameters { namespace, component, reply }).await?;
+        answer.await.map_err(|_| Refusal::Closed)
+    }
+}
+
+fn key(namespace: &str, component: &str, name: &str) -> ParameterKey {
+    ParameterKey {
+        namespace: namespace.to_owned(),
+        component: component.to_owned(),
+        name: name.to_owned(),
+    }
+}

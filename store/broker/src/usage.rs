@@ -1,0 +1,234 @@
+//! How many connections and channels namespaces and users have, and may have.
+//!
+//! Front-ends count themselves in as they let peers in, without asking the commit thread; the limits
+//! are parameters, which that thread tells of when they change.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mainstem_schemas::{Principal, Table, Value};
+
+/// Whose limit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    Namespace(String),
+    User(String),
+}
+
+/// Of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bounded {
+    Connections,
+    /// A namespace's.
+    Queues,
+    /// A user's.
+    Channels,
+}
+
+/// A limit that is reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of {max} for {scope:?} is reached")]
+pub struct Over {
+    pub scope: Scope,
+    pub max: u64,
+}
+
+impl Scope {
+    /// The namespace and component under which its limits are kept.
+    pub(crate) fn place(&self) -> (&str, &'static str) {
+        match self {
+            Self::Namespace(name) => (name, NAMESPACE_LIMITS),
+            Self::User(name) => (name, USER_LIMITS),
+        }
+    }
+}
+
+pub(crate) const NAMESPACE_LIMITS: &str = "vhost-limits";
+/// Kept under the user's name in place of a namespace's.
+pub(crate) const USER_LIMITS: &str = "user-limits";
+
+impl Bounded {
+    /// RabbitMQ's name of the limit.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "max-connections",
+            Self::Queues => "max-queues",
+            Self::Channels => "max-channels",
+        }
+    }
+
+    /// Reads [`Bounded::word`] back.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Connections, Self::Queues, Self::Channels].into_iter().find(|o| o.word() == word)
+    }
+}
+
+/// As a limit is kept.
+pub(crate) fn to_table(max: u64) -> Table {
+    vec![("value".to_owned(), Value::Int(i64::try_from(max).unwrap_or(i64::MAX)))]
+}
+
+pub(crate) fn from_table(table: &Table) -> Option<u64> {
+    let (_, value) = table.iter().find(|(name, _)| name == "value")?;
+    u64::try_from(value.as_int()?).ok()
+}
+
+#[derive(Debug, Default)]
+struct Party {
+    connections: u64,
+    channels: u64,
+    connections_max: Option<u64>,
+    channels_max: Option<u64>,
+}
+
+impl Party {
+    fn is_idle(&self) -> bool {
+        self.connections == 0
+            && self.channels == 0
+            && self.connections_max.is_none()
+            && self.channels_max.is_none()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    namespaces: HashMap<String, Party>,
+    users: HashMap<String, Party>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Never held over anything that waits.
+    counts: Mutex<Counts>,
+}
+
+impl Usage {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Nothing in here can panic half way.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A limit was set or taken back.
+    pub(crate) fn limit(&self, scope: &Scope, bounded: Bounded, max: Option<u64>) {
+        let mut counts = self.counts();
+        let (parties, name) = match scope {
+            Scope::Namespace(name) => (&mut counts.namespaces, name),
+            Scope::User(name) => (&mut counts.users, name),
+        };
+        let party = parties.entry(name.clone()).or_default();
+        match bounded {
+            Bounded::Connections => party.connections_max = max,
+            Bounded::Channels => party.channels_max = max,
+            // The commit thread counts queues.
+            Bounded::Queues => {}
+        }
+        if party.is_idle() {
+            parties.remove(name);
+        }
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, principal: &Principal) -> Result<Entered, Over> {
+        let (namespace, user) = (principal.namespace.to_string(), principal.name.to_string());
+        let mut counts = self.counts();
+        let over = |party: Option<&Party>, scope: Scope| {
+            let max = party.and_then(|p| p.connections_max.filter(|max| p.connections >= *max));
+            max.map_or(Ok(()), |max| Err(Over { scope, max }))
+        };
+        over(counts.namespaces.get(&namespace), Scope::Namespace(namespace.clone()))?;
+        over(counts.users.get(&user), Scope::User(user.clone()))?;
+        counts.namespaces.entry(namespace.clone()).or_default().connections += 1;
+        counts.users.entry(user.clone()).or_default().connections += 1;
+        drop(counts);
+        Ok(Entered { usage: self.clone(), namespace, user, channels: 0 })
+    }
+}
+
+/// A connection that is counted, for as long as this lives.
+#[derive(Debug)]
+pub struct Entered {
+    usage: Arc<Usage>,
+    namespace: String,
+    user: String,
+    channels: u64,
+}
+
+impl Entered {
+    /// Counts one more channel. Errors: the user has as many as it may.
+    pub fn open_channel(&mut self) -> Result<(), Over> {
+        let mut counts = self.usage.counts();
+        let party = counts.users.entry(self.user.clone()).or_default();
+        if let Some(max) = party.channels_max.filter(|max| party.channels >= *max) {
+            return Err(Over { scope: Scope::User(self.user.clone()), max });
+        }
+        party.channels += 1;
+        self.channels += 1;
+        Ok(())
+    }
+
+    /// The connection has this many channels open now.
+    pub fn keep_channels(&mut self, open: usize) {
+        let open = open as u64;
+        if open == self.channels {
+            return;
+        }
+        let mut counts = self.usage.counts();
+        let party = counts.users.entry(self.user.clone()).or_default();
+        party.channels = party.channels.saturating_sub(self.channels).saturating_add(open);
+        self.channels = open;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.keep_channels(0);
+        let mut counts = self.usage.counts();
+        let Counts { namespaces, users } = &mut *counts;
+        for (parties, name) in [(namespaces, &self.namespace), (users, &self.user)] {
+            if let Some(party) = parties.get_mut(name) {
+                party.connections = party.connections.saturating_sub(1);
+                if party.is_idle() {
+                    parties.remove(name);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_and_channels_are_counted_as_they_come_and_go() {
+        let usage = Arc::new(Usage::default());
+        let of = |name: &str| Principal { name: name.into(), namespace: "/".into() };
+        let (all, ann) = (Scope::Namespace("/".to_owned()), Scope::User("ann".to_owned()));
+        let mut first = usage.enter(&of("ann")).unwrap();
+        usage.limit(&ann, Bounded::Connections, Some(1));
+        let over = usage.enter(&of("ann")).unwrap_err();
+        assert_eq!(over, Over { scope: ann.clone(), max: 1 });
+        usage.limit(&all, Bounded::Connections, Some(2));
+        let second = usage.enter(&of("bob")).unwrap();
+        assert_eq!(usage.enter(&of("bob")).unwrap_err(), Over { scope: all.clone(), max: 2 });
+        drop(second);
+        let mut second = usage.enter(&of("bob")).unwrap();
+        usage.limit(&ann, Bounded::Channels, Some(2));
+        assert_eq!((first.open_channel(), first.open_channel()), (Ok(()), Ok(())));
+        assert_eq!(first.open_channel(), Err(Over { scope: ann.clone(), max: 2 }));
+        assert_eq!(second.open_channel(), Ok(()), "another user");
+        first.keep_channels(1);
+        assert_eq!(first.open_channel(), Ok(()));
+        drop((first, second));
+        for (scope, bounded) in
+            [(&ann, Bounded::Connections), (&ann, Bounded::Channels), (&all, Bounded::Connections)]
+        {
+            usage.limit(scope, bounded, None);
+        }
+        let counts = usage.counts();
+        assert!(counts.namespaces.is_empty() && counts.users.is_empty(), "{counts:?}");
+    }
+}
