@@ -40,6 +40,7 @@ mod queues;
 mod restore;
 mod segments;
 
+pub(crate) use bodies::key_hash;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use queues::{Queues, show};
 use segments::Segments;
@@ -56,7 +57,7 @@ pub(crate) const SEEN: u8 = 1 << 2;
 pub(crate) const UNDECIDED: UnixMillis = UnixMillis(u64::MAX - 1);
 
 /// Offsets of a queue that share one range of look-up keys.
-const BUCKET_BITS: u32 = 16;
+pub(crate) const BUCKET_BITS: u32 = 16;
 
 /// A body that no queue has yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -233,11 +233,22 @@ impl Commit {
             return;
         }
         let (reply, found) = (lookup.reply, lookup.walk.into_found());
-        // What is not down yet cannot be read from the log yet.
-        if found.iter().any(|(position, _)| *position >= self.written) {
-            self.open.replies.push(Box::new(move || send(reply, found)));
+        let newest = found.iter().map(|(position, _)| *position).max();
+        self.answer_when_down(reply, found, newest);
+    }
+
+    /// Answers with places in the log when they can be read from it: what was published or moved
+    /// just now is not down yet.
+    pub(super) fn answer_when_down<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        answer: T,
+        newest: Option<Position>,
+    ) {
+        if newest.is_some_and(|newest| newest >= self.written) {
+            self.open.replies.push(Box::new(move || send(reply, answer)));
         } else {
-            send(reply, found);
+            send(reply, answer);
         }
     }
 }

@@ -137,7 +137,9 @@ impl Commit {
                 send(reply, self.list_undecided(client, max));
             }
             Command::Lookup { client, topic, key, max, reply } => {
-                send(reply, self.look_up(client, &topic, &key, max));
+                let found = self.look_up(client, &topic, &key, max);
+                let newest = found.iter().flatten().map(|(_, position, _)| *position).max();
+                self.answer_when_down(reply, found, newest);
             }
             Command::Locate { ids, reply } => {
                 let places = ids.into_iter().map(|id| self.locate(id)).collect();

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use mainstem_index::IndexError;
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, UnixMillis};
 
-use super::{Commit, publish::key_hash};
+use super::Commit;
 use crate::{
     command::{ClientId, HeldId, Retention},
     entry::{Entry, Placed},
     error::Refusal,
-    state::{HeldBody, State, UNDECIDED},
+    state::{HeldBody, State, UNDECIDED, key_hash},
 };
 
 /// Held records that are let go in one turn; more wait for the next one.
@@ -85,9 +85,7 @@ impl Commit {
         for offset in offsets.into_iter().take(max) {
             let Some(queue) = self.state.queues.get(id) else { break };
             let place = queue.get(offset, &self.state.index);
-            if let Some(place) = self.state.sound(place)
-                && place.position < self.written
-            {
+            if let Some(place) = self.state.sound(place) {
                 places.push((Offset(offset), place.position, place.size));
             }
         }

@@ -9,7 +9,6 @@ use mainstem_schemas::{
     Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Routing,
     UnixMillis, address::ROOT_EXCHANGE,
 };
-use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,7 +22,7 @@ use crate::{
     namespace::{Namespace, Reader},
     passage::Reason,
     policy::Overflow,
-    state::UNDECIDED,
+    state::{UNDECIDED, key_hash},
 };
 
 /// Connected readers that get a copy and keep nothing.
@@ -60,14 +59,6 @@ pub(super) enum By {
     Sender,
     /// The store itself, again: a dead record, or one that was held back.
     Store,
-}
-
-/// The hash that look-up keys are kept under.
-pub(super) fn key_hash(key: &[u8]) -> u64 {
-    use std::hash::Hasher;
-    let mut hasher = FxHasher::default();
-    hasher.write(key);
-    hasher.finish()
 }
 
 impl Commit {

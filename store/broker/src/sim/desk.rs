@@ -1,6 +1,10 @@
 //! One client at a store whose threads are taken apart, for tests of what single turns do.
 
-use std::{path::PathBuf, sync::Arc, task::Context, task::Poll, task::Waker};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use mainstem_log::sim::{Faults, SimDisk};

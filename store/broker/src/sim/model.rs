@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mainstem_schemas::{Address, CursorId, Entrance, Filter, QueueId, UnixMillis};
 
 use crate::{
-    command::HeldId,
+    command::{HeldId, Publish},
     policy::{DeadLetter, Overflow, Policy},
 };
 
@@ -35,6 +35,11 @@ pub(super) struct Sent {
     pub(super) is_durable: bool,
     pub(super) is_confirmed: bool,
     pub(super) held: Option<HeldId>,
+    /// Its writer's own number for it.
+    pub(super) once: Option<(String, u64)>,
+    /// How often it was taken by somebody.
+    pub(super) times_taken: u32,
+    pub(super) keys: Vec<Bytes>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +109,8 @@ pub(super) struct Model {
     pub(super) bindings: BTreeSet<(String, Bytes, String)>,
     /// Bindings that may or may not be there.
     pub(super) unsure: BTreeSet<(String, Bytes, String)>,
+    /// The newest record of each writer, as it was sent.
+    pub(super) writers: BTreeMap<String, (u64, Publish)>,
     /// Syncs were lied about: the next crash may lose anything.
     pub(super) is_lied_to: bool,
 }

@@ -2,6 +2,7 @@
 //! at.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,6 +35,8 @@ mod answer;
 mod ask;
 mod crash;
 mod rule;
+mod sessions;
+mod terms;
 
 const EPOCHS: u32 = 3;
 const STEPS: u32 = 160;
@@ -75,6 +78,7 @@ enum Wait {
     Bind((String, Bytes, String), oneshot::Receiver<Result<(), Refusal>>),
     Decide(u64, bool, oneshot::Receiver<bool>),
     Consume(ClientId, ConsumerId, oneshot::Receiver<Result<(), Refusal>>),
+    Lookup(terms::Wanted, oneshot::Receiver<terms::Found>),
 }
 
 pub(super) struct Game {
@@ -90,6 +94,8 @@ pub(super) struct Game {
     peers: Vec<Peer>,
     waits: Vec<Wait>,
     hands: Vec<Hand>,
+    /// What consumers of streams have come to.
+    readings: BTreeMap<(ClientId, ConsumerId), terms::Reading>,
     clients: u64,
     consumers: u64,
     numbers: u64,
@@ -124,6 +130,7 @@ pub(super) fn run(seed: u64, dir: &Path, tells: bool) {
         peers: Vec::new(),
         waits: Vec::new(),
         hands: Vec::new(),
+        readings: BTreeMap::new(),
         clients: 0,
         consumers: 0,
         numbers: 0,
@@ -340,6 +347,7 @@ impl Game {
             && matches!(self.model.readers[reader].kind, Kind::Queue(_));
         if is_stream {
             // Every consumer has all of it.
+            self.check_reading(client, reader, &delivery, &record);
             let batch = vec![Settlement { id: delivery.id, verdict: Verdict::Accept }];
             self.world().commands.push(Command::Settle { client, batch, reply: None });
             return;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_index::{Entry as Place, HeldKey, HeldValue, LookupKey, PointerKey};
 use mainstem_schemas::{Offset, Position, QueueId, UnixMillis};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::{BUCKET_BITS, HeldBody, POINTER, State, UNDECIDED};
 use crate::entry::Placed;
@@ -187,4 +187,12 @@ impl State {
         offsets.extend(fresh.map(|(_, _, offset)| *offset));
         offsets.into_iter().filter(|offset| (first..next).contains(offset)).collect()
     }
+}
+
+/// The hash that look-up keys are kept under.
+pub(crate) fn key_hash(key: &[u8]) -> u64 {
+    use std::hash::Hasher;
+    let mut hasher = FxHasher::default();
+    hasher.write(key);
+    hasher.finish()
 }

@@ -64,8 +64,12 @@ impl Game {
                 self.declared(*at, &declared.def);
             }
             Wait::Gone(at, answer) => {
-                assert!(answer!(answer).is_ok(), "a queue cannot be deleted");
-                self.model.readers[*at].is_confirmed_gone = true;
+                let gone = answer!(answer);
+                let reader = &mut self.model.readers[*at];
+                // One that went by itself may have come again as somebody's own.
+                let is_anothers = reader.is_loose && matches!(gone, Err(Refusal::Locked(_)));
+                assert!(gone.is_ok() || is_anothers, "a queue cannot be deleted: {gone:?}");
+                reader.is_confirmed_gone = gone.is_ok();
             }
             Wait::Group(at, answer) => {
                 if let Ok(group) = answer!(answer) {
@@ -123,6 +127,11 @@ impl Game {
                 let was_held = answer!(answer);
                 assert!(was_held || self.is_dying, "{number} was not held ({publish})");
             }
+            Wait::Lookup(wanted, answer) => {
+                let found = answer!(answer);
+                let wanted = wanted.clone();
+                self.looked_up(&wanted, found);
+            }
             Wait::Consume(client, consumer, answer) => {
                 if answer!(answer).is_err() {
                     let peer = self.peers.iter_mut().find(|peer| peer.id == *client);
@@ -168,9 +177,16 @@ impl Game {
         self.tell(|| format!("{number}: {outcome:?}"));
         let sent = self.model.sent.get_mut(&number).unwrap();
         match outcome {
-            Published::Taken { .. } => {
+            Published::Taken { readers, offset } => {
                 sent.is_confirmed = true;
-                if sent.is_durable {
+                sent.times_taken += u32::from(readers > 0);
+                let is_again = sent.once.is_some() && sent.times_taken > 1;
+                assert!(!is_again, "{number} was taken twice: {sent:?}");
+                let is_durable = sent.is_durable;
+                if let Some(offset) = offset {
+                    self.note_offset(number, offset);
+                }
+                if is_durable {
                     for reader in &mut self.model.readers {
                         if let Some(is_sure) = reader.owed.get_mut(&number) {
                             *is_sure = true;
@@ -182,12 +198,15 @@ impl Game {
                 sent.held = Some(id);
                 sent.is_confirmed = true;
             }
-            Published::Again => panic!("{number} was not sent before"),
+            Published::Again => assert!(sent.once.is_some(), "{number} was not sent before"),
             Published::Refused(refusal) => {
                 // Where one queue refuses, others may have it.
                 if !matches!(refusal, Refusal::QueueFull(_)) {
+                    // What an earlier try brought stays.
                     for reader in &mut self.model.readers {
-                        reader.owed.remove(&number);
+                        if reader.owed.get(&number) == Some(&false) {
+                            reader.owed.remove(&number);
+                        }
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Address, ConsumerId, Filter, QueueId, RecordDraft, RecordId, Table, UnixMillis, Verdict, flags,
+    Address, ConsumerId, QueueId, RecordDraft, RecordId, Table, UnixMillis, Verdict, flags,
 };
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use super::{Game, Hand, Peer, Wait};
 use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, ExchangeDef,
-        ExchangeKind, Fetch, OpenSession, Publish, QueueDef, Retention, Source, Subscribe, Terms,
+        ExchangeKind, Fetch, Publish, QueueDef, Retention, Terms,
     },
     inbox,
     policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
@@ -25,13 +25,11 @@ use crate::{
 
 const QUEUES: [&str; 6] = ["q0", "q1", "q2", "q3", "q4", "q5"];
 const TOPICS: [&str; 2] = ["t0", "t1"];
-const FILTERS: [&str; 5] = ["t0/#", "t0/a", "+/b", "#", "x0/#"];
-const SESSIONS: [&str; 3] = ["s0", "s1", "s2"];
 
 impl Game {
     /// Something is asked.
     pub(super) fn ask(&mut self) {
-        match self.rng.u8(..100) {
+        match self.rng.u8(..102) {
             0..5 => self.attach(),
             5..7 => self.lose_client(),
             7..12 => self.declare(),
@@ -53,7 +51,9 @@ impl Game {
                 self.world().commands.push(Command::Checkpoint { reply });
             }
             97 => self.break_disk(),
-            98 => self.set_rule(),
+            98 => self.retry(),
+            99 => self.look_up(),
+            100 => self.set_rule(),
             _ => {}
         }
     }
@@ -94,7 +94,7 @@ impl Game {
         self.world().commands.push(Command::Attach { client: id, namespace, outbox });
     }
 
-    fn client(&mut self) -> ClientId {
+    pub(super) fn client(&mut self) -> ClientId {
         if self.peers.is_empty() {
             self.attach();
         }
@@ -131,13 +131,6 @@ impl Game {
             self.end_short_session();
         }
         self.world().commands.push(Command::Detach { client: peer.id, reply: None });
-    }
-
-    /// The session that ends with its connection does.
-    fn end_short_session(&mut self) {
-        for at in self.model.subscriptions("s2") {
-            self.model.readers[at].is_gone = true;
-        }
     }
 
     /// Hands that come back by themselves.
@@ -198,11 +191,11 @@ impl Game {
         let name = self.rng.choice(QUEUES).unwrap().to_owned();
         let (mut policy, expires) = self.policy();
         let durable = self.rng.u8(..5) != 0;
-        let auto_delete = self.rng.u8(..16) == 0;
-        let exclusive = self.rng.u8(..24) == 0;
-        let streams = self.rng.u8(..16) == 0;
+        let streams = self.rng.u8(..8) == 0;
+        let auto_delete = !streams && self.rng.u8(..16) == 0;
+        let exclusive = !streams && self.rng.u8(..24) == 0;
         if streams {
-            policy = Policy { age_max_ms: Some(2000), ..Policy::default() };
+            policy = Policy { age_max_ms: Some(super::terms::AGE_MAX_MS), ..Policy::default() };
         }
         let kind = Kind::Queue(name.clone());
         let def = QueueDef {
@@ -315,6 +308,32 @@ impl Game {
         self.waits.push(Wait::Publish(numbers, answer));
     }
 
+    /// Some records are seen later, or when somebody says so.
+    fn hold_back(&mut self, draft: &mut RecordDraft<'_>, terms: &mut Terms) -> Hold {
+        let mut hold = Hold::No;
+        if draft.flags & flags::RETAIN == 0 && draft.expiry == UnixMillis::NONE {
+            match self.rng.u8(..16) {
+                0 => {
+                    let ms = if self.rng.bool() {
+                        self.rng.u64(1..3000)
+                    } else {
+                        self.rng.u64(..3_000_000)
+                    };
+                    draft.deliver_at = now().plus(ms);
+                    if ms > 0 {
+                        hold = Hold::Due(draft.deliver_at);
+                    }
+                }
+                1 => {
+                    terms.undecided = true;
+                    hold = Hold::Undecided;
+                }
+                _ => {}
+            }
+        }
+        hold
+    }
+
     fn draft(&mut self) -> (u64, Publish) {
         self.numbers += 1;
         let number = self.numbers;
@@ -338,27 +357,13 @@ impl Game {
         if self.rng.u8(..8) == 0 {
             draft.expiry = now().plus(self.rng.u64(1..5000));
         }
-        let mut hold = Hold::No;
         let mut terms = Terms::default();
-        if draft.flags & flags::RETAIN == 0 && draft.expiry == UnixMillis::NONE {
-            match self.rng.u8(..16) {
-                0 => {
-                    let ms = if self.rng.bool() {
-                        self.rng.u64(1..3000)
-                    } else {
-                        self.rng.u64(..3_000_000)
-                    };
-                    draft.deliver_at = now().plus(ms);
-                    if ms > 0 {
-                        hold = Hold::Due(draft.deliver_at);
-                    }
-                }
-                1 => {
-                    terms.undecided = true;
-                    hold = Hold::Undecided;
-                }
-                _ => {}
-            }
+        let hold = self.hold_back(&mut draft, &mut terms);
+        if is_durable && hold == Hold::No {
+            terms.once = self.once(&address);
+        }
+        if is_path {
+            terms.keys = self.keys(number);
         }
         let record = draft.encode().unwrap();
         let sent = Sent {
@@ -371,6 +376,9 @@ impl Game {
             is_durable,
             is_confirmed: false,
             held: None,
+            once: terms.once.clone(),
+            times_taken: 0,
+            keys: terms.keys.clone(),
         };
         self.tell(|| format!("send {number}: {sent:?}"));
         self.model.sent.insert(number, sent);
@@ -380,7 +388,12 @@ impl Game {
             }
         }
         let publish = Publish::new(record);
-        (number, if terms == Terms::default() { publish } else { publish.on(terms) })
+        let once = terms.once.clone();
+        let publish = if terms == Terms::default() { publish } else { publish.on(terms) };
+        if let Some((writer, _)) = once {
+            self.model.writers.insert(writer, (number, publish.clone()));
+        }
+        (number, publish)
     }
 
     fn consume(&mut self) {
@@ -389,8 +402,9 @@ impl Game {
         let Some(reader) = self.model.find(&Kind::Queue(name.clone())) else { return };
         self.consumers += 1;
         let consumer = ConsumerId(self.consumers);
+        let source = self.source(client, consumer, reader, name);
         let consume = Consume {
-            source: Source::Queue(name),
+            source,
             consumer,
             options: 0,
             pool: 1,
@@ -490,74 +504,6 @@ impl Game {
         let (reply, answer) = oneshot::channel();
         self.world().commands.push(Command::Fetch { client, fetch, reply });
         self.waits.push(Wait::Fetch(at, client, ms, answer));
-    }
-
-    fn open_session(&mut self) {
-        let client = self.client();
-        let at = self.peers.iter().position(|peer| peer.id == client).unwrap();
-        if self.peers[at].session.is_some() {
-            return;
-        }
-        let id = self.rng.choice(SESSIONS).unwrap().to_owned();
-        self.peers[at].session = Some(id.clone());
-        let clean = self.rng.u8(..10) == 0;
-        let expiry_s = if id == "s2" { 0 } else { u32::MAX };
-        for other in self.peers.iter_mut().filter(|other| other.id != client) {
-            if other.session.as_deref() == Some(&id) {
-                other.session = None;
-                other.consumers.retain(|(consumer, _)| consumer.0 >> 63 == 0);
-            }
-        }
-        for at in self.model.subscriptions(&id) {
-            self.model.forgive_returns(at);
-            self.forget_hands(|hand| hand.reader == at);
-            self.model.readers[at].out.clear();
-            if clean || expiry_s == 0 {
-                self.model.readers[at].is_gone = true;
-            }
-        }
-        self.tell(|| format!("{client:?} opens session {id} clean {clean}"));
-        let limit = self.rng.u32(1..6);
-        let (reply, answer) = oneshot::channel();
-        let open = OpenSession { id, clean, expiry_s, limit };
-        self.world().commands.push(Command::OpenSession { client, open, reply });
-        self.waits.push(Wait::Session(client, answer));
-    }
-
-    fn subscribe(&mut self) {
-        let client = self.client();
-        let at = self.peers.iter().position(|peer| peer.id == client).unwrap();
-        let Some(session) = self.peers[at].session.clone() else { return };
-        let text = self.rng.choice(FILTERS).unwrap().to_owned();
-        let filter = Filter::parse(&text).unwrap();
-        let kind =
-            Kind::Subscription { session: session.clone(), share: None, filter: text.clone() };
-        if self.rng.u8(..5) == 0 {
-            let (reply, _) = oneshot::channel();
-            if let Some(at) = self.model.find(&kind) {
-                self.tell(|| format!("unsubscribe {kind:?}"));
-                self.model.readers[at].is_gone = true;
-                self.hands.retain(|hand| hand.reader != at);
-                self.world().commands.push(Command::Unsubscribe {
-                    client,
-                    filter,
-                    share: None,
-                    reply,
-                });
-            }
-            return;
-        }
-        let reader = self.model.find(&kind).unwrap_or_else(|| {
-            let mut reader = Reader::new(kind, Policy::default(), session != "s2", now());
-            reader.is_loose = session == "s2";
-            self.model.readers.push(reader);
-            self.model.readers.len() - 1
-        });
-        self.tell(|| format!("{session} subscribes {text}"));
-        let (reply, answer) = oneshot::channel();
-        let subscribe = Subscribe { filter, share: None, options: 0, live: false };
-        self.world().commands.push(Command::Subscribe { client, subscribe, reply });
-        self.waits.push(Wait::Subscribe(reader, client, answer));
     }
 
     fn decide(&mut self) {

@@ -132,6 +132,9 @@ impl Game {
         write_down(&mut rebuilt.state, end);
         audit(&rebuilt.state.index, self.config.segment_bytes, Some(&rebuilt.opened.2));
         self.compare(&state, &rebuilt.state, opened.3.first);
+        self.check_keys(&state.index, &contents);
+        self.check_keys(&rebuilt.state.index, &contents);
+        self.check_once(&contents);
         drop((state, rebuilt, opened));
         fs::remove_dir_all(&with).unwrap();
         fs::remove_dir_all(&alone).unwrap();
@@ -151,6 +154,8 @@ impl Game {
         self.peers.clear();
         self.waits.clear();
         self.hands.clear();
+        self.readings.clear();
+        self.forget_brief();
         let is_lied_to = std::mem::take(&mut self.model.is_lied_to);
         if !is_lied_to {
             self.check_owed(contents);
