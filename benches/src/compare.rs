@@ -110,7 +110,9 @@ fn measure(
         }
         runs.push((contender, Vec::new()));
     }
-    for round in 0..=plan.rounds {
+    let (warm_ups, rounds) = if scenario.once { (0, 1) } else { (1, plan.rounds) };
+    for round in 0..warm_ups + rounds {
+        let is_warm_up = round < warm_ups;
         for (contender, measured) in &mut runs {
             let Some(server) = servers.iter().find(|server| server.kind == contender.kind) else {
                 continue;
@@ -118,12 +120,12 @@ fn measure(
             let load = Load {
                 port: (scenario.port)(&server.ports),
                 pid: server.pid,
-                duration: if round == 0 { WARM_UP } else { plan.duration },
+                duration: if is_warm_up { WARM_UP } else { plan.duration },
                 run: u32::try_from(now_nanos() % 1_000_000_007)?,
                 queue_type: contender.queue_type,
             };
             match (scenario.run)(load) {
-                Ok(run) if round > 0 => {
+                Ok(run) if !is_warm_up => {
                     println!("{}", report::line(contender.name, &run));
                     measured.push(run);
                 }

@@ -1,4 +1,4 @@
-//! The client's only loop: one publisher and its readers on one thread and one poll, so that
+//! The client's only loop: all publishers and readers on one thread and one poll, so that
 //! the client costs as little as it can and the other core is the server's.
 
 use std::{
@@ -16,7 +16,6 @@ use crate::{
     load::{Load, Measured, Meter, Outcome, Result, Unconfirmed},
 };
 
-const PUBLISHER: Token = Token(0);
 /// How long the poll waits before the loop looks at the time.
 const POLL_MAX: Duration = Duration::from_millis(20);
 /// A server that owes messages and sends none for so long has lost them.
@@ -32,15 +31,19 @@ pub trait Dialect {
     fn publish(&mut self, sequence: u64, now_nanos: u64, out: &mut Vec<u8>);
 
     /// Takes every whole frame: counts confirms and deliveries, and acknowledges the latter.
-    fn take(&mut self, intake: &mut Intake, out: &mut Vec<u8>, tally: &mut Tally)
-    -> io::Result<()>;
+    fn take(
+        &mut self,
+        intake: &mut Intake,
+        out: &mut Vec<u8>,
+        unconfirmed: &mut Unconfirmed,
+        tally: &mut Tally,
+    ) -> io::Result<()>;
 }
 
 /// What has come back so far.
 pub struct Tally {
     /// When the turn began.
     pub now_nanos: u64,
-    pub unconfirmed: Unconfirmed,
     outcome: Outcome,
 }
 
@@ -56,7 +59,12 @@ impl Tally {
 /// Bounds of what is on its way.
 #[derive(Clone, Copy)]
 pub struct Window {
+    /// Of each publisher.
     pub messages: usize,
+    /// Deliveries of each message.
+    pub copies: u64,
+    /// So many are published in all, instead of for the load's time.
+    pub total: Option<u64>,
     /// The publisher waits for confirms.
     pub confirms: bool,
     /// The window also counts messages that are confirmed and not yet delivered everywhere.
@@ -69,13 +77,14 @@ pub struct Party<D> {
     stream: mio::net::TcpStream,
     intake: Intake,
     out: Vec<u8>,
+    unconfirmed: Unconfirmed,
 }
 
 impl<D: Dialect> Party<D> {
     pub fn new(dialect: D, stream: TcpStream, intake: Intake) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let stream = mio::net::TcpStream::from_std(stream);
-        Ok(Self { dialect, stream, intake, out: Vec::new() })
+        Ok(Self { dialect, stream, intake, out: Vec::new(), unconfirmed: Unconfirmed::new(0) })
     }
 
     fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
@@ -91,7 +100,8 @@ impl<D: Dialect> Party<D> {
                 Err(error) if is_idle(&error) => false,
                 Err(error) => return Err(error),
             };
-            self.dialect.take(&mut self.intake, &mut self.out, tally)?;
+            let Self { dialect, intake, out, unconfirmed, .. } = self;
+            dialect.take(intake, out, unconfirmed, tally)?;
         }
         self.flush()
     }
@@ -115,36 +125,40 @@ impl<D: Dialect> Party<D> {
     }
 }
 
-/// Publishes for the load's time, then waits until everything is confirmed and delivered.
+/// Publishes for the load's time or as much as the window says, then waits until everything is
+/// confirmed and delivered.
 pub fn run<D: Dialect>(
     load: Load,
     window: Window,
-    mut publisher: Party<D>,
+    mut publishers: Vec<Party<D>>,
     mut readers: Vec<Party<D>>,
 ) -> Result<Measured> {
     let mut poll = Poll::new()?;
-    publisher.register(&poll, PUBLISHER)?;
-    for (index, reader) in readers.iter_mut().enumerate() {
-        reader.register(&poll, Token(index + 1))?;
+    for publisher in &mut publishers {
+        publisher.unconfirmed = Unconfirmed::new(window.messages);
     }
-    let mut events = Events::with_capacity(readers.len() + 1);
-    let fan_out = u64::try_from(readers.len())?;
-    let few = u64::try_from(window.messages)?.div_ceil(FEW);
-    let mut tally = Tally {
-        now_nanos: 0,
-        unconfirmed: Unconfirmed::new(window.messages),
-        outcome: Outcome::default(),
-    };
+    for (index, party) in publishers.iter_mut().chain(&mut readers).enumerate() {
+        party.register(&poll, Token(index))?;
+    }
+    let mut events = Events::with_capacity(publishers.len() + readers.len());
+    let many = u64::try_from(window.messages * publishers.len())?;
+    let few = many.div_ceil(FEW);
+    let mut tally = Tally { now_nanos: 0, outcome: Outcome::default() };
     let meter = Meter::start(load.pid)?;
     let start = now_nanos();
     let mut progressed = start;
     loop {
         tally.now_nanos = now_nanos();
-        let settled = (tally.unconfirmed.floor(), tally.outcome.delivered);
-        if since(start, tally.now_nanos) < load.duration {
-            publish(&mut publisher, window, fan_out, &mut tally)?;
-        } else if tally.unconfirmed.is_empty()
-            && tally.outcome.delivered >= tally.unconfirmed.published() * fan_out
+        let sent = count(&publishers, Unconfirmed::published);
+        let before = (count(&publishers, Unconfirmed::floor), tally.outcome.delivered);
+        let is_over = match window.total {
+            Some(total) => sent >= total,
+            None => since(start, tally.now_nanos) >= load.duration,
+        };
+        if !is_over {
+            publish(&mut publishers, window, sent, &tally)?;
+        } else if publishers.iter().all(|publisher| publisher.unconfirmed.is_empty())
+            && tally.outcome.delivered >= sent * window.copies
         {
             break;
         }
@@ -154,61 +168,91 @@ pub fn run<D: Dialect>(
         }
         tally.now_nanos = now_nanos();
         for event in &events {
-            match event.token() {
-                PUBLISHER => publisher.turn(&mut tally)?,
-                Token(index) => match readers.get_mut(index - 1) {
-                    Some(reader) => reader.turn(&mut tally)?,
-                    None => continue,
-                },
+            let Token(index) = event.token();
+            if let Some(party) = publishers.iter_mut().chain(&mut readers).nth(index) {
+                party.turn(&mut tally)?;
             }
         }
-        let confirmed = tally.unconfirmed.floor() - settled.0;
-        let delivered = tally.outcome.delivered - settled.1;
+        let confirmed = count(&publishers, Unconfirmed::floor) - before.0;
+        let delivered = tally.outcome.delivered - before.1;
         if confirmed + delivered > 0 {
             progressed = tally.now_nanos;
         } else if since(progressed, tally.now_nanos) > STALL {
-            return Err(tally.stalled(fan_out).into());
+            let confirmed = count(&publishers, Unconfirmed::floor);
+            return Err(tally.stalled(sent, confirmed, window.copies).into());
         }
-        if confirmed + delivered / fan_out < few {
+        if confirmed + delivered / window.copies.max(1) < few {
             thread::sleep(MOMENT);
         }
     }
-    tally.outcome.published = tally.unconfirmed.published();
-    tally.outcome.confirm = tally.unconfirmed.latency;
+    tally.outcome.published = count(&publishers, Unconfirmed::published);
+    for publisher in &publishers {
+        tally.outcome.confirm.add(&publisher.unconfirmed.latency);
+    }
     meter.finish(tally.outcome)
 }
 
+/// Takes what is there already, and no more than that.
+pub fn drain<D: Dialect>(load: Load, messages: u64, mut reader: Party<D>) -> Result<Measured> {
+    let mut poll = Poll::new()?;
+    reader.register(&poll, Token(0))?;
+    let mut events = Events::with_capacity(1);
+    let mut tally = Tally { now_nanos: 0, outcome: Outcome::default() };
+    let meter = Meter::start(load.pid)?;
+    let mut progressed = now_nanos();
+    while tally.outcome.delivered < messages {
+        poll.poll(&mut events, Some(POLL_MAX))?;
+        tally.now_nanos = now_nanos();
+        let before = tally.outcome.delivered;
+        reader.turn(&mut tally)?;
+        if tally.outcome.delivered > before {
+            progressed = tally.now_nanos;
+        } else if since(progressed, tally.now_nanos) > STALL {
+            return Err(tally.stalled(messages, messages, 1).into());
+        }
+    }
+    meter.finish(tally.outcome)
+}
+
+fn count<D>(publishers: &[Party<D>], of: fn(&Unconfirmed) -> u64) -> u64 {
+    publishers.iter().map(|publisher| of(&publisher.unconfirmed)).sum()
+}
+
 fn publish<D: Dialect>(
-    publisher: &mut Party<D>,
+    publishers: &mut [Party<D>],
     window: Window,
-    fan_out: u64,
-    tally: &mut Tally,
+    sent: u64,
+    tally: &Tally,
 ) -> io::Result<()> {
-    let mut room = tally.unconfirmed.room();
+    let mut left = window.total.map_or(u64::MAX, |total| total - sent);
     if window.until_delivered {
-        let everywhere = tally.outcome.delivered / fan_out;
-        let lag = tally.unconfirmed.published().saturating_sub(everywhere);
-        room = room.min(u64::try_from(window.messages).unwrap_or(0).saturating_sub(lag));
+        let everywhere = tally.outcome.delivered / window.copies.max(1);
+        let may = u64::try_from(window.messages * publishers.len()).unwrap_or(u64::MAX);
+        left = left.min(may.saturating_sub(sent.saturating_sub(everywhere)));
     }
-    for _ in 0..room {
-        let sequence = tally.unconfirmed.push(tally.now_nanos);
-        publisher.dialect.publish(sequence, tally.now_nanos, &mut publisher.out);
+    for publisher in publishers {
+        let room = publisher.unconfirmed.room().min(left);
+        left -= room;
+        for _ in 0..room {
+            let sequence = publisher.unconfirmed.push(tally.now_nanos);
+            publisher.dialect.publish(sequence, tally.now_nanos, &mut publisher.out);
+        }
+        if !window.confirms {
+            publisher.unconfirmed.forget();
+        }
+        publisher.flush()?;
     }
-    if !window.confirms {
-        tally.unconfirmed.forget();
-    }
-    publisher.flush()
+    Ok(())
 }
 
 impl Tally {
-    fn stalled(&self, fan_out: u64) -> String {
-        let published = self.unconfirmed.published();
+    fn stalled(&self, published: u64, confirmed: u64, copies: u64) -> String {
         format!(
-            "nothing came for {} s: {} of {published} messages confirmed, {} of {} delivered",
+            "nothing came for {} s: {confirmed} of {published} messages confirmed, {} of {} \
+             delivered",
             STALL.as_secs(),
-            self.unconfirmed.floor(),
             self.outcome.delivered,
-            published * fan_out,
+            published * copies,
         )
     }
 }

@@ -12,7 +12,7 @@ use self::{
 use crate::{
     drive::{self, Dialect, Party, Tally, Window},
     intake::Intake,
-    load::{Load, Measured, Result},
+    load::{Load, Measured, Result, Unconfirmed},
 };
 
 pub const BODY_BYTES: usize = 256;
@@ -23,18 +23,23 @@ const PACKET_IDS: u64 = 65_535;
 
 /// The subscriber's session is persistent, so what is confirmed to the publisher is owed to it.
 pub fn one_to_one(load: Load) -> Result<Measured> {
-    let window = Window { messages: WINDOW, confirms: true, until_delivered: false };
-    one_to(1, load, Qos::AtLeastOnce, window)
+    one_to(1, load, Qos::AtLeastOnce, false)
 }
 
 /// The publisher never runs further ahead of its readers than the window, so that no server has
 /// to choose between dropping and hoarding.
 pub fn one_to_many(load: Load, qos: Qos) -> Result<Measured> {
-    let confirms = qos == Qos::AtLeastOnce;
-    one_to(SUBSCRIBERS, load, qos, Window { messages: WINDOW, confirms, until_delivered: true })
+    one_to(SUBSCRIBERS, load, qos, true)
 }
 
-fn one_to(subscribers: u16, load: Load, qos: Qos, window: Window) -> Result<Measured> {
+fn one_to(subscribers: u16, load: Load, qos: Qos, until_delivered: bool) -> Result<Measured> {
+    let window = Window {
+        messages: WINDOW,
+        copies: u64::from(subscribers),
+        total: None,
+        confirms: qos == Qos::AtLeastOnce,
+        until_delivered,
+    };
     let topic = format!("bench/{}", load.run);
     let session = match qos {
         Qos::AtMostOnce => Session::Clean,
@@ -49,7 +54,7 @@ fn one_to(subscribers: u16, load: Load, qos: Qos, window: Window) -> Result<Meas
     }
     let publisher = format!("pub-{}", load.run);
     let publisher = Connection::open(load.port, &publisher, Session::Clean)?;
-    let measured = drive::run(load, window, publisher.party(&topic, qos)?, readers)?;
+    let measured = drive::run(load, window, vec![publisher.party(&topic, qos)?], readers)?;
     if session == Session::Persistent {
         (0..subscribers)
             .try_for_each(|number| Connection::forget(load.port, &client_id(number)))?;
@@ -94,6 +99,7 @@ impl Dialect for Mqtt {
         &mut self,
         intake: &mut Intake,
         out: &mut Vec<u8>,
+        unconfirmed: &mut Unconfirmed,
         tally: &mut Tally,
     ) -> io::Result<()> {
         while let Some((packet, length)) = packet::first(intake.bytes())? {
@@ -106,9 +112,9 @@ impl Dialect for Mqtt {
                 }
                 Packet::Puback { id } => {
                     // Identifiers wrap long after the window: the nearest at or above the floor.
-                    let floor = tally.unconfirmed.floor();
+                    let floor = unconfirmed.floor();
                     let ahead = u64::from(id) + 2 * PACKET_IDS - 1 - floor % PACKET_IDS;
-                    tally.unconfirmed.confirm(floor + ahead % PACKET_IDS, tally.now_nanos);
+                    unconfirmed.confirm(floor + ahead % PACKET_IDS, tally.now_nanos);
                 }
                 Packet::Connect
                 | Packet::Connack { .. }

@@ -16,6 +16,8 @@ pub struct Scenario {
     pub run: fn(Load) -> Result<Measured>,
     /// What Mainstem promises in it.
     pub bars: &'static [Bar],
+    /// It is long: one run and no warm-up.
+    pub once: bool,
 }
 
 /// A server, in one of the ways it can be asked to work.
@@ -39,6 +41,13 @@ const fn plain(kind: Kind, name: &'static str) -> Contender {
 
 const MAINSTEM: Contender = plain(Kind::Mainstem, "Mainstem");
 const NULL_SYNC: Contender = plain(Kind::NullSync, "null+sync");
+const CLASSIC: Contender =
+    Contender { kind: Kind::RabbitMq, name: "RabbitMQ classic", queue_type: Some("classic") };
+const QUORUM: Contender =
+    Contender { kind: Kind::RabbitMq, name: "RabbitMQ quorum", queue_type: Some("quorum") };
+const AMQP: &[Contender] = &[MAINSTEM, CLASSIC, QUORUM, NULL_SYNC];
+/// Where the bare server would not know who is to get what.
+const AMQP_BROKERS: &[Contender] = &[MAINSTEM, CLASSIC, QUORUM];
 const MQTT: &[Contender] = &[
     MAINSTEM,
     plain(Kind::Mosquitto, "Mosquitto"),
@@ -50,21 +59,84 @@ const MQTT: &[Contender] = &[
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "amqp-1-1",
-        what: "AMQP 1 -> 1: 1 KiB persistent messages, durable queue, confirms window 500, each \
-               message acknowledged by itself, prefetch 500",
-        contenders: &[
-            MAINSTEM,
-            Contender {
-                kind: Kind::RabbitMq,
-                name: "RabbitMQ classic",
-                queue_type: Some("classic"),
-            },
-            Contender { kind: Kind::RabbitMq, name: "RabbitMQ quorum", queue_type: Some("quorum") },
-            NULL_SYNC,
-        ],
+        what: "AMQP 1 -> 1: 1 KiB persistent messages, durable queue, confirms window 500, each message acknowledged by itself, prefetch 500",
+        contenders: AMQP,
         port: |ports| ports.amqp,
-        run: amqp::one_to_one,
+        run: |load| amqp::pairs(load, 1, 1024),
         bars: &[Bar { against: "RabbitMQ classic", rate: 3.0, cpu: Some(0.2) }],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-1-1-small",
+        what: "The same with 256 B",
+        contenders: AMQP,
+        port: |ports| ports.amqp,
+        run: |load| amqp::pairs(load, 1, 256),
+        bars: &[],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-1-1-large",
+        what: "The same with 16 KiB",
+        contenders: AMQP,
+        port: |ports| ports.amqp,
+        run: |load| amqp::pairs(load, 1, 16 * 1024),
+        bars: &[],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-transient",
+        what: "AMQP 1 -> 1: 1 KiB transient messages, automatic acknowledgement, no confirms, at most 500 on their way",
+        contenders: AMQP,
+        port: |ports| ports.amqp,
+        run: amqp::transient,
+        bars: &[],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-fan-out",
+        what: "AMQP 1 -> 10: 1 KiB persistent messages by a fan-out exchange to 10 durable queues with a consumer each, confirms, at most 500 on their way; rates count deliveries",
+        contenders: AMQP,
+        port: |ports| ports.amqp,
+        run: amqp::fan_out,
+        bars: &[],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-50-50",
+        what: "AMQP 50 -> 50: 50 publishers, each to a durable queue and a consumer of its own, 1 KiB persistent, 50 unconfirmed each, prefetch 500",
+        contenders: AMQP_BROKERS,
+        port: |ports| ports.amqp,
+        run: |load| amqp::pairs(load, 50, 1024),
+        bars: &[],
+        once: false,
+    },
+    Scenario {
+        name: "amqp-fill",
+        what: "AMQP backlog: 1,000,000 persistent messages of 1 KiB to a durable queue that nobody consumes, confirms window 500",
+        contenders: AMQP_BROKERS,
+        port: |ports| ports.amqp,
+        run: amqp::fill,
+        bars: &[],
+        once: true,
+    },
+    Scenario {
+        name: "amqp-drain",
+        what: "AMQP backlog: the same messages consumed with nothing being published, each acknowledged by itself, prefetch 500",
+        contenders: AMQP_BROKERS,
+        port: |ports| ports.amqp,
+        run: amqp::drain,
+        bars: &[],
+        once: true,
+    },
+    Scenario {
+        name: "amqp-churn",
+        what: "AMQP churn: 2,000 connections, 8 at a time, each opens a channel, declares a reply queue of its own, asks one question of a service and leaves; the delivery latency is from question to answer",
+        contenders: AMQP_BROKERS,
+        port: |ports| ports.amqp,
+        run: amqp::churn,
+        bars: &[],
+        once: true,
     },
     Scenario {
         name: "mqtt-1-1-qos1",
@@ -74,6 +146,7 @@ pub const ALL: &[Scenario] = &[
         port: |ports| ports.mqtt,
         run: mqtt::one_to_one,
         bars: &[Bar { against: "Mosquitto", rate: 1.0, cpu: None }],
+        once: false,
     },
     Scenario {
         name: "mqtt-1-100-qos1",
@@ -83,6 +156,7 @@ pub const ALL: &[Scenario] = &[
         port: |ports| ports.mqtt,
         run: |load| mqtt::one_to_many(load, Qos::AtLeastOnce),
         bars: &[],
+        once: false,
     },
     Scenario {
         name: "mqtt-1-100-qos0",
@@ -92,6 +166,7 @@ pub const ALL: &[Scenario] = &[
         port: |ports| ports.mqtt,
         run: |load| mqtt::one_to_many(load, Qos::AtMostOnce),
         bars: &[],
+        once: false,
     },
     Scenario {
         name: "grpc-send",
@@ -101,6 +176,7 @@ pub const ALL: &[Scenario] = &[
         port: |ports| ports.grpc,
         run: rocketmq::send,
         bars: &[],
+        once: false,
     },
     Scenario {
         name: "grpc-receive",
@@ -111,5 +187,6 @@ pub const ALL: &[Scenario] = &[
         port: |ports| ports.grpc,
         run: rocketmq::receive,
         bars: &[],
+        once: false,
     },
 ];

@@ -70,6 +70,7 @@ pub struct Store {
     pub checkpoint_bytes: u64,
     pub topic_retention_ms: u64,
     pub topic_retention_bytes: u64,
+    pub log_bytes_max: u64,
     pub queues_resident_max: usize,
     pub parked_per_cursor_max: usize,
     pub writers_max: usize,
@@ -193,6 +194,7 @@ impl Config {
         broker.checkpoint_bytes = store.checkpoint_bytes;
         broker.topic_retention_ms = store.topic_retention_ms;
         broker.topic_retention_bytes = store.topic_retention_bytes;
+        broker.log_bytes_max = store.log_bytes_max;
         broker.queues_resident_max = store.queues_resident_max;
         broker.parked_per_cursor_max = store.parked_per_cursor_max;
         broker.writers_max = store.writers_max;

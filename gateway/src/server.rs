@@ -38,7 +38,7 @@ impl StartError {
             Self::Open(OpenError::Locked(_)) => 75,
             Self::Open(OpenError::Io(_, error)) if is_denied(error) => 77,
             Self::Open(OpenError::Io(..)) | Self::Tls(TlsError::Write(..)) => 73,
-            Self::Open(OpenError::Bounds { .. }) | Self::Tls(_) => 78,
+            Self::Open(OpenError::Bounds { .. } | OpenError::LogBounds { .. }) | Self::Tls(_) => 78,
             Self::Open(_) => 74,
         }
     }

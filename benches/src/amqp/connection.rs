@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::frame::{self, Frame, Method};
-use crate::{intake::Intake, load::refused};
+use crate::{
+    intake::{Intake, is_idle},
+    load::refused,
+};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,8 +52,79 @@ impl Connection {
         arguments: &[u8],
         answer: Method,
     ) -> io::Result<()> {
+        self.ask(method, arguments, answer).map(drop)
+    }
+
+    /// The arguments of the answer.
+    pub(super) fn ask(
+        &mut self,
+        method: Method,
+        arguments: &[u8],
+        answer: Method,
+    ) -> io::Result<Vec<u8>> {
         self.say(frame::CHANNEL, method, arguments)?;
-        self.expect(answer).map(drop)
+        self.expect(answer)
+    }
+
+    /// Publishes by the default exchange.
+    pub(super) fn publish(
+        &mut self,
+        queue: &str,
+        mode: u8,
+        reply_to: Option<&str>,
+        body: &[u8],
+    ) -> io::Result<()> {
+        let mut out = Vec::new();
+        let arguments = [&[0, 0][..], &frame::short(""), &frame::short(queue), &[0]].concat();
+        frame::method(&mut out, frame::CHANNEL, frame::PUBLISH, &arguments);
+        match reply_to {
+            Some(reply_to) => frame::question(&mut out, mode, reply_to, body),
+            None => frame::content(&mut out, mode, body),
+        }
+        self.stream.write_all(&out)
+    }
+
+    /// Waits for a delivery, whose body that is.
+    pub(super) fn body(&mut self) -> io::Result<Vec<u8>> {
+        let mut found = None;
+        while found.is_none() {
+            self.take(&mut |frame| {
+                if let Frame::Body(body) = frame {
+                    found = Some(body.to_vec());
+                }
+            })?;
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    /// How long [`Connection::take`] waits for something to come.
+    pub(super) fn wait_at_most(&mut self, time: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(time))
+    }
+
+    /// Reads once, and shows every whole frame.
+    pub(super) fn take(&mut self, each: &mut dyn FnMut(Frame<'_>)) -> io::Result<()> {
+        if frame::first(self.intake.bytes())?.is_none() {
+            match self.intake.fill(&mut self.stream) {
+                Err(error) if is_idle(&error) => return Ok(()),
+                filled => filled?,
+            };
+        }
+        while let Some((frame, length)) = frame::first(self.intake.bytes())? {
+            if let Frame::Method(frame::CLOSE | frame::CHANNEL_CLOSE, arguments) = frame {
+                let (text, _) = frame::split_short(arguments.get(2..).unwrap_or_default());
+                return Err(refused(&String::from_utf8_lossy(text)));
+            }
+            each(frame);
+            self.intake.consume(length);
+        }
+        Ok(())
+    }
+
+    /// Leaves, and waits for the server to say so too.
+    pub(super) fn close(mut self) -> io::Result<()> {
+        self.say(0, frame::CLOSE, &[&[0, 200][..], &frame::short("bye"), &[0; 4]].concat())?;
+        self.expect(frame::CLOSE_OK).map(drop)
     }
 
     pub(super) fn into_parts(self) -> (TcpStream, Intake) {
@@ -75,7 +149,7 @@ impl Connection {
                         let (text, _) = frame::split_short(arguments.get(2..).unwrap_or_default());
                         Some(Err(refused(&String::from_utf8_lossy(text))))
                     }
-                    Frame::Method(..) | Frame::Body(_) | Frame::Other => None,
+                    Frame::Method(..) | Frame::Header(_) | Frame::Body(_) | Frame::Other => None,
                 };
                 self.intake.consume(length);
                 if let Some(answer) = answer {

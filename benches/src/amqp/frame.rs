@@ -21,9 +21,16 @@ pub const TUNE_OK: Method = (10, 31);
 pub const OPEN: Method = (10, 40);
 pub const OPEN_OK: Method = (10, 41);
 pub const CLOSE: Method = (10, 50);
+pub const CLOSE_OK: Method = (10, 51);
 pub const CHANNEL_OPEN: Method = (20, 10);
 pub const CHANNEL_OPEN_OK: Method = (20, 11);
 pub const CHANNEL_CLOSE: Method = (20, 40);
+pub const EXCHANGE_DECLARE: Method = (40, 10);
+pub const EXCHANGE_DECLARE_OK: Method = (40, 11);
+pub const EXCHANGE_DELETE: Method = (40, 20);
+pub const EXCHANGE_DELETE_OK: Method = (40, 21);
+pub const BIND: Method = (50, 20);
+pub const BIND_OK: Method = (50, 21);
 pub const DECLARE: Method = (50, 10);
 pub const DECLARE_OK: Method = (50, 11);
 pub const DELETE: Method = (50, 40);
@@ -38,8 +45,12 @@ pub const ACK: Method = (60, 80);
 pub const SELECT: Method = (85, 10);
 pub const SELECT_OK: Method = (85, 11);
 
+/// Property flags: delivery mode and reply-to.
+const QUESTION: u16 = 0x1200;
+
 pub enum Frame<'a> {
     Method(Method, &'a [u8]),
+    Header(&'a [u8]),
     Body(&'a [u8]),
     Other,
 }
@@ -63,6 +74,7 @@ pub fn first(bytes: &[u8]) -> io::Result<Option<(Frame<'_>, usize)>> {
             ),
             None => return Err(refused("method frame without a method")),
         },
+        HEADER => Frame::Header(payload),
         BODY => Frame::Body(payload),
         _ => Frame::Other,
     };
@@ -81,13 +93,36 @@ pub fn ack(out: &mut Vec<u8>, tag: [u8; 8]) {
     out.extend_from_slice(&[0, END]);
 }
 
-/// Header with delivery mode 2 (persistent) as its only property, and the body in one frame.
-pub fn content(out: &mut Vec<u8>, body: &[u8]) {
+/// Header with delivery mode 1 (transient) or 2 (persistent) as its only property, and the body in
+/// one frame.
+pub fn content(out: &mut Vec<u8>, mode: u8, body: &[u8]) {
     let mut header = vec![0, 60, 0, 0];
     header.extend(u64::try_from(body.len()).unwrap_or(u64::MAX).to_be_bytes());
-    header.extend([0x10, 0x00, 2]);
+    header.extend([0x10, 0x00, mode]);
     frame(out, HEADER, CHANNEL, &header);
     frame(out, BODY, CHANNEL, body);
+}
+
+/// The same with the queue that the answer is to go to.
+pub fn question(out: &mut Vec<u8>, mode: u8, reply_to: &str, body: &[u8]) {
+    let mut header = vec![0, 60, 0, 0];
+    header.extend(u64::try_from(body.len()).unwrap_or(u64::MAX).to_be_bytes());
+    header.extend(QUESTION.to_be_bytes());
+    header.push(mode);
+    header.extend(short(reply_to));
+    frame(out, HEADER, CHANNEL, &header);
+    frame(out, BODY, CHANNEL, body);
+}
+
+/// Where the answer to a question goes, by its header.
+pub fn reply_to(header: &[u8]) -> String {
+    let fields = header.get(12..).unwrap_or_default();
+    match fields.split_first_chunk::<3>() {
+        Some(([a, b, _], rest)) if u16::from_be_bytes([*a, *b]) == QUESTION => {
+            String::from_utf8_lossy(split_short(rest).0).into_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
@@ -142,7 +177,7 @@ mod tests {
     #[test]
     fn a_frame_without_its_end_mark_is_refused() {
         let mut wire = Vec::new();
-        content(&mut wire, b"body");
+        content(&mut wire, 2, b"body");
         *wire.last_mut().unwrap() = 0;
         let header = first(&wire).unwrap().unwrap().1;
         assert!(first(&wire[header..]).is_err());

@@ -10,12 +10,16 @@ use crate::{
     intake::Intake,
 };
 
+const NO_ACK: u8 = 0b10;
+
 #[derive(Default)]
 pub(super) struct Amqp {
     greeted: bool,
     confirmed: u64,
     delivered: u64,
     acked: u64,
+    /// Its consumer acknowledges nothing.
+    is_unbounded: bool,
 }
 
 /// What a turn's reading left for the end of the turn.
@@ -54,10 +58,13 @@ impl Amqp {
                 Frame::Method(frame::ACK, _) => self.acked += 1,
                 Frame::Method(frame::CONSUME, arguments) => {
                     arrived.consumes = true;
+                    let (_queue, rest) = frame::split_short(arguments.get(2..).unwrap_or_default());
+                    let (_tag, rest) = frame::split_short(rest);
+                    self.is_unbounded = rest.first().is_some_and(|flags| flags & NO_ACK != 0);
                     answer(out, frame::CONSUME, arguments);
                 }
                 Frame::Method(method, arguments) => answer(out, method, arguments),
-                Frame::Other => {}
+                Frame::Header(_) | Frame::Other => {}
             }
             intake.consume(length);
         }
@@ -70,7 +77,7 @@ impl Amqp {
 
     /// As many of the waiting bodies as the prefetch allows.
     pub(super) fn deliver(&mut self, waiting: &mut VecDeque<Box<[u8]>>, out: &mut Vec<u8>) {
-        while self.delivered - self.acked < u64::from(PREFETCH) {
+        while self.is_unbounded || self.delivered - self.acked < u64::from(PREFETCH) {
             let Some(body) = waiting.pop_front() else { return };
             self.delivered += 1;
             let tag = self.delivered.to_be_bytes();
@@ -78,7 +85,7 @@ impl Amqp {
                 [&frame::short("c")[..], &tag, &[0], &frame::short(""), &frame::short("q")]
                     .concat();
             frame::method(out, frame::CHANNEL, frame::DELIVER, &deliver);
-            frame::content(out, &body);
+            frame::content(out, 2, &body);
         }
     }
 }
@@ -94,6 +101,9 @@ fn answer(out: &mut Vec<u8>, method: Method, arguments: &[u8]) {
             let name = frame::short(&String::from_utf8_lossy(name));
             (frame::CHANNEL, frame::DECLARE_OK, [&name[..], &[0; 8]].concat())
         }
+        frame::BIND => (frame::CHANNEL, frame::BIND_OK, Vec::new()),
+        frame::EXCHANGE_DECLARE => (frame::CHANNEL, frame::EXCHANGE_DECLARE_OK, Vec::new()),
+        frame::EXCHANGE_DELETE => (frame::CHANNEL, frame::EXCHANGE_DELETE_OK, Vec::new()),
         frame::SELECT => (frame::CHANNEL, frame::SELECT_OK, Vec::new()),
         frame::QOS => (frame::CHANNEL, frame::QOS_OK, Vec::new()),
         frame::CONSUME => (frame::CHANNEL, frame::CONSUME_OK, frame::short("c")),

@@ -44,6 +44,7 @@ mod handle;
 mod held;
 mod lookup;
 mod members;
+mod outgrow;
 mod parameters;
 mod publish;
 mod sessions;
@@ -116,6 +117,7 @@ struct Counts {
     expired: u64,
     unroutable: u64,
     dropped: u64,
+    outgrown: u64,
     rejected: u64,
     overflowed: u64,
     exhausted: u64,
@@ -155,6 +157,8 @@ pub(crate) struct Commit {
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
+    /// The log is larger than it may be.
+    is_over: bool,
 
     tail: Tail,
     members: FxHashMap<ClientId, Member>,
@@ -173,6 +177,8 @@ pub(crate) struct Commit {
     returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
     /// Those that came back while the disk was full, which the log does not know of yet.
     unsaid: BTreeMap<(QueueId, CursorId), BTreeMap<u64, Returned>>,
+    /// Look-up keys of held records that cannot be read from the log yet.
+    unwritten_keys: BTreeMap<Position, Vec<u64>>,
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
@@ -267,6 +273,7 @@ impl Commit {
             written,
             synced: written,
             is_full: false,
+            is_over: false,
             tail,
             members: FxHashMap::default(),
             consumers: FxHashMap::default(),
@@ -277,6 +284,7 @@ impl Commit {
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),
             unsaid: BTreeMap::new(),
+            unwritten_keys: BTreeMap::new(),
             expired: Vec::new(),
             over_bounds: Vec::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),

@@ -42,6 +42,10 @@ pub struct Config {
     pub topic_retention_ms: u64,
     /// How many bytes of records a topic keeps at most; 0 for no bound.
     pub topic_retention_bytes: u64,
+    /// How large the log may be, in bytes; 0 for as large as the disk takes. When it comes close,
+    /// the oldest records of topics and streams go; what nobody may drop stays, and when that is
+    /// too much, publishes are refused. At least [`Config::LOG_SEGMENTS_MIN`] segments.
+    pub log_bytes_max: u64,
     /// Queues in memory; those that nobody uses leave when there are more.
     pub queues_resident_max: usize,
     /// Records of an ordered cursor that are put aside while another of their group is out.
@@ -55,6 +59,10 @@ pub struct Config {
 }
 
 impl Config {
+    /// The smallest log there can be a bound for, in segments: the one in use, the next one, and
+    /// those between the beginning of the dropping and the bound.
+    pub const LOG_SEGMENTS_MIN: u64 = 8;
+
     /// The defaults, with files below `data_dir`.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
@@ -71,6 +79,7 @@ impl Config {
             checkpoint_bytes: 256 << 20,
             topic_retention_ms: 72 * 3600 * 1000,
             topic_retention_bytes: 0,
+            log_bytes_max: 0,
             queues_resident_max: 1 << 20,
             parked_per_cursor_max: 10_000,
             writers_max: 65_536,

@@ -19,11 +19,13 @@ use crate::{
 
 mod body;
 mod name;
+mod placed;
 
 pub(crate) use body::{
     Carried, Head, KIND_HOLD, KIND_MOVE, KIND_PUBLISH, Once, carries_record, decode_carried,
     decode_record, encode_head,
 };
+pub(crate) use placed::Placed;
 
 use name::{
     decode_cursor_name, decode_queue_name, decode_subscription, encode_cursor_name,
@@ -93,30 +95,6 @@ pub(crate) enum Entry {
     SetParameter { key: ParameterKey, value: Table },
     /// 25: `text namespace | text component | text name`.
     DeleteParameter { key: ParameterKey },
-}
-
-/// A body that is in the log already and comes to queues: what was held is let go, or a record
-/// died in one queue and goes to another. With no targets it only ends the holding.
-///
-/// `varint source | varint size | varint expiry | varint appended | u8 flags | varint group |
-/// varint held | varint origin | blob passage | (varint queue, varint offset)*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    /// Where the body is.
-    pub(crate) source: Position,
-    /// Bytes of the body's entry.
-    pub(crate) size: u32,
-    pub(crate) expiry: UnixMillis,
-    pub(crate) appended: UnixMillis,
-    pub(crate) flags: u8,
-    pub(crate) group: u32,
-    /// It was held until this time and is so no longer; unset if it was not held.
-    pub(crate) held: UnixMillis,
-    /// Where what was held stood first.
-    pub(crate) origin: Position,
-    /// A `Passage`; empty for none. With one, the queues point here and not to the body.
-    pub(crate) passage: Bytes,
-    pub(crate) targets: Vec<(QueueId, u64)>,
 }
 
 /// Offsets of one cursor that are settled.
@@ -425,39 +403,6 @@ impl Entry {
 
 /// The kind of a [`Placed`] entry.
 pub(crate) const KIND_PLACE: u8 = 18;
-
-impl Placed {
-    fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.source.0);
-        put_varint(out, u64::from(self.size));
-        put_varint(out, self.expiry.0);
-        put_varint(out, self.appended.0);
-        out.put_u8(self.flags);
-        put_varint(out, u64::from(self.group));
-        put_varint(out, self.held.0);
-        put_varint(out, self.origin.0);
-        put_blob(out, &self.passage);
-        for (queue, offset) in &self.targets {
-            put_varint(out, queue.0);
-            put_varint(out, *offset);
-        }
-    }
-
-    pub(crate) fn decode(mut r: Reader) -> Result<Self, Short> {
-        let source = Position(r.varint()?);
-        let size = u32::try_from(r.varint()?).map_err(|_| Short)?;
-        let (expiry, appended) = (UnixMillis(r.varint()?), UnixMillis(r.varint()?));
-        let flags = r.u8()?;
-        let group = u32::try_from(r.varint()?).map_err(|_| Short)?;
-        let (held, origin) = (UnixMillis(r.varint()?), Position(r.varint()?));
-        let passage = r.blob()?;
-        let mut targets = Vec::new();
-        while !r.is_empty() {
-            targets.push((QueueId(r.varint()?), r.varint()?));
-        }
-        Ok(Self { source, size, expiry, appended, flags, group, held, origin, passage, targets })
-    }
-}
 
 impl DeclaredQueue {
     fn encode(&self, out: &mut Vec<u8>) {

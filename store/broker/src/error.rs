@@ -13,6 +13,10 @@ pub enum OpenError {
         "a message of {message_bytes_max} bytes (message_bytes_max) may not be over a quarter of a segment of {segment_bytes} bytes (segment_bytes)"
     )]
     Bounds { message_bytes_max: usize, segment_bytes: u64 },
+    #[error(
+        "the log may not be bounded to {log_bytes_max} bytes (log_bytes_max), which is less than eight segments of {segment_bytes} bytes (segment_bytes)"
+    )]
+    LogBounds { log_bytes_max: u64, segment_bytes: u64 },
     #[error("the log is damaged: {0}")]
     Log(String),
     #[error("the index is damaged: {0} (the index can be deleted: it is rebuilt from the log)")]

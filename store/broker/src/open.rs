@@ -106,6 +106,11 @@ fn check_bounds(config: &Config) -> Result<(), OpenError> {
             segment_bytes: config.segment_bytes,
         });
     }
+    let (log_bytes_max, segment_bytes) = (config.log_bytes_max, config.segment_bytes);
+    if log_bytes_max != 0 && log_bytes_max < segment_bytes.saturating_mul(Config::LOG_SEGMENTS_MIN)
+    {
+        return Err(OpenError::LogBounds { log_bytes_max, segment_bytes });
+    }
     Ok(())
 }
 

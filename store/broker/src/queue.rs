@@ -6,7 +6,7 @@ use mainstem_index::{
     Batch, CursorKey, CursorName, CursorValue, Entry as Place, Index, IndexError, LANE_SHIFT,
     LaneState, QueueStateKey, QueueStateValue, SegmentUse,
 };
-use mainstem_schemas::{CursorId, Filter, Position, UnixMillis};
+use mainstem_schemas::{CursorId, Filter, Position, QueueId, UnixMillis};
 use smallvec::SmallVec;
 
 use crate::{
@@ -143,7 +143,6 @@ impl Queue {
             bytes: self.bytes,
             segments: self.segments.to_vec(),
             main: self.main.as_ref().map(Cursor::progress),
-            wake: UnixMillis::NONE,
         };
         batch.put(&QueueStateKey { queue: id }, &state);
         for (cursor, at) in &mut self.others {
@@ -471,6 +470,14 @@ impl Queue {
     pub(crate) fn keeps_too_much(&self, default_max: u64) -> bool {
         self.def.retention == Retention::Time
             && self.bytes > self.def.policy.bytes_max.unwrap_or(default_max)
+    }
+
+    /// Notes that its time to be looked at is to be found anew, if it has any.
+    pub(crate) fn note_due_unknown(&mut self, all: &mut Vec<QueueId>) {
+        if self.has_times() && !self.is_due_unknown {
+            self.is_due_unknown = true;
+            all.push(self.def.id);
+        }
     }
 
     /// Whether some record may have an end to its time.

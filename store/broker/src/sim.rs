@@ -18,7 +18,10 @@ use std::{
 
 mod audit;
 mod check;
+mod dead;
 mod desk;
+mod keys;
+mod limits;
 mod model;
 mod play;
 mod space;

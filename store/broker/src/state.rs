@@ -1,11 +1,11 @@
 //! Everything the log's entries add up to, and `apply`, which adds them.
 //!
-//! `apply` is a pure function of the state and the entry: no clock, no randomness, no hash-map
-//! order. What it changes is also noted for the index: definitions at once in the open batch,
-//! queues and cursors at the next checkpoint. Transient queues use the same verbs and are never
-//! noted. Applying must also work from the middle: a log whose beginning was trimmed states
-//! everything that is still true again somewhere (see `commit/clean.rs`), but what happened to a
-//! queue may stand before what the queue is.
+//! `apply` is a function of the state and the entry: no clock, no randomness, no hash-map
+//! order. A part of the state may be in the index only, and is read when it is come to. What it
+//! changes is also noted for the index: definitions at once in the open batch, queues and cursors at
+//! the next checkpoint. Transient queues use the same verbs and are never noted. Applying must also
+//! work from the middle: a log whose beginning was trimmed states everything that is still true again
+//! somewhere (see `commit/clean.rs`), but what happened to a queue may stand before what the queue is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -289,9 +289,8 @@ impl State {
         }
         let needs_look =
             was_empty || place.expiry.is_set() || queue.keeps_too_much(*kept_bytes_max);
-        if needs_look && queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
+        if needs_look {
+            queue.note_due_unknown(due_unknown);
         }
         unread
     }
@@ -300,6 +299,9 @@ impl State {
     fn moved(&mut self, head: &Head, place: Place, targets: &[(QueueId, u64)], record: &Record) {
         for (id, offset) in targets {
             self.put(*id, *offset, place);
+            for key in &head.keys {
+                self.note_key(*id, *key, *offset);
+            }
         }
         if head.held.is_set() {
             self.let_go(head.held, head.origin);
@@ -403,10 +405,7 @@ impl State {
             self.trim(id, below);
             return;
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     /// A queue forgets what is before an offset.
@@ -430,10 +429,7 @@ impl State {
         if !id.is_transient() && below >> BUCKET_BITS > 0 {
             batch.delete_lookups(id, below >> BUCKET_BITS);
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     pub(crate) fn apply_returned(
@@ -451,10 +447,7 @@ impl State {
                 at.returned.insert(*offset, *returned);
             }
         }
-        if queue.has_times() && !queue.is_due_unknown {
-            queue.is_due_unknown = true;
-            due_unknown.push(id);
-        }
+        queue.note_due_unknown(due_unknown);
     }
 
     pub(crate) fn open_cursor(

@@ -3,6 +3,7 @@
 use std::{cell::Cell, collections::VecDeque, sync::Arc};
 
 use mainstem_schemas::{Position, Record};
+use rustc_hash::FxHashMap;
 
 use crate::passage::Passage;
 
@@ -11,6 +12,9 @@ pub(crate) type Kept = (Record, Option<Arc<Passage>>);
 
 /// Bytes that the place of a record counts for, besides the record's own.
 const PLACE_BYTES: usize = 64;
+
+/// The part of the bytes, one of so many, that records may take which were read back.
+const READ_BACK_PART: usize = 16;
 
 /// Records by position. Positions only grow, so a search is by halving.
 #[derive(Debug)]
@@ -23,6 +27,11 @@ pub(crate) struct Tail {
     likely: Cell<usize>,
     bytes: usize,
     bytes_max: usize,
+    /// Old records that were read back for a queue and are about to be handed out.
+    read_back: FxHashMap<Position, Record>,
+    /// In this order; some have left already.
+    read_order: VecDeque<Position>,
+    read_back_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -42,7 +51,16 @@ impl Slot {
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { records: VecDeque::new(), left: 0, likely: Cell::new(0), bytes: 0, bytes_max }
+        Self {
+            records: VecDeque::new(),
+            left: 0,
+            likely: Cell::new(0),
+            bytes: 0,
+            bytes_max,
+            read_back: FxHashMap::default(),
+            read_order: VecDeque::new(),
+            read_back_bytes: 0,
+        }
     }
 
     /// Adds the newest record. Older ones go when there are too many bytes, but never one at
@@ -98,6 +116,30 @@ impl Tail {
         (at(low) == position.0).then_some(low)
     }
 
+    /// Keeps an old record that was read back, so that its reader need not do so again.
+    pub(crate) fn keep_read(&mut self, position: Position, record: Record) {
+        self.take_read(position);
+        self.read_back_bytes += PLACE_BYTES + record.bytes().len();
+        self.read_back.insert(position, record);
+        self.read_order.push_back(position);
+        while let Some(oldest) = self.read_order.front().copied()
+            && (self.read_back_bytes > self.bytes_max / READ_BACK_PART
+                || !self.read_back.contains_key(&oldest))
+        {
+            self.take_read(oldest);
+            self.read_order.pop_front();
+        }
+    }
+
+    fn take_read(&mut self, position: Position) -> Option<Record> {
+        if self.read_back.is_empty() {
+            return None;
+        }
+        let record = self.read_back.remove(&position)?;
+        self.read_back_bytes -= PLACE_BYTES + record.bytes().len();
+        Some(record)
+    }
+
     fn find(&self, position: Position) -> Option<usize> {
         let likely = self.likely.get().wrapping_sub(self.left);
         let is_there = self.records.get(likely).is_some_and(|slot| slot.position == position);
@@ -113,7 +155,9 @@ impl Tail {
     /// The record for a reader to keep. To its only reader it is given away, if it can be read
     /// from the log by now, should it come back: sharing it costs more than all the rest here.
     pub(crate) fn hand_out(&mut self, position: Position, written: Position) -> Option<Kept> {
-        let index = self.find(position)?;
+        let Some(index) = self.find(position) else {
+            return self.take_read(position).map(|record| (record, None));
+        };
         let slot = self.records.get_mut(index)?;
         if !slot.is_sole || position >= written {
             return slot.kept.clone();
@@ -154,6 +198,29 @@ mod tests {
             assert!(tail.hand_out(Position(at), all).is_some());
         }
         assert!(tail.records.len() * PLACE_BYTES <= 2 * size, "empty places go too");
+    }
+
+    #[test]
+    fn what_was_read_back_is_handed_out_once() {
+        let address = Address::http("a".into());
+        let record = || RecordDraft::new(&address, "/", b"", &[0; 100]).encode().unwrap();
+        let size = PLACE_BYTES + record().bytes().len();
+        let mut tail = Tail::new(3 * READ_BACK_PART * size);
+        let all = Position(u64::MAX);
+        tail.push(Position(1000), (record(), None), false, all);
+        for round in 0..50 {
+            for at in 1..=4 {
+                tail.keep_read(Position(round * 10 + at), record());
+            }
+            let found =
+                |tail: &mut Tail, at| tail.hand_out(Position(round * 10 + at), all).is_some();
+            assert!(!found(&mut tail, 1), "there is room for three");
+            for at in [3, 2, 4] {
+                assert!(found(&mut tail, at) && !found(&mut tail, at));
+            }
+            assert!(tail.read_back.is_empty() && tail.read_back_bytes == 0);
+            assert!(tail.read_order.len() <= 4);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One atomic change of the index.
 
-use mainstem_schemas::{Offset, Position, QueueId, UnixMillis};
+use mainstem_schemas::{Offset, Position, QueueId};
 use rocksdb::WriteBatch;
 
 use crate::keys::{
@@ -68,12 +68,6 @@ impl Batch {
     /// Deletes a queue's lookups in buckets below this one.
     pub fn delete_lookups(&mut self, queue: QueueId, below_bucket: u64) {
         self.delete_range(KeyKind::Lookup, &[queue.0], &[queue.0, below_bucket]);
-    }
-
-    /// Deletes all held bodies that are due before `due`, whether or not they were looked at. Spares
-    /// later scans from zero the walk over single deletes.
-    pub fn delete_held_before(&mut self, due: UnixMillis) {
-        self.delete_range(KeyKind::Held, &[], &[due.0]);
     }
 
     /// Deletes all keys that begin with a queue's id: definition, state, blocks, cursors, lookups

@@ -5,7 +5,7 @@
 //! column family, so a flush always takes all keys of a batch or none.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -85,6 +85,7 @@ impl Index {
 
     /// As [`Index::open`], with other bounds on its memory.
     pub fn open_with(path: &Path, tuning: Tuning) -> Result<Self, IndexError> {
+        remove_gone(path)?;
         let db = DB::open(&options(tuning), path)
             .map_err(|source| IndexError::Open { path: path.to_owned(), source })?;
         Self::over(db, path)
@@ -125,15 +126,12 @@ impl Index {
     /// Deletes the index at `path`, which nobody has open.
     pub fn remove(path: &Path) -> Result<(), IndexError> {
         let failed = |source| IndexError::Remove { path: path.to_owned(), source };
+        remove_gone(path)?;
         // A crash half-way must leave no half of an index: it is out of the way at once.
-        let gone = path.with_extension("gone");
-        if gone.exists() {
-            fs::remove_dir_all(&gone).map_err(failed)?;
-        }
-        fs::rename(path, &gone).map_err(failed)?;
+        fs::rename(path, path.with_extension(GONE)).map_err(failed)?;
         let parent = path.parent().unwrap_or(path);
         fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        fs::remove_dir_all(&gone).map_err(failed)
+        remove_gone(path)
     }
 
     /// The log is applied up to here; [`Position`] 0 if nothing ever was. After a crash this is the
@@ -194,22 +192,6 @@ impl Index {
         let Some(block) = self.get(&key)? else { return Ok(None) };
         check_block(key, &block)?;
         Ok(Some(block))
-    }
-
-    /// The blocks of a queue from one number up to, not including, another, ascending; numbers that
-    /// have no block are passed over. Their entries are checked as by [`Index::block`].
-    pub fn blocks(
-        &self,
-        queue: QueueId,
-        from_number: u64,
-        to_number: u64,
-    ) -> impl Iterator<Item = Result<(BlockKey, BlockValue), IndexError>> {
-        let blocks = self.between::<BlockKey>(&[queue.0, from_number], &[queue.0, to_number]);
-        blocks.map(|item| {
-            let (key, block) = item?;
-            check_block(key, &block)?;
-            Ok((key, block))
-        })
     }
 
     /// All keys of one kind with their values, in key order, as they were at the call.
@@ -300,9 +282,9 @@ impl Index {
         })
     }
 
-    /// A hash over all keys and values in key order, but for the applied position and the times at
-    /// which queues are to be looked at, which hang on the clock: equal for equal content, however
-    /// and whenever it was written.
+    /// A hash over all keys and values in key order, but for the applied position, the times at
+    /// which queues are to be looked at, which hang on the clock, and lookups, some of which lead to
+    /// what is gone: equal for equal content, however and whenever it was written.
     pub fn state_hash(&self) -> Result<u64, IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
@@ -310,12 +292,26 @@ impl Index {
         for item in self.shared.db.iterator_opt(IteratorMode::Start, options) {
             let (key, value) = item.map_err(|source| IndexError::ReadAll { source })?;
             let is_content = |kind: KeyKind| !key.starts_with(&kind.prefix());
-            if is_content(KeyKind::Meta) && is_content(KeyKind::Wake) {
+            if [KeyKind::Meta, KeyKind::Wake, KeyKind::Lookup].into_iter().all(is_content) {
                 hash.add(&key);
                 hash.add(&value);
             }
         }
         Ok(hash.finish())
+    }
+}
+
+/// The extension of an index that is being removed.
+const GONE: &str = "gone";
+
+/// Removes what a crash left of the removing of an index.
+fn remove_gone(path: &Path) -> Result<(), IndexError> {
+    let gone = path.with_extension(GONE);
+    match fs::remove_dir_all(&gone) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(IndexError::Remove { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,27 +7,24 @@
 
 use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
 
-use mainstem_index::QueueName;
 use mainstem_log::{Frame, LogError};
-use mainstem_schemas::{CursorId, Position, QueueId, Record};
+use mainstem_schemas::{Position, QueueId, Record};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::{Commit, Fatal, dead::ReadError, settle::RANGES_MAX};
+use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure};
 use crate::{
-    command::Bind,
-    cursor::{Cursor, Returned},
     entry::{
-        Carried, DeclaredQueue, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, Settled,
-        Subscribed, carries_record, decode_carried,
+        Carried, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, carries_record,
+        decode_carried,
     },
-    exchange::{BindingKey, Destination},
-    namespace::SubscriptionKey,
     pipeline::Job,
-    policy::DeliveryPolicy,
-    queue,
     state::SEEN,
 };
+
+mod restate;
+
+pub(super) use restate::cursor_entries;
 
 /// Frames that are looked at in one turn, and bytes of them.
 const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
@@ -87,6 +84,9 @@ pub(super) struct Cleaning {
     /// When the oldest segment was looked at last: what was written by then, which one it was, and
     /// what was needed of it.
     look: (Position, u64, u64),
+    pub(super) pressure: Pressure,
+    /// What goes of queues that keep records for a time, up to these offsets.
+    pub(super) outgrown: BTreeMap<QueueId, u64>,
     /// The log needs nothing before this.
     needed_from: Position,
     /// Everything that makes that true stands before this.
@@ -122,6 +122,7 @@ impl Commit {
         if number > oldest {
             self.let_go_below(self.state.segments.base(number));
         }
+        self.note_pressure(number, end);
         (number, end)
     }
 
@@ -151,7 +152,8 @@ impl Commit {
         let sealed = (end - number).saturating_mul(self.config.segment_bytes);
         let live = self.state.segments.live_bytes();
         let is_mostly_dead = durable.bytes < self.config.segment_bytes / 4;
-        if !is_mostly_dead && sealed <= live.saturating_mul(2) {
+        let is_pressed = self.clean.pressure.reaches(number);
+        if !is_pressed && !is_mostly_dead && sealed <= live.saturating_mul(2) {
             return;
         }
         let room = self.config.segment_bytes - self.written.0 % self.config.segment_bytes;
@@ -185,6 +187,7 @@ impl Commit {
         self.clean.transient = self.state.transient_places_in(number);
         self.clean.segment = Some(number);
         self.clean.is_damaged = false;
+        self.clean.pressure.is_dropping = self.clean.pressure.reaches(number);
         self.clean.began_at = self.planner.end();
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
         self.clean.scanned = Some(receiver);
@@ -212,7 +215,8 @@ impl Commit {
     pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
         let Some(number) = self.clean.segment else {
             let (oldest, end) = self.let_go_of_empty();
-            if oldest < end && self.is_settled_down(oldest) {
+            if oldest < end && (self.clean.pressure.reaches(oldest) || self.is_settled_down(oldest))
+            {
                 self.begin_cleaning();
             }
             return Ok(());
@@ -291,7 +295,7 @@ impl Commit {
             if is_early {
                 self.clean.waiting.push((position, found));
                 self.clean.waiting.extend(frames);
-                return;
+                break;
             }
             if let Err(error) = self.clean_frame(position, found) {
                 let position = position.0;
@@ -299,6 +303,7 @@ impl Commit {
                 self.clean.is_damaged = true;
             }
         }
+        self.drop_outgrown();
     }
 
     fn clean_frame(&mut self, position: Position, found: Found) -> Result<(), ReadError> {
@@ -331,7 +336,7 @@ impl Commit {
                 self.restate_writer(namespace, writer, position);
             }
             Entry::Place(placed) if !placed.passage.is_empty() => {
-                let targets = self.alive(&placed.targets, position);
+                let targets = self.kept(&placed.targets, position);
                 let transient = self.clean.transient.remove(&position).unwrap_or_default();
                 if !targets.is_empty() || !transient.is_empty() {
                     self.place_elsewhere(Placed { targets, ..placed }, position, transient);
@@ -343,7 +348,11 @@ impl Commit {
     }
 
     /// Those of an entry's targets that still point to it.
-    fn alive(&mut self, targets: &[(QueueId, u64)], position: Position) -> Vec<(QueueId, u64)> {
+    pub(super) fn alive(
+        &mut self,
+        targets: &[(QueueId, u64)],
+        position: Position,
+    ) -> Vec<(QueueId, u64)> {
         let mut alive = Vec::new();
         for (id, offset) in targets {
             let Some(queue) = self.state.queues.get(*id) else { continue };
@@ -365,7 +374,7 @@ impl Commit {
             let namespace = record.namespace().to_owned();
             self.restate_writer(namespace, once.writer.clone(), position);
         }
-        let mut alive = self.alive(&targets, position);
+        let mut alive = self.kept(&targets, position);
         let mut placings = Vec::new();
         for (frame, size) in self.clean.pointers.remove(&position).unwrap_or_default() {
             let read = self.reader.read(frame, size as usize)?;
@@ -375,7 +384,7 @@ impl Commit {
             let placed = Placed::decode(mainstem_schemas::wire::Reader::new(read.body));
             let placed = placed.map_err(EntryError::from)?;
             let points_to = if placed.passage.is_empty() { position } else { frame };
-            let targets = self.alive(&placed.targets, points_to);
+            let targets = self.kept(&placed.targets, points_to);
             let transient = self.clean.transient_pointers.remove(&frame).unwrap_or_default();
             if (!targets.is_empty() || !transient.is_empty()) && placed.source == position {
                 placings.push((Placed { targets, ..placed }, frame, transient));
@@ -404,6 +413,7 @@ impl Commit {
             origin: if is_held { origin } else { Position(0) },
             seen: seen.unwrap_or(false) || position < self.state.started_at,
             retained: is_retained,
+            keys: head.keys,
             ..Head::default()
         };
         self.counts.moved += 1;
@@ -440,129 +450,6 @@ impl Commit {
         }
     }
 
-    /// States all of a queue but its entries again, if `position` is where it is stated.
-    fn restate_queue(&mut self, id: QueueId, position: Position) {
-        self.flush_settled();
-        let Some(queue) = self.state.queues.get(id).filter(|queue| queue.home == position) else {
-            return;
-        };
-        let name = match &queue.found {
-            queue::Found::ByName => QueueName::Named(queue.def.name.clone()),
-            queue::Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
-            queue::Found::ByFilter(filter) => QueueName::Filter((**filter).clone()),
-        };
-        let declared = DeclaredQueue {
-            namespace: (*queue.namespace).to_owned(),
-            name,
-            auto_delete: queue.def.auto_delete,
-            retention: queue.def.retention,
-            policy: (*queue.declared).clone(),
-            arguments: queue.def.arguments.clone(),
-        };
-        let mut entries =
-            vec![Entry::QueueImage { queue: id, lanes: queue.lane_states(), declared }];
-        for (cursor, at) in queue.cursors().filter(|(cursor, _)| !cursor.is_transient()) {
-            // The queue's own is served by what the queue goes by.
-            let is_main = cursor == CursorId::MAIN;
-            let policy = if is_main { &queue.declared.delivery } else { &*at.policy };
-            entries.extend(cursor_entries(id, cursor, at, policy));
-        }
-        let (namespace, name) = (queue.namespace.clone(), queue.def.name.clone());
-        for entry in entries {
-            self.log_lazily(entry);
-        }
-        for (source, binding) in self.state.bound.get(&id).cloned().unwrap_or_default() {
-            self.restate_bound(&namespace, &source, &binding, &name);
-        }
-    }
-
-    /// A binding is understood only behind both of its ends, so it is stated again when they are.
-    fn restate_bindings_of_exchange(&mut self, namespace: &str, name: &str) {
-        let here = Destination::Exchange(name.to_owned());
-        let mut bindings: Vec<(String, BindingKey, String)> = Vec::new();
-        for exchange in self.state.namespace(namespace).exchanges.iter() {
-            let source = &exchange.def.name;
-            for binding in exchange.bindings.keys() {
-                if source == name || binding.destination == here {
-                    let to = match &binding.destination {
-                        Destination::Exchange(name) => name.clone(),
-                        Destination::Queue(_) => String::new(),
-                    };
-                    bindings.push((source.clone(), binding.clone(), to));
-                }
-            }
-        }
-        // The exchanges are in a hash map's order, which the log is not to hang on.
-        bindings.sort();
-        for (source, binding, to) in bindings {
-            let to = match binding.destination {
-                Destination::Exchange(_) => Some(to),
-                Destination::Queue(id) => {
-                    self.state.queues.get(id).map(|queue| queue.def.name.clone())
-                }
-            };
-            if let Some(to) = to {
-                self.restate_bound(namespace, &source, &binding, &to);
-            }
-        }
-    }
-
-    fn restate_bound(&mut self, namespace: &str, source: &str, binding: &BindingKey, to: &str) {
-        let exchange = self.state.namespace(namespace).exchanges.get(source);
-        let Some(bound) = exchange.and_then(|exchange| exchange.bindings.get(binding)) else {
-            return;
-        };
-        if bound.home.0 == 0 {
-            return;
-        }
-        let bind = Bind {
-            source: source.to_owned(),
-            destination: to.to_owned(),
-            to_exchange: matches!(binding.destination, Destination::Exchange(_)),
-            key: binding.key.clone(),
-            arguments: bound.arguments.clone(),
-        };
-        self.log_lazily(Entry::Bind { namespace: namespace.to_owned(), bind });
-    }
-
-    fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {
-        let Some(destination) = self.state.destination(&namespace, &bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
-        let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
-        let bound = exchange.and_then(|exchange| exchange.bindings.get(&binding));
-        if bound.is_some_and(|bound| bound.home == position) {
-            self.log_lazily(Entry::Bind { namespace, bind });
-        }
-    }
-
-    fn restate_subscription(&mut self, subscribed: Subscribed, position: Position) {
-        let key =
-            SubscriptionKey { share: subscribed.share.clone(), filter: subscribed.filter.clone() };
-        let space = self.state.namespace(&subscribed.namespace);
-        let session = space.sessions.get(&subscribed.session);
-        let found = session.and_then(|session| session.subscriptions.get(&key)).copied();
-        if let Some(found) = found.filter(|found| found.home == position) {
-            let (options, live) = (found.options, found.live);
-            let (queue, cursor) = (found.queue, found.cursor);
-            self.log_lazily(Entry::Subscribe(Subscribed {
-                options,
-                live,
-                queue,
-                cursor,
-                ..subscribed
-            }));
-        }
-    }
-
-    fn restate_writer(&mut self, namespace: String, writer: String, position: Position) {
-        let interned = self.state.queues.intern(&namespace);
-        let known = self.state.writers.get(&(interned, writer.clone())).copied();
-        if let Some(known) = known.filter(|known| known.home == position) {
-            let (sequence, seen) = (known.sequence, known.seen);
-            self.log_lazily(Entry::Writer { namespace, writer, sequence, seen });
-        }
-    }
-
     /// Asks for what the log may let go of now, if that was not asked before. A batch that waits
     /// for space does not hold it up: it may be what gives the space.
     pub(super) fn ask_to_trim(&mut self) -> Result<(), Fatal> {
@@ -577,25 +464,4 @@ impl Commit {
         }
         Ok(())
     }
-}
-
-/// What states a cursor again, served by `policy` from there on.
-pub(super) fn cursor_entries(
-    queue: QueueId,
-    cursor: CursorId,
-    at: &Cursor,
-    policy: &DeliveryPolicy,
-) -> Vec<Entry> {
-    let (name, floors, policy) = (at.name.clone(), at.progress().floors, policy.clone());
-    let mut entries = vec![Entry::CursorImage { queue, cursor, name, floors, policy }];
-    let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
-    for part in ranges.chunks(RANGES_MAX) {
-        entries.push(Entry::Settle(vec![Settled { queue, cursor, ranges: part.to_vec() }]));
-    }
-    let returned: Vec<(u64, Returned)> =
-        at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
-    for part in returned.chunks(RANGES_MAX) {
-        entries.push(Entry::Returned { queue, cursor, records: part.to_vec() });
-    }
-    entries
 }

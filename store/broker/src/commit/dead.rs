@@ -154,6 +154,7 @@ impl Commit {
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
+            keys: Vec::new(),
             targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &targets, &record, Some(next));

@@ -9,7 +9,7 @@ use crate::{
     command::{ClientId, HeldId, Retention},
     entry::{Entry, Placed},
     error::Refusal,
-    state::{HeldBody, UNDECIDED},
+    state::{HeldBody, State, UNDECIDED},
 };
 
 /// Held records that are let go in one turn; more wait for the next one.
@@ -50,6 +50,7 @@ impl Commit {
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
+            keys: Vec::new(),
             targets: Vec::new(),
         };
         self.log_lazily(Entry::Place(placed));
@@ -226,12 +227,9 @@ impl Commit {
 
     /// A queue's time to be looked at is to be found anew.
     pub(super) fn note_due_unknown(&mut self, id: QueueId) {
-        if let Some(queue) = self.state.queues.get(id)
-            && queue.has_times()
-            && !queue.is_due_unknown
-        {
-            queue.is_due_unknown = true;
-            self.state.due_unknown.push(id);
+        let State { queues, due_unknown, .. } = &mut self.state;
+        if let Some(queue) = queues.get(id) {
+            queue.note_due_unknown(due_unknown);
         }
     }
 

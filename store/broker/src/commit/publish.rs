@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Commit, dead::routing_key, send};
 use crate::{
     command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, encode_head},
+    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
     exchange::{History, Keys, Led, Targets},
     inbox::{Delivery, Notice},
@@ -99,12 +99,8 @@ impl Commit {
         }
     }
 
-    fn try_publish(
-        &mut self,
-        namespace: &Arc<str>,
-        publish: Publish,
-    ) -> Result<Published, Refusal> {
-        let Publish { record, extra_keys, terms } = publish;
+    /// Whether there is room for a record.
+    fn may_take(&self, record: &Record) -> Result<(), Refusal> {
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
         // Properties have no bound of their own here; an entry must fit into a segment.
         if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
@@ -113,6 +109,19 @@ impl Commit {
         if self.is_full {
             return Err(Refusal::DiskFull);
         }
+        if self.is_over {
+            return Err(Refusal::Limit { name: "log_bytes_max", max: self.config.log_bytes_max });
+        }
+        Ok(())
+    }
+
+    fn try_publish(
+        &mut self,
+        namespace: &Arc<str>,
+        publish: Publish,
+    ) -> Result<Published, Refusal> {
+        let Publish { record, extra_keys, terms } = publish;
+        self.may_take(&record)?;
         let mut head = Head::default();
         if let Some(terms) = terms {
             if self.is_again(namespace, &terms)? {
@@ -224,6 +233,9 @@ impl Commit {
         self.scratch = encoded;
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.state.apply_carried(position, size, kind, head, targets, record);
+        if head.held.is_set() && !head.keys.is_empty() {
+            self.unwritten_keys.insert(position, head.keys.clone());
+        }
         (position, size)
     }
 
@@ -476,6 +488,7 @@ impl Commit {
         let mut route = route.unwrap_or_default();
         self.remember(&namespace, &route.histories, &record);
         let admitted = self.admit(&mut route.queues, record.priority());
+        let keys = self.look_up_keys(body, &route.queues)?;
         let placed = crate::entry::Placed {
             source: body.position,
             size: body.size,
@@ -486,6 +499,7 @@ impl Commit {
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
+            keys,
             targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &route.queues, &record, None);
@@ -494,7 +508,30 @@ impl Commit {
             let (position, size) = (body.position, body.size);
             self.deliver_live(client, consumer, options, position, size, &record);
         }
+        if !route.queues.is_empty() {
+            self.tail.keep_read(body.position, record);
+        }
         Ok(())
+    }
+
+    /// The look-up keys that a held record came with, if it comes to a queue that is looked into.
+    fn look_up_keys(
+        &mut self,
+        body: crate::state::HeldBody,
+        queues: &[QueueId],
+    ) -> Result<Vec<u64>, super::dead::ReadError> {
+        let is_topic = |id: &QueueId| {
+            let queue = self.state.queues.get(*id);
+            queue.is_some_and(|queue| queue.def.retention == Retention::Time)
+        };
+        if !queues.iter().any(is_topic) {
+            return Ok(Vec::new());
+        }
+        if body.position >= self.written {
+            return Ok(self.unwritten_keys.get(&body.position).cloned().unwrap_or_default());
+        }
+        let frame = self.reader.read(body.position, body.size as usize)?;
+        Ok(decode_carried(frame.body)?.head.keys)
     }
 
     fn deliver_live(

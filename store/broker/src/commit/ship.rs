@@ -129,12 +129,13 @@ impl Commit {
     pub(crate) fn on_done(&mut self, done: Done) -> Result<(), Fatal> {
         match done {
             Done::Failed(error) => return Err(error.into()),
-            Done::Space { is_full } => self.set_full(is_full),
+            Done::Space { is_full } => self.note_space(is_full, self.is_over),
             Done::Closed => {}
             Done::Written { batch, synced } => {
                 let end = batch.end();
                 self.planner.recycle(batch);
                 self.written = end;
+                self.unwritten_keys = self.unwritten_keys.split_off(&end);
                 if synced {
                     self.planner.begin(end);
                     self.synced = end;
@@ -167,19 +168,21 @@ impl Commit {
         }
     }
 
-    pub(super) fn set_full(&mut self, is_full: bool) {
-        if is_full == self.is_full {
-            return;
-        }
-        self.is_full = is_full;
+    /// Publishes are refused while the disk is full, or the log larger than it may be.
+    pub(super) fn note_space(&mut self, is_full: bool, is_over: bool) {
+        let (refused, refuses) = (self.is_full || self.is_over, is_full || is_over);
+        (self.is_full, self.is_over) = (is_full, is_over);
         if !is_full {
             self.say_returned();
         }
-        let word = if is_full { "refused" } else { "taken again" };
-        tracing::warn!(event = "disk_space", is_full, "the disk is low; publishes are {word}");
+        if refused == refuses {
+            return;
+        }
+        let word = if refuses { "refused" } else { "taken again" };
+        tracing::warn!(event = "disk_space", is_full, is_over, "publishes are {word}");
         let clients: Vec<ClientId> = self.members.keys().copied().collect();
         for client in clients {
-            self.notify(client, if is_full { Notice::Blocked } else { Notice::Unblocked });
+            self.notify(client, if refuses { Notice::Blocked } else { Notice::Unblocked });
         }
     }
 

@@ -89,6 +89,7 @@ impl Commit {
         metrics::counter!("mainstem_moved_total").increment(counts.moved);
         for (reason, count) in [
             ("slow_reader", counts.dropped),
+            ("log_bytes_max", counts.outgrown),
             ("overflow", counts.overflowed),
             ("attempts", counts.exhausted),
         ] {

@@ -236,8 +236,7 @@ pub(super) fn difference(left: &Index, right: &Index) -> String {
         HeldKey,
         PointerKey,
         mainstem_index::NameKey,
-        mainstem_index::ReaderKey,
-        mainstem_index::LookupKey
+        mainstem_index::ReaderKey
     );
     found.truncate(12);
     found.concat()

@@ -9,7 +9,7 @@ use mainstem_schemas::{
     flags,
 };
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     audit::difference,
@@ -96,13 +96,34 @@ impl Desk {
     /// Nothing more happens by itself.
     pub(super) fn settle_down(&mut self) {
         let mut before = Position(0);
-        while before != self.world.reader.end() {
+        for round in 0.. {
+            if before == self.world.reader.end() {
+                return;
+            }
+            assert!(round < 200, "the log grows by itself");
             before = self.world.reader.end();
             for _ in 0..20 {
                 self.pass(200);
                 self.turns(5);
             }
         }
+    }
+
+    /// So much comes and goes that all there was before was moved.
+    pub(super) fn turn_over(&mut self) {
+        self.declare("traffic", Policy::default());
+        let before = self.world.reader.end();
+        for _ in 0..100 {
+            self.fill("traffic", 20, 7000);
+            while let Some((delivery, _)) = self.try_get("traffic", false) {
+                self.give_back(delivery.id, Verdict::Accept);
+            }
+            self.settle_down();
+            if self.world.reader.first() > before {
+                return;
+            }
+        }
+        panic!("the log keeps its beginning");
     }
 
     /// The store after a crash that lost the index, which the log alone gives back as it was.
@@ -213,8 +234,12 @@ impl Desk {
         Publish::new(self.draft(&address, body).encode().unwrap())
     }
 
+    pub(super) fn permit(&self) -> OwnedSemaphorePermit {
+        self.permits.clone().try_acquire_many_owned(1).unwrap()
+    }
+
     pub(super) fn publish(&mut self, batch: Vec<Publish>) -> Vec<Published> {
-        let permit = self.permits.clone().try_acquire_many_owned(1).unwrap();
+        let permit = self.permit();
         self.ask(|client, reply| Command::Publish { client, batch, permit, reply })
     }
 

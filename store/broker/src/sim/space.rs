@@ -3,7 +3,12 @@
 use mainstem_schemas::Verdict;
 
 use super::desk::Desk;
-use crate::{inbox::Notice, policy::Policy};
+use crate::{
+    command::{Published, Retention},
+    error::Refusal,
+    inbox::Notice,
+    policy::Policy,
+};
 
 /// A queue with one record, on a disk that is full.
 fn full() -> Desk {
@@ -56,4 +61,92 @@ fn attempts_are_said_when_there_is_space_again() {
     assert!(matches!(notices.as_slice(), [Notice::Blocked, Notice::Unblocked]), "{notices:?}");
     let mut desk = desk.crash(true);
     assert_eq!(desk.get("q").attempt, 2, "it was handed out before");
+}
+
+/// What the log may be at most in the tests below.
+const LOG_BYTES_MAX: u64 = 16 * (64 << 10);
+const KIB: usize = 1000;
+
+fn bounded() -> Desk {
+    Desk::new(|config| {
+        config.log_bytes_max = LOG_BYTES_MAX;
+        config.checkpoint_bytes = 64 << 10;
+    })
+}
+
+fn log_bytes(desk: &Desk) -> u64 {
+    desk.world.reader.files() * (64 << 10)
+}
+
+#[test]
+fn a_log_at_its_bound_drops_the_oldest_of_streams_and_nothing_else() {
+    let mut desk = bounded();
+    let stream = desk.declare_as("s", Policy::default(), Retention::Time, true);
+    let brief = desk.declare_as("brief", Policy::default(), Retention::Time, false);
+    desk.declare("q", Policy::default());
+    for _ in 0..100 {
+        desk.fill("s", 30, KIB);
+        desk.fill("q", 1, KIB);
+        desk.fill("brief", 1, 10);
+        desk.turns(10);
+        assert!(log_bytes(&desk) <= LOG_BYTES_MAX, "{} bytes", log_bytes(&desk));
+    }
+    desk.settle_down();
+    assert_eq!(desk.ready("q"), 100, "what a queue holds stays");
+    let left = |desk: &mut Desk| {
+        let queue = desk.world.commit.state.queues.get(stream).unwrap();
+        (queue.first(), queue.next(), queue.live)
+    };
+    let (first, next, live) = left(&mut desk);
+    assert_eq!((next, live), (3000, next - first), "the newest stay, without a gap");
+    let bytes = live * KIB as u64;
+    assert!((LOG_BYTES_MAX / 4..LOG_BYTES_MAX).contains(&bytes), "{bytes} bytes are kept");
+    assert!(desk.world.commit.state.queues.get(brief).is_some_and(|brief| brief.live > 0));
+    let mut desk = desk.rebuilt();
+    assert_eq!(left(&mut desk), (first, next, live));
+    for _ in 0..100 {
+        let delivery = desk.get("q");
+        assert!(desk.settle(delivery.id, Verdict::Accept));
+    }
+}
+
+#[test]
+fn a_log_full_of_what_must_stay_refuses_until_some_of_it_goes() {
+    let mut desk = bounded();
+    desk.declare_as("s", Policy::default(), Retention::Time, true);
+    desk.declare("q", Policy::default());
+    desk.fill("s", 10, KIB);
+    let mut taken = 0;
+    let refusal = loop {
+        let publish = desk.direct("q", &[7; KIB]);
+        match desk.publish(vec![publish]).as_slice() {
+            [Published::Taken { .. }] => taken += 1,
+            [Published::Refused(refusal)] => break refusal.clone(),
+            other => panic!("{other:?}"),
+        }
+        desk.turns(2);
+        assert!(taken < 2000, "nothing is refused");
+    };
+    assert_eq!(refusal, Refusal::Limit { name: "log_bytes_max", max: LOG_BYTES_MAX });
+    let notices = desk.notices();
+    assert!(matches!(notices.last(), Some(Notice::Blocked)), "{notices:?}");
+    // What stays is not moved round and round.
+    let end = desk.world.reader.end().0;
+    for _ in 0..2000 {
+        desk.pass(100);
+        desk.turn();
+    }
+    let moved = desk.world.reader.end().0 - end;
+    assert!(moved <= 2 * LOG_BYTES_MAX, "{moved} bytes moved");
+    assert_eq!(desk.ready("q"), taken, "nothing is lost");
+    for _ in 0..taken {
+        let delivery = desk.get("q");
+        assert!(desk.settle(delivery.id, Verdict::Accept));
+    }
+    desk.settle_down();
+    let notices = desk.notices();
+    assert!(matches!(notices.last(), Some(Notice::Unblocked)), "{notices:?}");
+    assert!(notices.len() < 4, "{notices:?}");
+    desk.fill("q", 10, KIB);
+    desk.rebuilt();
 }

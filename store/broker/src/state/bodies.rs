@@ -31,6 +31,9 @@ impl State {
         };
         for (id, offset) in &placed.targets {
             self.put(*id, *offset, place);
+            for key in &placed.keys {
+                self.note_key(*id, *key, *offset);
+            }
         }
         self.pointers.open.insert((placed.source, position));
         self.batch.put(&PointerKey { body: placed.source, frame: position }, &size);

@@ -174,10 +174,7 @@ impl State {
         space.add_queue(id, &found, &def.name);
         let mut queue = Queue::new(space.name.clone(), found, def, home);
         queue.follow(&space.rules);
-        if queue.has_times() {
-            queue.is_due_unknown = true;
-            self.due_unknown.push(id);
-        }
+        queue.note_due_unknown(&mut self.due_unknown);
         self.queues.insert(id, queue);
         self.note_renamed(id);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! state:   marks: u8 | count | count x lane
-//!          | LIVE: live, else 0 | BYTES: bytes, else 0 | WAKE: wake, else not set
+//!          | LIVE: live, else 0 | BYTES: bytes, else 0
 //!          | SEGMENTS: count | count x segment, else none
 //!          | MAIN: progress (drawn in `keys/progress.rs`), else none
 //! lane:    lane: u8 | n of first | next - first
@@ -13,7 +13,7 @@
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::{
-    Offset, QueueId, UnixMillis,
+    Offset, QueueId,
     wire::{self, Reader, Short},
 };
 
@@ -39,8 +39,6 @@ pub struct QueueStateValue {
     pub segments: Vec<SegmentUse>,
     /// The progress of the cursor that trims; `None` if nothing is trimmed by being settled.
     pub main: Option<Progress>,
-    /// When to look at the queue though nobody touches it; not set for never.
-    pub wake: UnixMillis,
 }
 
 /// Where one lane begins and ends; which one is in the offsets.
@@ -64,10 +62,9 @@ pub struct SegmentUse {
 
 const LIVE: u8 = 1;
 const BYTES: u8 = 2;
-const WAKE: u8 = 4;
-const SEGMENTS: u8 = 8;
-const MAIN: u8 = 16;
-const KNOWN: u8 = LIVE | BYTES | WAKE | SEGMENTS | MAIN;
+const SEGMENTS: u8 = 4;
+const MAIN: u8 = 8;
+const KNOWN: u8 = LIVE | BYTES | SEGMENTS | MAIN;
 
 impl LaneState {
     fn encode(self, out: &mut Vec<u8>) {
@@ -95,9 +92,6 @@ impl QueueStateValue {
         }
         if self.bytes != 0 {
             marks |= BYTES;
-        }
-        if self.wake.is_set() {
-            marks |= WAKE;
         }
         if !self.segments.is_empty() {
             marks |= SEGMENTS;
@@ -156,9 +150,6 @@ impl Entity for QueueStateKey {
         if marks & BYTES != 0 {
             wire::put_varint(out, value.bytes);
         }
-        if marks & WAKE != 0 {
-            wire::put_varint(out, value.wake.0);
-        }
         if marks & SEGMENTS != 0 {
             encode_segments(&value.segments, out);
         }
@@ -182,9 +173,6 @@ impl Entity for QueueStateKey {
         }
         if marks & BYTES != 0 {
             value.bytes = reader.varint()?;
-        }
-        if marks & WAKE != 0 {
-            value.wake = UnixMillis(reader.varint()?);
         }
         if marks & SEGMENTS != 0 {
             value.segments = decode_segments(&mut reader)?;
@@ -231,11 +219,10 @@ mod tests {
         #[test]
         fn reads_back(
             queue: u64, lanes in prop::collection::vec(lane(), 0..5), live in number(),
-            bytes in number(), wake in number(), main in prop::option::of(progress()),
+            bytes in number(), main in prop::option::of(progress()),
             segments in prop::collection::vec(segment(), 0..5),
         ) {
-            let wake = UnixMillis(wake);
-            let value = QueueStateValue { lanes, live, bytes, segments, main, wake };
+            let value = QueueStateValue { lanes, live, bytes, segments, main };
             check(&QueueStateKey { queue: QueueId(queue) }, &value);
         }
 

@@ -30,14 +30,14 @@ fn crash(dir: &tempfile::TempDir) -> (tempfile::TempDir, Index) {
         let copy = tempfile::tempdir().unwrap();
         match copy_files(dir.path(), copy.path()) {
             Ok(()) => break copy,
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
         }
     };
     let index = Index::open(copy.path()).unwrap();
     (copy, index)
 }
 
-fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for file in fs::read_dir(from)? {
         let file = file?;
         fs::copy(file.path(), to.join(file.file_name()))?;
@@ -390,4 +390,32 @@ fn an_index_of_another_version_is_refused() {
 fn an_index_is_open_once_at_a_time() {
     let (dir, _index) = open();
     assert!(matches!(Index::open(dir.path()), Err(IndexError::Open { .. })));
+}
+
+#[test]
+fn a_removed_index_is_gone_whole_though_a_crash_came_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, gone) = (dir.path().join("index"), dir.path().join("index.gone"));
+    let fill = || {
+        let index = Index::open(&path).unwrap();
+        let mut batch = index.batch();
+        batch.put(&state_key(1), &state(1));
+        index.commit(batch, Position(1)).unwrap();
+        index.flush().unwrap();
+    };
+    // A crash behind the renaming, when half of the files were deleted.
+    fill();
+    fs::rename(&path, &gone).unwrap();
+    fs::remove_file(gone.join("CURRENT")).unwrap();
+    let index = Index::open(&path).unwrap();
+    assert_eq!((index.applied(), index.get(&state_key(1)).unwrap()), (Position(0), None));
+    assert!(!gone.exists(), "what was left takes no room");
+    drop(index);
+    // And a removing after such a crash, before anybody opened it.
+    fill();
+    fs::create_dir_all(gone.join("more")).unwrap();
+    fs::write(dir.path().join("neighbour"), b"stays").unwrap();
+    Index::remove(&path).unwrap();
+    assert!(!path.exists() && !gone.exists() && dir.path().join("neighbour").exists());
+    assert!(matches!(Index::remove(&path), Err(IndexError::Remove { .. })), "there is none");
 }

@@ -11,13 +11,14 @@ fn read_whole(path: &Path) -> Result<(Position, u64), IndexError> {
     let index = Index::open(path)?;
     for item in index.scan::<QueueKey>() {
         let (key, _) = item?;
-        for block in index.blocks(key.queue, 0, u64::MAX) {
-            block?;
-        }
         for cursor in index.cursors(key.queue) {
             cursor?;
         }
         index.get(&QueueStateKey { queue: key.queue })?;
+    }
+    for item in index.scan::<BlockKey>() {
+        let (key, _) = item?;
+        index.block(key.queue, key.number)?;
     }
     Ok((index.applied(), index.state_hash()?))
 }

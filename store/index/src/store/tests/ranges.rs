@@ -74,20 +74,15 @@ fn ranges_are_deleted_half_open_and_empty_ones_harm_nothing() {
             commit(&index, |batch| {
                 for number in NUMBERS {
                     batch.put(&pointer(number, 3), &9);
-                    batch.put(&held(number, 3), &HeldValue::default());
                 }
             });
             commit(&index, |batch| {
                 batch.delete_pointers(Position(from), Position(to));
-                batch.delete_held_before(UnixMillis(to));
                 batch.put(&state_key(1), &state(1));
             });
             let left = NUMBERS.into_iter().filter(|body| !(from..to).contains(body));
             let left: Vec<_> = left.map(|body| pointer(body, 3)).collect();
             assert_eq!(keys_of(index.scan::<PointerKey>()), left);
-            let left = NUMBERS.into_iter().filter(|due| *due >= to);
-            let left: Vec<_> = left.map(|due| held(due, 3)).collect();
-            assert_eq!(keys_of(index.scan::<HeldKey>()), left);
             assert_eq!(index.get(&state_key(1)).unwrap(), Some(state(1)), "the rest of the batch");
         }
     }
@@ -127,37 +122,14 @@ fn lookups_are_of_one_hash_in_one_bucket_of_one_queue() {
 }
 
 #[test]
-fn blocks_ascend_within_their_bounds_and_their_queue() {
+fn a_block_whose_entries_do_not_belong_in_it_is_damage() {
     let (_dir, index) = open();
-    let lane = 255 << (LANE_SHIFT - BLOCK_ENTRIES.trailing_zeros());
-    let numbers = [0, 1, 255, 256, lane, lane + 1, u64::MAX / BLOCK_ENTRIES];
     commit(&index, |batch| {
-        for queue in [1, 2] {
-            for number in numbers.into_iter().rev() {
-                put_block(batch, queue, number);
-            }
-        }
-    });
-    let read = |from, to| {
-        let blocks = index.blocks(QueueId(1), from, to).map(|item| {
-            let (key, value) = item.unwrap();
-            assert_eq!(key.queue, QueueId(1));
-            assert_eq!(value, block(key.number));
-            key.number
-        });
-        blocks.collect::<Vec<_>>()
-    };
-    assert_eq!(read(0, u64::MAX), numbers);
-    assert_eq!(read(1, 256), [1, 255]);
-    assert_eq!(read(257, lane + 1), [lane]);
-    assert_eq!(read(256, 256), [0; 0]);
-    assert_eq!(read(9, 1), [0; 0]);
-
-    commit(&index, |batch| {
+        put_block(batch, 1, 3);
         batch.put(&BlockKey { queue: QueueId(1), number: 4 }, &block(5));
     });
-    let mut blocks = index.blocks(QueueId(1), 2, 300);
-    let damaged = blocks.next().unwrap().unwrap_err();
+    assert_eq!(index.block(QueueId(1), 3).unwrap(), Some(block(3)));
+    let damaged = index.block(QueueId(1), 4).unwrap_err();
     assert!(matches!(damaged, IndexError::Damaged { kind: KeyKind::Block, .. }));
 }
 

@@ -1,0 +1,161 @@
+//! Dead letters in chains, in circles and in queues that are not in the log.
+
+use mainstem_schemas::{Address, Verdict};
+
+use super::desk::Desk;
+use crate::{
+    command::{Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Retention},
+    inbox::Delivery,
+    passage::{Passage, Reason},
+    policy::{DeadLetter, DeliveryPolicy, Policy},
+};
+
+fn dying_into(exchange: &str, key: Option<String>) -> DeliveryPolicy {
+    let key = key.map(Into::into);
+    let dead_letter = Some(DeadLetter::Exchange { name: exchange.to_owned(), key });
+    DeliveryPolicy { dead_letter, ..DeliveryPolicy::default() }
+}
+
+/// A record's payload and how it came to where it was taken from.
+fn read(desk: &Desk, delivery: &Delivery) -> (String, Passage) {
+    let read = crate::open::read(&desk.world.reader, delivery.position, delivery.size);
+    let (record, passage) = read.unwrap();
+    (String::from_utf8(record.data().to_vec()).unwrap(), (*passage.unwrap()).clone())
+}
+
+/// An exchange that leads to a queue in the log and to one that is not.
+fn two_ends() -> Desk {
+    let mut desk = Desk::new(|config| config.checkpoint_bytes = 64 << 10);
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::Fanout,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
+    };
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    for (name, durable) in [("kept", true), ("brief", false)] {
+        desk.declare_as(name, Policy::default(), Retention::Unsettled, durable);
+        let bind = Bind {
+            source: "x".to_owned(),
+            to_exchange: false,
+            destination: name.to_owned(),
+            key: "".into(),
+            arguments: Vec::new(),
+        };
+        desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
+    }
+    let delivery = dying_into("x", None);
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk
+}
+
+#[test]
+fn a_dead_letter_in_a_brief_queue_moves_with_its_body() {
+    for keeps in [true, false] {
+        let mut desk = two_ends();
+        for number in 0..10 {
+            let publish = desk.direct("q", number.to_string().as_bytes());
+            desk.publish(vec![publish]);
+            let delivery = desk.get("q");
+            assert!(desk.settle(delivery.id, Verdict::Reject));
+        }
+        if !keeps {
+            // Only the brief queue is left to need them.
+            for _ in 0..10 {
+                assert!(desk.try_get("kept", true).is_some());
+            }
+        }
+        desk.turn_over();
+        let queues: &[&str] = if keeps { &["brief", "kept"] } else { &["brief"] };
+        for queue in queues {
+            for number in 0..10 {
+                let delivery = desk.get(queue);
+                let (body, passage) = read(&desk, &delivery);
+                assert_eq!(body, number.to_string(), "{queue}");
+                let death = passage.deaths.first().unwrap();
+                assert_eq!((death.queue.as_str(), death.reason), ("q", Reason::Rejected));
+                assert!(desk.settle(delivery.id, Verdict::Accept));
+            }
+        }
+        desk.turn_over();
+        desk.rebuilt();
+    }
+}
+
+/// Queues of one record each, whose overflow dies into the next one, and of the last one into
+/// `end`.
+fn chain(desk: &mut Desk, len: usize, end: Option<String>) {
+    for number in 0..len {
+        let next = if number + 1 < len { Some(format!("q{}", number + 1)) } else { end.clone() };
+        let delivery = match next {
+            Some(next) => dying_into("", Some(next)),
+            None => DeliveryPolicy::default(),
+        };
+        let policy = Policy { len_max: Some(1), delivery, ..Policy::default() };
+        desk.declare(&format!("q{number}"), policy);
+        let publish = desk.direct(&format!("q{number}"), number.to_string().as_bytes());
+        desk.publish(vec![publish]);
+    }
+}
+
+fn body_of(desk: &mut Desk, queue: &str) -> String {
+    let delivery = desk.get(queue);
+    let read = crate::open::read(&desk.world.reader, delivery.position, delivery.size);
+    String::from_utf8(read.unwrap().0.data().to_vec()).unwrap()
+}
+
+#[test]
+fn a_long_chain_of_full_queues_passes_everything_on() {
+    const LEN: usize = 4000;
+    let mut desk = Desk::new(|_| {});
+    chain(&mut desk, LEN, None);
+    let publish = desk.direct("q0", b"first");
+    desk.publish(vec![publish]);
+    desk.turns(5);
+    assert_eq!(body_of(&mut desk, "q0"), "first");
+    for number in 1..LEN {
+        assert_eq!(body_of(&mut desk, &format!("q{number}")), (number - 1).to_string());
+    }
+}
+
+#[test]
+fn a_circle_of_full_queues_comes_to_an_end() {
+    const LEN: usize = 20;
+    let mut desk = Desk::new(|_| {});
+    chain(&mut desk, LEN, Some("q0".to_owned()));
+    let publish = desk.direct("q0", b"first");
+    desk.publish(vec![publish]);
+    desk.settle_down();
+    for number in 0..LEN {
+        assert_eq!(desk.ready(&format!("q{number}")), 1, "q{number}");
+    }
+}
+
+#[test]
+fn a_record_that_died_in_too_many_queues_ends() {
+    /// As in `commit/dead.rs`.
+    const DEATHS_MAX: usize = 256;
+    for (deaths, arrives) in [(DEATHS_MAX, 1), (DEATHS_MAX + 1, 0)] {
+        let mut desk = Desk::new(|_| {});
+        for number in 0..deaths {
+            let delivery = dying_into("", Some(format!("q{}", number + 1)));
+            let policy = Policy { ttl_ms: Some(1), delivery, ..Policy::default() };
+            desk.declare(&format!("q{number}"), policy);
+        }
+        desk.declare(&format!("q{deaths}"), Policy::default());
+        let address = Address::amqp("".into(), "q0".into());
+        let publish = Publish::new(desk.draft(&address, b"x").encode().unwrap());
+        desk.publish(vec![publish]);
+        for _ in 0..deaths * 10 {
+            desk.pass(5);
+            desk.turn();
+        }
+        assert_eq!(desk.ready(&format!("q{deaths}")), arrives, "{deaths} deaths");
+        for number in 0..deaths {
+            assert_eq!(desk.ready(&format!("q{number}")), 0);
+        }
+    }
+}
