@@ -331,13 +331,7 @@ impl Commit {
                 }
             }
             Entry::Subscribe(subscribed) => self.restate_subscription(subscribed, position),
-            Entry::SetParameter { key, .. } => {
-                let known = self.state.parameters.get(&key);
-                if let Some(known) = known.filter(|known| known.home == position) {
-                    let value = known.value.clone();
-                    self.log_lazily(Entry::SetParameter { key, value });
-                }
-            }
+            Entry::SetParameter { key, .. } => self.restate_parameter(key, position),
             Entry::Writer { namespace, writer, .. } => {
                 self.restate_writer(namespace, writer, position);
             }

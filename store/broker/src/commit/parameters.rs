@@ -1,7 +1,7 @@
 //! Settings that are kept with the data: policies and limits.
 
 use mainstem_index::{NameKey, ParameterKey};
-use mainstem_schemas::{QueueId, Table};
+use mainstem_schemas::{Position, QueueId, Table};
 
 use super::Commit;
 use crate::{
@@ -33,6 +33,15 @@ impl Commit {
     ) -> Vec<(String, Table)> {
         let found = self.state.parameters_of(namespace, component);
         found.map(|(key, value)| (key.name.clone(), value.value.clone())).collect()
+    }
+
+    /// States a setting again, if `position` is where it is stated.
+    pub(super) fn restate_parameter(&mut self, key: ParameterKey, position: Position) {
+        let known = self.state.parameters.get(&key);
+        if let Some(known) = known.filter(|known| known.home == position) {
+            let value = known.value.clone();
+            self.log_lazily(Entry::SetParameter { key, value });
+        }
     }
 
     /// Queues that nobody uses are to act, too, where a rule gives them something to do at a time of

@@ -233,7 +233,12 @@ impl Play {
                     self.pair.session.flush_confirms(effects);
                 }
                 Effect::Ask(ask) if self.pair.session.is_open(ask.channel) => self.answer(ask),
+                Effect::CountChannel if self.random.u8(..) < 16 => {
+                    let over = Over { bounded: Bounded::Channels, whose: "u".to_owned(), max: 1 };
+                    self.pair.session.channel_turned_away(&over, effects);
+                }
                 Effect::Write { .. }
+                | Effect::CountChannel
                 | Effect::Settle(_)
                 | Effect::SetPool { .. }
                 | Effect::Drop(_)
