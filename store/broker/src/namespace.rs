@@ -276,7 +276,7 @@ fn compare(steps: &[Step], path: &[u8]) -> Place {
         };
         let is_hidden = place == 0 && segment.get(2) == Some(&b'$');
         match step {
-            // A wildcard at the start does not match `$` [MQTT-4.7.2-1].
+            // A wildcard at the start does not match `$`.
             Step::One | Step::Rest if is_hidden => return past(segment),
             Step::Rest => return Place::Wanted,
             Step::One => {}
