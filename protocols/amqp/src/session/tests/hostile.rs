@@ -7,6 +7,8 @@ use std::env;
 use bytes::BufMut;
 
 use super::*;
+use mainstem_broker::{Over, Scope};
+
 use crate::session::effect::Answer;
 
 /// Sessions, unless said otherwise.
@@ -234,7 +236,7 @@ impl Play {
                 }
                 Effect::Ask(ask) if self.pair.session.is_open(ask.channel) => self.answer(ask),
                 Effect::CountChannel if self.random.u8(..) < 16 => {
-                    let over = Over { bounded: Bounded::Channels, whose: "u".to_owned(), max: 1 };
+                    let over = Over { scope: Scope::User("u".to_owned()), max: 1 };
                     self.pair.session.channel_turned_away(&over, effects);
                 }
                 Effect::Write { .. }
