@@ -41,8 +41,9 @@ pub struct Limits {
     /// How long a consumer may leave a delivery unsettled before its channel is closed; 0 for any
     /// time. Queues and consumers may ask for another one (`x-consumer-timeout`).
     pub delivery_ack_timeout_ms: u64,
-    /// Bytes of published content that one transaction may hold until its commit.
-    pub transaction_bytes_max: usize,
+    /// Bytes of content that one connection may have sent and that are not published yet: of
+    /// messages of which more is to come, and of transactions before their commit.
+    pub unpublished_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -65,7 +66,7 @@ impl Default for Limits {
             write_bytes_max: 16 << 20,
             batches_unconfirmed_max: 1024,
             delivery_ack_timeout_ms: 30 * 60 * 1000,
-            transaction_bytes_max: 64 << 20,
+            unpublished_bytes_max: 128 << 20,
         }
     }
 }

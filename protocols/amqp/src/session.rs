@@ -437,6 +437,7 @@ impl Session {
         };
         match whole {
             Some((publish, content)) => self.published_whole(channel, &publish, content, effects),
+            None if kind == Kind::Body => self.check_unpublished(),
             None => Ok(()),
         }
     }

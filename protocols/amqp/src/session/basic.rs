@@ -71,7 +71,8 @@ impl Session {
         let consumer_tag = if method.consumer_tag.is_empty() {
             Bytes::from(self.random_name("amq.ctag-"))
         } else {
-            method.consumer_tag
+            // It is kept for long, and what was read together with it should not be.
+            Bytes::copy_from_slice(&method.consumer_tag)
         };
         let taken = |open: &super::Channel| open.consumers.contains_key(&consumer_tag);
         if self.channels.get(&channel).is_some_and(taken) {

@@ -91,6 +91,14 @@ pub(crate) enum Body {
     Parts(BytesMut),
 }
 
+impl Transaction {
+    pub(crate) fn keep(&mut self, content: Content, mandatory: bool) {
+        let content = content.detached();
+        self.publish_bytes += content.bytes();
+        self.publishes.push((content, mandatory));
+    }
+}
+
 impl Channel {
     pub(crate) fn new(life: u32) -> Self {
         Self {
@@ -192,6 +200,20 @@ impl Channel {
             reply_queue: self.direct_reply.as_ref().map(|direct| direct.queue.clone()),
         };
         (publish, content)
+    }
+
+    /// Bytes that came on it and are not published yet.
+    pub(crate) fn unpublished_bytes(&self) -> usize {
+        let unfinished = match &self.incoming {
+            Incoming::Body { body: Body::Parts(parts), .. } => parts.len(),
+            Incoming::Body { body: Body::Whole(_), .. }
+            | Incoming::Nothing
+            | Incoming::Method(_) => 0,
+        };
+        match &self.mode {
+            Mode::Transaction(transaction) => unfinished + transaction.publish_bytes,
+            Mode::Plain | Mode::Confirm { .. } => unfinished,
+        }
     }
 
     /// A method came: none may come inside a content.

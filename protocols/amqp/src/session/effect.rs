@@ -83,6 +83,27 @@ pub struct Content {
     pub reply_queue: Option<Bytes>,
 }
 
+impl Content {
+    /// The same in memory of its own: a slice keeps all alive that was read together with it.
+    pub(super) fn detached(self) -> Self {
+        let own = |slice: &Bytes| Bytes::copy_from_slice(slice);
+        Self {
+            exchange: own(&self.exchange),
+            routing_key: own(&self.routing_key),
+            properties: own(&self.properties),
+            body: own(&self.body),
+            reply_queue: self.reply_queue,
+        }
+    }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let Self { exchange, routing_key, properties, body, reply_queue: _ } = self;
+        let parts = [exchange, routing_key, properties, body];
+        size_of::<Self>() + parts.into_iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
 /// A question to the store, and what its answer is for.
 #[derive(Debug)]
 pub struct Ask {

@@ -6,7 +6,7 @@ use mainstem_schemas::{Settlement, Verdict};
 
 use super::{
     Ask, Code, Effect, Effects, Fault, Request, Run, Session, Then, Ticket,
-    channel::{Mode, Transaction},
+    channel::{Channel, Mode, Transaction},
     effect::Content,
 };
 use crate::codec::{Reply, method::BasicPublish};
@@ -24,7 +24,6 @@ impl Session {
             self.has_published = true;
             self.tell_blocked(effects);
         }
-        let bytes_max = self.limits.transaction_bytes_max;
         let Some(open) = self.channels.get_mut(&channel) else { return Ok(()) };
         let mut confirm = None;
         match &mut open.mode {
@@ -34,18 +33,25 @@ impl Session {
                 confirm = Some(*last);
             }
             Mode::Transaction(transaction) => {
-                transaction.publish_bytes += content.body.len() + content.properties.len();
-                if transaction.publish_bytes > bytes_max {
-                    let text = format!("a transaction may hold {bytes_max} bytes of messages");
-                    return Err(Fault::new(Code::ResourceError, text));
-                }
-                transaction.publishes.push((content, publish.mandatory));
-                return Ok(());
+                transaction.keep(content, publish.mandatory);
+                return self.check_unpublished();
             }
         }
         let ticket = Ticket { channel, life: open.life, confirm, mandatory: publish.mandatory };
         effects.push_back(Effect::Publish { ticket, content });
         Ok(())
+    }
+
+    /// Whether the connection has sent more than it may that is not published yet. One message
+    /// always has room.
+    pub(super) fn check_unpublished(&self) -> Result<(), Fault> {
+        let max = self.limits.unpublished_bytes_max.max(self.body_max);
+        let held: usize = self.channels.values().map(Channel::unpublished_bytes).sum();
+        if held <= max {
+            return Ok(());
+        }
+        let text = format!("more than {max} bytes were sent that are not published yet");
+        Err(Fault::new(Code::ResourceError, text))
     }
 
     /// Whether the message goes back to its publisher: nobody wanted it, and it was mandatory.

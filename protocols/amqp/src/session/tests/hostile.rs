@@ -281,3 +281,54 @@ impl Play {
         self.pair.session.answered(ask.channel, ask.then, answer, &mut self.pair.effects);
     }
 }
+
+/// A session that may hold two mebibytes.
+fn with_room_for_two_mebibytes() -> Pair {
+    let mut pair = Pair::opened();
+    let limits = Limits { unpublished_bytes_max: 2 << 20, ..Limits::default() };
+    pair.session.limits = Arc::new(limits);
+    for channel in 1..=4 {
+        pair.send(channel, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+    }
+    pair.effects.clear();
+    pair
+}
+
+#[test]
+fn transactions_of_empty_messages_are_bounded_too() {
+    let mut pair = with_room_for_two_mebibytes();
+    pair.send(1, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {})));
+    pair.effects.clear();
+    let mut count = 0;
+    while pair.effects.is_empty() {
+        pair.publish(b"", false);
+        count += 1;
+        assert!(count < 50_000, "it takes {count} messages and more");
+    }
+    assert!(count > 1000, "{count} messages are not much");
+    let text = "506 RESOURCE_ERROR - more than 2097152 bytes were sent that are not published yet";
+    assert_eq!(pair.close(), (0, text.to_owned()));
+}
+
+#[test]
+fn unfinished_messages_of_all_channels_are_bounded_together() {
+    let mut pair = with_room_for_two_mebibytes();
+    for channel in 1..=4 {
+        let publish = basic::Publish {
+            exchange: "x".into(),
+            routing_key: "k".into(),
+            mandatory: false,
+            immediate: false,
+        };
+        pair.send(channel, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+        let properties = basic::AMQPProperties::default();
+        let header = AMQPContentHeader { class_id: 60, body_size: 1 << 20, properties };
+        pair.frame(&AMQPFrame::Header(channel, header));
+        for _ in 0..7 {
+            assert!(pair.effects.is_empty() || channel >= 3);
+            pair.frame(&AMQPFrame::Body(channel, vec![0; 100_000]));
+        }
+    }
+    let (channel, text) = pair.close();
+    assert!(channel == 0 && text.starts_with("506 RESOURCE_ERROR - more than 2097152"), "{text}");
+}
