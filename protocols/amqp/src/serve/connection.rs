@@ -397,7 +397,12 @@ impl Connection {
         match effect {
             Effect::Write { .. } | Effect::Publish { .. } | Effect::Settle(_) => {}
             Effect::CountChannel => {
-                let counted = self.entered.as_mut().map_or(Ok(()), Entered::open_channel);
+                let others = self.session.channels_open().saturating_sub(1);
+                let counted = self.entered.as_mut().map_or(Ok(()), |entered| {
+                    // Some may have closed in the same read.
+                    entered.keep_channels(others);
+                    entered.open_channel()
+                });
                 if let Err(over) = counted {
                     self.session.channel_turned_away(&over, &mut self.effects);
                 }
