@@ -35,6 +35,7 @@ use crate::{
     tail::Tail,
 };
 
+mod bounds;
 mod chores;
 mod clean;
 mod dead;

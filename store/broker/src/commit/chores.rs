@@ -20,6 +20,9 @@ use crate::{
 /// Records that one turn passes over on the way to those it hands out: expired ones above all,
 /// each of which may be read to be dead-lettered.
 const PASSED_PER_TURN: usize = 512;
+/// Records that one turn drops from queues over their bounds, besides those that a publish to them
+/// drops: each of them may be read to be dead-lettered.
+const DROPPED_PER_TURN: usize = 1024;
 /// Records that one turn purges, or lets go of behind the slowest reader of a queue.
 const PURGED_PER_TURN: u64 = 8192;
 /// Addresses that one turn looks at for a filter.
@@ -29,6 +32,8 @@ const RETAINED_PER_TURN: usize = 2048;
 pub(super) struct Chores {
     /// How many records may still be passed over in this turn.
     pub(super) passes_left: usize,
+    /// How many records may still be dropped in this turn from queues over their bounds.
+    pub(super) drops_left: usize,
     /// Cursors that had more to pass over.
     late: BTreeSet<(QueueId, CursorId)>,
     /// Gets that met such a cursor.
@@ -78,22 +83,32 @@ impl Chores {
 impl Commit {
     /// Whether a turn should follow for what is left of the last one's work.
     pub(super) fn has_chores(&self) -> bool {
-        !self.chores.is_empty() && !self.is_backed_up()
+        !(self.chores.is_empty() && self.over_bounds.is_empty()) && !self.is_backed_up()
     }
 
     /// Whether more is planned than the disk takes at once: chores wait for it.
     fn is_backed_up(&self) -> bool {
-        let open = self.planner.end().0.saturating_sub(self.written.0);
-        self.writing.is_some() && open >= self.config.uncommitted_bytes_max as u64
+        self.writing.is_some() && self.has_planned_much()
+    }
+
+    /// Whether as much is planned as the disk takes at once.
+    pub(super) fn has_planned_much(&self) -> bool {
+        self.unwritten_bytes() >= self.config.uncommitted_bytes_max as u64
+    }
+
+    /// Bytes that are planned and not down yet.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        self.planner.end().0.saturating_sub(self.written.0)
     }
 
     /// A turn begins: what the last one left goes on.
     pub(super) fn begin_chores(&mut self) -> Result<(), Fatal> {
         if self.is_backed_up() {
-            self.chores.passes_left = 0;
+            (self.chores.passes_left, self.chores.drops_left) = (0, 0);
             return Ok(());
         }
         self.chores.passes_left = PASSED_PER_TURN;
+        self.chores.drops_left = DROPPED_PER_TURN;
         for (queue, cursor) in mem::take(&mut self.chores.late) {
             self.touch_cursor(queue, cursor);
         }

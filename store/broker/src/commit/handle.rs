@@ -90,6 +90,10 @@ impl Commit {
             Command::Parameters { namespace, component, reply } => {
                 send(reply, self.list_parameters(&namespace, &component));
             }
+            // What its exchange remembers is written for it: not more than the disk takes at once.
+            Command::Bind { client, bind, reply } if self.must_replay_later(client, &bind) => {
+                self.deferred.push(Command::Bind { client, bind, reply });
+            }
             Command::Bind { client, bind, reply } => {
                 let bound = self.bind(client, bind);
                 self.answer_durably(Some(reply), bound);

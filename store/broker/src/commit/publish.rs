@@ -290,57 +290,6 @@ impl Commit {
         name
     }
 
-    /// Drops the oldest ready records of a queue that is over its bounds. One that refuses keeps
-    /// what it took, though that took it over them.
-    pub(super) fn keep_bounds(&mut self, id: QueueId) {
-        loop {
-            let Some(queue) = self.state.queues.get(id) else { return };
-            let policy = &queue.def.policy;
-            if !queue.is_bounded || policy.overflow != Overflow::DropHead {
-                return;
-            }
-            let (len, bytes) = queue.ready();
-            let is_over = policy.len_max.is_some_and(|max| len > max)
-                || policy.bytes_max.is_some_and(|max| bytes > max);
-            let cursor = mainstem_schemas::CursorId::MAIN;
-            if !is_over || queue.def.retention != Retention::Unsettled {
-                return;
-            }
-            // What was settled in this turn is in nobody's hand and still counted.
-            if self.settled.contains_key(&(id, cursor)) {
-                self.flush_settled();
-                continue;
-            }
-            let Some((main, lanes)) = queue.cursor_and_lanes(cursor) else { return };
-            let Some(offset) = main.peek(lanes) else { return };
-            main.advance(offset);
-            let place = queue.get(offset, &self.state.index);
-            let Some(place) = self.state.sound(place) else { continue };
-            self.bury(id, cursor, offset, Reason::Overflow);
-            self.state_settle(id, cursor, offset, place.group);
-        }
-    }
-
-    /// The same for queues that something died into, one after the other: each may make the next
-    /// one overflow, and no chain of them is deeper than another.
-    pub(super) fn keep_all_bounds(&mut self) {
-        while let Some(id) = self.over_bounds.pop() {
-            self.keep_bounds(id);
-        }
-    }
-
-    /// Settles one record now, so that the queue's counts are true at once.
-    fn state_settle(
-        &mut self,
-        id: QueueId,
-        cursor: mainstem_schemas::CursorId,
-        offset: u64,
-        group: u32,
-    ) {
-        self.note_settled(id, cursor, offset, group);
-        self.flush_settled();
-    }
-
     /// Who gets a record that was published to an address.
     pub(super) fn route_to(
         &mut self,
@@ -402,11 +351,20 @@ impl Commit {
     pub(super) fn remember(&mut self, namespace: &str, exchanges: &[String], record: &Record) {
         for name in exchanges {
             let said = self.views.routing_of(record);
-            let exchange = self.state.namespace(namespace).exchanges.get_mut(name);
-            if let Some(history) = exchange.and_then(|exchange| exchange.history.as_mut()) {
-                history.push(record, &said);
-            }
+            self.state.namespace(namespace).exchanges.remember(name, record, &said);
         }
+    }
+
+    /// Whether a binding leads from an exchange that remembers something, while more is planned
+    /// already than the disk takes at once.
+    pub(super) fn must_replay_later(&mut self, client: ClientId, bind: &Bind) -> bool {
+        if !self.has_planned_much() {
+            return false;
+        }
+        let Some(namespace) = self.namespace_of(client) else { return false };
+        let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
+        let history = exchange.and_then(|exchange| exchange.history.as_ref());
+        history.is_some_and(|history| !history.is_empty())
     }
 
     /// What was just bound gets what the exchange remembers.

@@ -111,8 +111,7 @@ impl Commit {
             || !open.replies.is_empty()
             || !open.touched.is_empty()
             || !open.permits.is_empty();
-        let bytes = self.planner.end().0.saturating_sub(self.written.0);
-        if promises || self.stopping.is_some() || bytes >= HELD_BYTES_MAX {
+        if promises || self.stopping.is_some() || self.unwritten_bytes() >= HELD_BYTES_MAX {
             return false;
         }
         let now = self.now;

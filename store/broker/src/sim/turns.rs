@@ -1,11 +1,12 @@
 //! Large requests take several turns, and others are served in between.
 
-use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Verdict, flags};
+use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Settlement, Verdict, flags};
 
 use super::{desk::Desk, world::now};
 use crate::{
     command::{
-        ClientId, Command, Consume, OpenSession, Publish, Retention, Source, Subscribe, Subscribed,
+        Bind, ClientId, Command, Consume, DeclareExchange, ExchangeDef, ExchangeKind, OpenSession,
+        Publish, Published, Retention, Source, Subscribe, Subscribed,
     },
     inbox::Notice,
     policy::{DeadLetter, DeliveryPolicy, Policy},
@@ -106,6 +107,87 @@ fn a_consumer_comes_to_what_is_behind_many_expired_records() {
     assert_eq!(delivery.record.as_ref().unwrap().data(), "last");
     desk.turns(2);
     assert_eq!(live(&mut desk, queue), 1);
+}
+
+#[test]
+fn a_queue_far_over_its_bounds_comes_back_to_them_in_turns() {
+    const HELD: u64 = 5000;
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    desk.declare("dead", Policy::default());
+    let dead = DeadLetter::Exchange { name: String::new(), key: Some("dead".into()) };
+    let delivery = DeliveryPolicy { dead_letter: Some(dead), ..DeliveryPolicy::default() };
+    let policy = Policy { len_max: Some(HELD), delivery, ..Policy::default() };
+    let queue = desk.declare("q", policy);
+    desk.fill("q", 5000, 10);
+    let held: Vec<_> = (0..HELD).map(|_| desk.get("q").id).collect();
+    desk.fill("q", 5000, 10);
+    assert_eq!(live(&mut desk, queue), 2 * HELD);
+    let batch = held.into_iter().map(|id| Settlement { id, verdict: Verdict::Release }).collect();
+    let _given_back =
+        desk.begin(|client, reply| Command::Settle { client, batch, reply: Some(reply) });
+    assert_eq!(turns_of_another(&mut desk), 1);
+    let left = live(&mut desk, queue);
+    assert!(left > 2 * HELD - 2000, "one turn dropped all but {left}");
+    // Publishes do not wait for it, nor does it grow.
+    desk.fill("q", 2, 10);
+    assert!(live(&mut desk, queue) < left);
+    desk.turns(30);
+    assert_eq!((desk.ready("q"), desk.ready("dead")), (HELD, HELD + 2));
+}
+
+#[test]
+fn what_exchanges_remember_is_written_no_faster_than_the_disk_takes_it() {
+    const UNCOMMITTED_MAX: u64 = 1 << 20;
+    let mut desk = Desk::new(|config| {
+        config.uncommitted_bytes_max = 1 << 20;
+        config.segment_bytes = 16 << 20;
+        config.message_bytes_max = 64 << 10;
+    });
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::RecentHistory,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
+    };
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    let address = Address::amqp("x".into(), "".into());
+    for _ in 0..10 {
+        let body = vec![7; 50_000];
+        let publish = Publish::new(desk.draft(&address, &body).encode().unwrap());
+        let published = desk.publish(vec![publish]);
+        assert!(matches!(published.as_slice(), [Published::Taken { .. }]), "{published:?}");
+    }
+    let names: Vec<String> = (0..20).map(|number| format!("q{number}")).collect();
+    for name in &names {
+        desk.declare(name, Policy::default());
+    }
+    let bind = |name: &String| Bind {
+        source: "x".to_owned(),
+        destination: name.clone(),
+        to_exchange: false,
+        key: "".into(),
+        arguments: Vec::new(),
+    };
+    let answers: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let bind = bind(name);
+            desk.begin(|client, reply| Command::Bind { client, bind, reply })
+        })
+        .collect();
+    desk.world.turn().unwrap();
+    let planned = desk.world.commit.unwritten_bytes();
+    assert!(planned < 2 * UNCOMMITTED_MAX, "one turn planned {planned} bytes");
+    for answer in answers {
+        desk.wait_for(answer).0.unwrap();
+    }
+    for name in &names {
+        assert_eq!(desk.ready(name), 10, "{name}");
+    }
 }
 
 #[test]

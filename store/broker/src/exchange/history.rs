@@ -1,0 +1,95 @@
+//! What an exchange saw last, for queues that are bound later.
+
+use std::collections::VecDeque;
+
+use mainstem_schemas::{Record, Routing, Table, Value, flags};
+
+use crate::error::Refusal;
+
+/// In memory only, as RabbitMQ's is.
+#[derive(Debug)]
+pub(crate) struct History {
+    len_max: usize,
+    bytes: usize,
+    records: VecDeque<Record>,
+}
+
+/// Bytes of records that one exchange remembers.
+const BYTES_MAX: usize = 16 << 20;
+/// What those of a namespace share when they are many: each remembers its part only.
+const SHARED_BYTES_MAX: usize = 64 << 20;
+/// What is remembered if nobody says how much (rabbitmq_recent_history_exchange, KEEP_NB).
+const LEN: usize = 20;
+const LEN_ARGUMENT: &str = "x-recent-history-length";
+const NO_STORE: &str = "x-recent-history-no-store";
+
+impl History {
+    pub(super) fn new(arguments: &Table) -> Self {
+        let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
+        let len_max = found.and_then(|(_, value)| usize::try_from(value.as_int()?).ok());
+        Self { len_max: len_max.unwrap_or(LEN), bytes: 0, records: VecDeque::new() }
+    }
+
+    /// Remembers a record, unless it says that it does not want to be. So many exchanges share the
+    /// memory.
+    pub(super) fn push(&mut self, record: &Record, said: &Routing, sharers: usize) {
+        let is_so =
+            |(name, value): &(String, Value)| name == NO_STORE && *value == Value::Bool(true);
+        if said.headers.iter().any(is_so) {
+            return;
+        }
+        self.bytes += record.bytes().len();
+        // Handed out again, it is not the last one of its address again.
+        self.records.push_back(record.without(flags::RETAIN));
+        let bytes_max = BYTES_MAX.min(SHARED_BYTES_MAX / sharers.max(1));
+        while self.records.len() > self.len_max || self.bytes > bytes_max {
+            let Some(oldest) = self.records.pop_front() else { break };
+            self.bytes -= oldest.bytes().len();
+        }
+    }
+
+    /// The oldest first.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.records.iter().cloned().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// Whether the arguments of an exchange that remembers make sense.
+pub(super) fn check_history(arguments: &Table) -> Result<(), Refusal> {
+    let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
+    let shown = match found.map(|(_, value)| value) {
+        None | Some(Value::Int(1..)) => return Ok(()),
+        Some(Value::Int(len)) => len.to_string(),
+        Some(Value::Text(text)) => format!("<<\"{text}\">>"),
+        Some(other) => format!("{other:?}"),
+    };
+    Err(Refusal::BadArguments(format!(
+        "Invalid argument {shown}, 'x-recent-history-length' must be a positive integer"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstem_schemas::{Address, RecordDraft};
+
+    use super::*;
+
+    #[test]
+    fn exchanges_that_remember_share_the_memory_for_it() {
+        let address = Address::http("a".into());
+        let record = RecordDraft::new(&address, "/", b"", &[0; 1 << 20]).encode().unwrap();
+        let arguments = vec![(LEN_ARGUMENT.to_owned(), Value::Int(1_000_000))];
+        let kept = |sharers: usize| {
+            let mut history = History::new(&arguments);
+            for _ in 0..50 {
+                history.push(&record, &Routing::default(), sharers);
+            }
+            history.records().len()
+        };
+        assert_eq!((kept(1), kept(4), kept(16), kept(1000)), (15, 15, 3, 0));
+    }
+}
