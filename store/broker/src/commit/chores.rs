@@ -83,7 +83,8 @@ impl Chores {
 impl Commit {
     /// Whether a turn should follow for what is left of the last one's work.
     pub(super) fn has_chores(&self) -> bool {
-        !(self.chores.is_empty() && self.over_bounds.is_empty()) && !self.is_backed_up()
+        let has_any = !self.chores.is_empty() || !self.over_bounds.is_empty();
+        has_any && !self.is_backed_up()
     }
 
     /// Whether more is planned than the disk takes at once: chores wait for it.
