@@ -4,11 +4,14 @@ mod calls;
 mod incoming;
 mod lanes;
 mod members;
+mod recall;
 mod receive;
 mod route;
 mod send;
 mod settle;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

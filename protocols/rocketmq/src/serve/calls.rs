@@ -198,9 +198,9 @@ impl MessagingService for Front {
 
     async fn recall_message(
         &self,
-        _: Request<RecallMessageRequest>,
+        request: Request<RecallMessageRequest>,
     ) -> Result<Response<RecallMessageResponse>, Status> {
-        answer(Err(refuse(Code::Unsupported, "recalling a message")))
+        answer(self.on_recall_message(request).await)
     }
 
     async fn sync_lite_subscription(

@@ -19,6 +19,7 @@ use crate::{
         proto::{
             Code, Message, MessageType, SendMessageRequest, SendMessageResponse, SendResultEntry,
         },
+        recall::{self, Recall},
         status::{self, Fault},
     },
     normalize::{self, Arrival},
@@ -74,7 +75,11 @@ impl Front {
             self.topics.learn(namespace, &topic, true, self.limits.names_max);
         }
         let published = self.publish(&call.member, &topic, batch).await?;
-        let entries: Vec<_> = ids.into_iter().zip(published).map(entry).collect();
+        let entries: Vec<_> = ids
+            .into_iter()
+            .zip(published)
+            .map(|(id, published)| entry(&topic, id, published))
+            .collect();
         let overall = status::overall(entries.iter().map(|entry| entry.status.as_ref()));
         Ok(SendMessageResponse { status: Some(overall), entries })
     }
@@ -107,13 +112,10 @@ impl Front {
             MessageType::Delay => {
                 let at = system.delivery_timestamp.as_ref().and_then(normalize::millis);
                 let delay_ms = at.unwrap_or_default().since(self.broker.now());
-                match delay_ms {
-                    0 => Ok(()),
-                    ms if ms > self.limits.delay_ms_max => {
-                        refuse(Code::IllegalDeliveryTime, "the delivery time is too far ahead")
-                    }
-                    _ => refuse(Code::NotImplemented, "delayed messages are not available here"),
+                if delay_ms > self.limits.delay_ms_max {
+                    return refuse(Code::IllegalDeliveryTime, "the delivery time is too far ahead");
                 }
+                Ok(())
             }
             MessageType::Unspecified
             | MessageType::Normal
@@ -193,9 +195,19 @@ fn message_id(message: &Message) -> String {
     message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default()
 }
 
-fn entry((message_id, published): (String, Published)) -> SendResultEntry {
+fn entry(topic: &str, message_id: String, published: Published) -> SendResultEntry {
     match published {
-        Published::Held(_) | Published::Again => SendResultEntry {
+        Published::Held(id) => {
+            let recall = Recall { id, message_id };
+            SendResultEntry {
+                status: Some(status::ok()),
+                recall_handle: recall::seal(&recall, topic),
+                transaction_id: recall.message_id.clone(),
+                message_id: recall.message_id,
+                ..SendResultEntry::default()
+            }
+        }
+        Published::Again => SendResultEntry {
             status: Some(status::ok()),
             transaction_id: message_id.clone(),
             message_id,
