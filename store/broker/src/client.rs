@@ -493,9 +493,9 @@ impl Client {
         self.ask(|reply| Command::Decide { client: self.id, id, publish, reply }).await
     }
 
-    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, with
-    /// the bytes of their entries.
-    pub async fn undecided(&self, max: usize) -> Result<Vec<(HeldId, u32)>, Refusal> {
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first:
+    /// their ids, and places to be read by [`Client::read`], since what is held long is moved.
+    pub async fn undecided(&self, max: usize) -> Result<Vec<(HeldId, Position, u32)>, Refusal> {
         self.ask(|reply| Command::Undecided { client: self.id, max, reply }).await
     }
 

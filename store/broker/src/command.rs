@@ -479,7 +479,7 @@ pub(crate) enum Command {
     Undecided {
         client: ClientId,
         max: usize,
-        reply: Reply<Vec<(HeldId, u32)>>,
+        reply: Reply<Vec<(HeldId, Position, u32)>>,
     },
     /// Places of a topic's records with this key, the oldest first.
     Lookup {

@@ -57,7 +57,11 @@ impl Commit {
     }
 
     /// Records of the client's namespace that wait for a decision, the oldest first.
-    pub(super) fn list_undecided(&mut self, client: ClientId, max: usize) -> Vec<(HeldId, u32)> {
+    pub(super) fn list_undecided(
+        &mut self,
+        client: ClientId,
+        max: usize,
+    ) -> Vec<(HeldId, Position, u32)> {
         let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
         let is_its = |body: &&HeldBody| {
             let found = self.read_place(body.position, body.size);
@@ -67,7 +71,10 @@ impl Commit {
         waiting
             .filter(is_its)
             .take(max)
-            .map(|body| (HeldId { due: UNDECIDED, origin: body.origin }, body.size))
+            .map(|body| {
+                let id = HeldId { due: UNDECIDED, origin: body.origin };
+                (id, body.position, body.size)
+            })
             .collect()
     }
 
