@@ -191,9 +191,9 @@ impl MessagingService for Front {
 
     async fn end_transaction(
         &self,
-        _: Request<EndTransactionRequest>,
+        request: Request<EndTransactionRequest>,
     ) -> Result<Response<EndTransactionResponse>, Status> {
-        answer(Err(refuse(Code::NotImplemented, "a transaction")))
+        answer(self.on_end_transaction(request).await)
     }
 
     async fn recall_message(

@@ -5,13 +5,14 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use mainstem_broker::{Publish, Published};
+use mainstem_broker::{HeldId, Publish, Published, Terms};
 use tonic::Request;
 
 use super::{
     Front,
     calls::{Call, name},
     members::Member,
+    transactions,
 };
 use crate::{
     codec::{
@@ -24,6 +25,9 @@ use crate::{
     },
     normalize::{self, Arrival},
 };
+
+/// Longest message id of a transactional message, in bytes: it is kept in memory.
+const TRANSACTION_ID_BYTES_MAX: usize = 255;
 
 /// The topics known to exist, so that a send does not ask the store each time. A topic that was
 /// deleted meanwhile shows when it keeps nothing.
@@ -69,12 +73,18 @@ impl Front {
         let topic = self.check(&messages)?;
         self.ensure_topic(&call.member, &topic).await?;
         let ids: Vec<_> = messages.iter().map(message_id).collect();
+        let patience: Vec<_> = messages.iter().map(|message| self.patience_ms(message)).collect();
         let (batch, ordered) = self.records(&call, &topic, messages)?;
         if ordered {
             let namespace = &call.member.namespace;
             self.topics.learn(namespace, &topic, true, self.limits.names_max);
         }
         let published = self.publish(&call.member, &topic, batch).await?;
+        for ((id, published), patience_ms) in ids.iter().zip(&published).zip(patience) {
+            if let (Published::Held(held), Some(patience_ms)) = (published, patience_ms) {
+                self.begin(&call.member, &topic, id, *held, patience_ms);
+            }
+        }
         let entries: Vec<_> = ids
             .into_iter()
             .zip(published)
@@ -106,7 +116,14 @@ impl Front {
         let refuse = |code, why: &str| Err(Fault::new(code, why));
         match names::message_type(system) {
             MessageType::Transaction => {
-                refuse(Code::NotImplemented, "transactional messages are not available here")
+                let patience_ms = transactions::patience_ms(system, &self.limits);
+                if system.message_id.len() > TRANSACTION_ID_BYTES_MAX {
+                    return refuse(Code::IllegalMessageId, "the message id is too long");
+                }
+                if patience_ms > self.limits.transaction_patience_ms_max {
+                    return refuse(Code::BadRequest, "the recovery duration is too long");
+                }
+                Ok(())
             }
             MessageType::Lite => refuse(Code::Unsupported, "lite topics are not available here"),
             MessageType::Delay => {
@@ -124,6 +141,13 @@ impl Front {
         }
     }
 
+    /// How long the producer of a transactional message may take to decide; `None` for any other.
+    fn patience_ms(&self, message: &Message) -> Option<u64> {
+        let system = message.system_properties.as_ref()?;
+        let is_transaction = names::message_type(system) == MessageType::Transaction;
+        is_transaction.then(|| transactions::patience_ms(system, &self.limits))
+    }
+
     /// The records of checked messages, and whether one of them has a message group.
     fn records(
         &self,
@@ -134,8 +158,11 @@ impl Front {
         let mut batch = Vec::with_capacity(messages.len());
         let mut ordered = false;
         for mut message in messages {
+            let mut undecided = false;
             if let Some(system) = &mut message.system_properties {
-                system.set_message_type(names::message_type(system));
+                let kind = names::message_type(system);
+                system.set_message_type(kind);
+                undecided = kind == MessageType::Transaction;
             }
             let stamp = call.member.client.stamp();
             let arrival = Arrival { namespace: &call.member.namespace, topic, stamp };
@@ -143,7 +170,12 @@ impl Front {
             let record = record
                 .map_err(|error| Fault::new(Code::MessagePropertiesTooLarge, error.to_string()))?;
             ordered |= record.partition() != 0;
-            batch.push(Publish::new(record));
+            let publish = Publish::new(record);
+            batch.push(if undecided {
+                publish.on(Terms { undecided, ..Terms::default() })
+            } else {
+                publish
+            });
         }
         Ok((batch, ordered))
     }
@@ -199,9 +231,14 @@ fn entry(topic: &str, message_id: String, published: Published) -> SendResultEnt
     match published {
         Published::Held(id) => {
             let recall = Recall { id, message_id };
+            let recall_handle = if id.due == HeldId::UNDECIDED {
+                String::new()
+            } else {
+                recall::seal(&recall, topic)
+            };
             SendResultEntry {
                 status: Some(status::ok()),
-                recall_handle: recall::seal(&recall, topic),
+                recall_handle,
                 transaction_id: recall.message_id.clone(),
                 message_id: recall.message_id,
                 ..SendResultEntry::default()

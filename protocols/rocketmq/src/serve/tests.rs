@@ -1,6 +1,7 @@
 //! Whole conversations over gRPC with a real store behind.
 
 mod delays;
+mod transactions;
 
 use std::sync::Arc;
 
