@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use mainstem_broker::{HeldId, Refusal};
+use mainstem_broker::{HeldId, HeldPlace, Refusal};
 use mainstem_schemas::{Position, Record, UnixMillis};
 use tonic::Request;
 
@@ -302,7 +302,7 @@ impl Front {
     }
 }
 
-fn places(held: Vec<(HeldId, Position, u32)>) -> HashMap<HeldId, (Position, u32)> {
+fn places(held: Vec<HeldPlace>) -> HashMap<HeldId, (Position, u32)> {
     held.into_iter().map(|(id, position, size)| (id, (position, size))).collect()
 }
 

@@ -57,7 +57,7 @@ async fn a_recalled_message_never_comes() {
     }
     assert_eq!(ids(&peer.receive(10_000).await), ["kept"]);
     assert!(peer.receive(100).await.is_empty());
-    assert_eq!(recall(&mut peer, TOPIC, &kept).await.0, Code::MessageNotFound);
+    assert_eq!(recall(&mut peer, TOPIC, &kept).await.0, Code::NotFound);
 }
 
 #[tokio::test]

@@ -102,6 +102,28 @@ async fn only_what_is_committed_is_seen_and_the_first_decision_counts() {
 }
 
 #[tokio::test]
+async fn all_that_was_open_is_found_again() {
+    const COUNT: usize = 600;
+    let mut server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("a").await;
+    let messages = (0..COUNT).map(|n| half(&format!("tx-{n}"))).collect();
+    let request = peer.request(SendMessageRequest { messages });
+    let sent = peer.grpc.send_message(request).await.unwrap().into_inner();
+    assert_eq!(sent.entries.len(), COUNT);
+    server.restart().await;
+    let mut peer = server.peer("b").await;
+    for n in 0..COUNT {
+        assert_eq!(end(&mut peer, &format!("tx-{n}"), COMMIT).await, Code::Ok, "{n}");
+    }
+    let mut seen = 0;
+    while seen < COUNT {
+        let batch = peer.receive(2_000).await;
+        assert!(!batch.is_empty(), "{seen} of {COUNT} came");
+        seen += batch.len();
+    }
+}
+
+#[tokio::test]
 async fn a_producer_of_the_topic_is_asked_about_what_is_left_open() {
     let limits = Limits { transaction_patience_ms: 200, ..Limits::default() };
     let mut server = Server::start(limits).await;
