@@ -26,7 +26,8 @@ impl Front {
         let was_held = call.member.client.decide(recall.id, false).await?;
         if !was_held && recall.id.due.reached(self.broker.now()) {
             let text = "the message was delivered already, or recalled";
-            return Err(Fault::new(Code::MessageNotFound, text));
+            // Clients take `MESSAGE_NOT_FOUND` for an empty receive answer, and so for success.
+            return Err(Fault::new(Code::NotFound, text));
         }
         Ok(RecallMessageResponse { status: Some(status::ok()), message_id: recall.message_id })
     }
