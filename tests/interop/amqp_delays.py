@@ -73,8 +73,7 @@ def main():
             number = int(body)
             copies += 1
             came.add(number)
-            # The server counts whole milliseconds.
-            early += now < due[number] - 0.001
+            early += now < due[number]
             if due[number] > restarted:
                 late.append(now - due[number])
             channel.basic_ack(method.delivery_tag)

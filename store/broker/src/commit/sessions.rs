@@ -85,7 +85,7 @@ impl Commit {
         let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(held.cursor)) else {
             return;
         };
-        if !matches!(cursor.name, CursorName::Session(_)) || cursor.in_hand.is_empty() {
+        if !matches!(*cursor.name, CursorName::Session(_)) || cursor.in_hand.is_empty() {
             return;
         }
         if has_parcel {

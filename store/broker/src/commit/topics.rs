@@ -69,7 +69,7 @@ impl Commit {
         let missing = || Refusal::NoTopic(topic.to_owned());
         let queue = self.state.queues.get(queue_id).ok_or_else(missing)?;
         let name = CursorName::Group(group);
-        let found = queue.cursors().find(|(_, cursor)| cursor.name == name).map(|(id, _)| id);
+        let found = queue.cursors().find(|(_, cursor)| *cursor.name == name).map(|(id, _)| id);
         if let Some(cursor) = found {
             // The newest member of a group says how it is served.
             let known = queue.cursor(cursor).filter(|known| *known.policy != policy);

@@ -152,7 +152,7 @@ pub(in crate::commit) fn cursor_entries(
     at: &Cursor,
     policy: &DeliveryPolicy,
 ) -> Vec<Entry> {
-    let (name, floors, policy) = (at.name.clone(), at.progress().floors, policy.clone());
+    let (name, floors, policy) = ((*at.name).clone(), at.progress().floors, policy.clone());
     let mut entries = vec![Entry::CursorImage { queue, cursor, name, floors, policy }];
     let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
     for part in ranges.chunks(RANGES_MAX) {
