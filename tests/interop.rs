@@ -35,6 +35,16 @@ fn exchanges_keep_rabbitmqs_rules() {
     rules_hold("amqp_exchange_rules.py");
 }
 
+/// What RocketMQ's own client may expect of messages that do not come at once.
+#[test]
+fn rocketmqs_client_finds_rocketmq() {
+    let server = Server::start();
+    let port = server.ports().rocketmq.to_string();
+    let (holds, said) = peer::run(Language::Python, "rocketmq_rules.py", &[&port]);
+    println!("{said}");
+    assert!(holds, "a rule was broken: {said}");
+}
+
 /// Requests and their answers cross, also to a queue that stands for one connection only.
 #[test]
 fn replies_cross_protocols() {

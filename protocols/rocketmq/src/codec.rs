@@ -1,8 +1,9 @@
-//! The wire: generated messages, what the headers say, receipt handles, and which names are legal.
+//! The wire: generated messages, what the headers say, receipt and recall handles, and which names are legal.
 
 pub mod handle;
 pub mod header;
 pub mod names;
+pub mod recall;
 pub mod status;
 
 /// The messages and the service of `apache.rocketmq.v2`, generated from `schemas/proto`.

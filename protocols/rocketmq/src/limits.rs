@@ -55,6 +55,14 @@ pub struct Limits {
     pub node_nack_ms_min: u64,
     /// Deliveries of a message to a group before it goes to the group's dead letters.
     pub attempts_max: u32,
+    /// A producer that has not decided about a transaction for this long is asked, unless its
+    /// message says how long; which may be at most `transaction_patience_ms_max`.
+    pub transaction_patience_ms: u64,
+    pub transaction_patience_ms_max: u64,
+    /// Between one asking and the next.
+    pub transaction_ask_interval_ms: u64,
+    /// Times that producers are asked about a transaction before it is rolled back.
+    pub transaction_asks_max: u32,
 }
 
 impl Default for Limits {
@@ -88,6 +96,10 @@ impl Default for Limits {
             renewed_ms_max: 3 * 3_600_000,
             node_nack_ms_min: 1_000,
             attempts_max: 17,
+            transaction_patience_ms: 6_000,
+            transaction_patience_ms_max: 3_600_000,
+            transaction_ask_interval_ms: 30_000,
+            transaction_asks_max: 15,
         }
     }
 }

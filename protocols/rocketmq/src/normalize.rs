@@ -223,6 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_was_held_back_says_until_when() {
+        let mut message = sent();
+        let system = message.system_properties.get_or_insert_default();
+        system.set_message_type(MessageType::Delay);
+        system.delivery_timestamp = Some(timestamp(NOW.plus(5)));
+        assert_eq!(stored(message).deliver_at(), NOW.plus(5));
+
+        let address = Address::amqp("T".into(), "k".into());
+        let draft = RecordDraft::new(&address, "/", b"native", b"body");
+        let record = RecordDraft { now: NOW, deliver_at: NOW.plus(5), ..draft }.encode().unwrap();
+        let out = super::message(&record, topic(), |_| View::default());
+        let system = self::system(&out);
+        assert_eq!(system.message_type(), MessageType::Delay);
+        assert_eq!(system.delivery_timestamp, Some(timestamp(NOW.plus(5))));
+    }
+
+    #[test]
     fn a_tag_of_its_own_goes_before_the_rest_of_the_path() {
         let tag = |tag: Option<&str>, address: Address| {
             let view = View { tag: tag.map(str::to_owned), ..View::default() };

@@ -4,11 +4,15 @@ mod calls;
 mod incoming;
 mod lanes;
 mod members;
+mod recall;
 mod receive;
 mod route;
 mod send;
 mod settle;
 mod telemetry;
+#[cfg(test)]
+mod tests;
+mod transactions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,6 +81,7 @@ pub(crate) struct Shared {
     members: members::Members,
     lanes: lanes::Lanes,
     topics: send::Topics,
+    transactions: transactions::Transactions,
     polls: Semaphore,
     shutdown: CancellationToken,
 }
@@ -101,6 +106,7 @@ impl Front {
             members: members::Members::default(),
             lanes: lanes::Lanes::default(),
             topics: send::Topics::default(),
+            transactions: transactions::Transactions::default(),
             polls: Semaphore::new(limits.polls_max.min(Semaphore::MAX_PERMITS)),
             limits,
             shutdown,

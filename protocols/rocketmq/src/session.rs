@@ -7,7 +7,10 @@ pub mod settings;
 
 use crate::{
     codec::{
-        proto::{TelemetryCommand, telemetry_command::Command},
+        proto::{
+            Message, RecoverOrphanedTransactionCommand, TelemetryCommand,
+            telemetry_command::Command,
+        },
         status,
     },
     limits::Limits,
@@ -42,6 +45,17 @@ pub fn on_telemetry(command: TelemetryCommand, ordered: bool, limits: &Limits) -
             | Command::NotifyUnsubscribeLiteCommand(_),
         )
         | None => Effect::Nothing,
+    }
+}
+
+/// Asks a producer to decide about a transaction that it left open.
+#[must_use]
+pub fn recover(message: Message, transaction_id: &str) -> TelemetryCommand {
+    let transaction_id = transaction_id.to_owned();
+    let command = RecoverOrphanedTransactionCommand { message: Some(message), transaction_id };
+    TelemetryCommand {
+        status: Some(status::ok()),
+        command: Some(Command::RecoverOrphanedTransactionCommand(command)),
     }
 }
 

@@ -23,8 +23,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
-        ExchangeDef, Fetch, GroupRef, HeldId, OpenSession, Parcel, Publish, Published, QueueDef,
-        QueueStats, SessionOpened, Stamp, Subscribe, Subscribed,
+        ExchangeDef, Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published,
+        QueueDef, QueueStats, SessionOpened, Stamp, Subscribe, Subscribed,
     },
     config::Config,
     error::{LoginError, Refusal},
@@ -493,10 +493,19 @@ impl Client {
         self.ask(|reply| Command::Decide { client: self.id, id, publish, reply }).await
     }
 
-    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, with
-    /// the bytes of their entries.
-    pub async fn undecided(&self, max: usize) -> Result<Vec<(HeldId, u32)>, Refusal> {
-        self.ask(|reply| Command::Undecided { client: self.id, max, reply }).await
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first:
+    /// their ids, and places to be read by [`Client::read`], since what is held long is moved.
+    pub async fn undecided(&self, max: usize) -> Result<Vec<HeldPlace>, Refusal> {
+        let mut found = Vec::new();
+        let mut next = Some(Position::default());
+        while let Some(from) = next.filter(|_| found.len() < max) {
+            let client = self.id;
+            let (some, then) = self.ask(|reply| Command::Undecided { client, from, reply }).await?;
+            found.extend(some);
+            next = then;
+        }
+        found.truncate(max);
+        Ok(found)
     }
 
     /// Up to `max` records of a topic that were published with this key, the oldest first: their

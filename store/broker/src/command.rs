@@ -325,6 +325,9 @@ pub struct Fetch {
 /// A record found by a key: its offset in the topic, its place, and the bytes of its entry there.
 pub type LookedUp = (Offset, Position, u32);
 
+/// A held record, its place, and the bytes of its entry there.
+pub type HeldPlace = (HeldId, Position, u32);
+
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
@@ -475,11 +478,12 @@ pub(crate) enum Command {
         publish: bool,
         reply: Reply<bool>,
     },
-    /// Records of the client's namespace that wait for a decision, the oldest first.
+    /// Some of the records of the client's namespace that wait for a decision, the oldest first,
+    /// and where the next ones begin.
     Undecided {
         client: ClientId,
-        max: usize,
-        reply: Reply<Vec<(HeldId, u32)>>,
+        from: Position,
+        reply: Reply<(Vec<HeldPlace>, Option<Position>)>,
     },
     /// Places of a topic's records with this key, the oldest first.
     Lookup {

@@ -46,8 +46,9 @@ pub mod survey;
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
-    Fetch, GroupRef, HeldId, OpenSession, Parcel, Publish, Published, QueueDef, QueueStats,
-    Retention, SessionOpened, Source, Stamp, Start, Subscribe, Subscribed, Subscription, Terms,
+    Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published, QueueDef,
+    QueueStats, Retention, SessionOpened, Source, Stamp, Start, Subscribe, Subscribed,
+    Subscription, Terms,
 };
 pub use config::Config;
 pub use error::{LoginError, OpenError, Refusal};

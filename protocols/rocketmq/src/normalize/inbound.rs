@@ -7,7 +7,7 @@ use md5::{Digest as _, Md5};
 use prost::Message as _;
 
 use super::Native;
-use crate::codec::proto::{Digest, DigestType, Encoding, Message, SystemProperties};
+use crate::codec::proto::{Digest, DigestType, Encoding, Message, MessageType, SystemProperties};
 
 /// What surrounds a message that arrives.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,10 @@ pub fn record(message: Message, arrival: Arrival<'_>) -> Result<Record, RecordEr
     let address = Address::rocketmq(Bytes::copy_from_slice(arrival.topic.as_bytes()), tag.into());
     let partition = system.message_group.as_deref().map_or(0, hash);
     let priority = system.priority().clamp(0, 255);
+    let deliver_at = match system.message_type() {
+        MessageType::Delay => system.delivery_timestamp.as_ref().and_then(millis),
+        _ => None,
+    };
     let native =
         Native { system: Some(system), properties: message.user_properties.into_iter().collect() };
     let expiry = native.properties.get("expirytime").and_then(|text| instant(text));
@@ -39,6 +43,7 @@ pub fn record(message: Message, arrival: Arrival<'_>) -> Result<Record, RecordEr
         id: arrival.stamp.id,
         now: arrival.stamp.now,
         expiry: expiry.unwrap_or_default(),
+        deliver_at: deliver_at.unwrap_or_default(),
         priority: u8::try_from(priority).unwrap_or(u8::MAX),
         qos: 1,
         partition,

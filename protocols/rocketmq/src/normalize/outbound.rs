@@ -90,7 +90,9 @@ fn convert(record: &Record, view: View) -> Message {
         properties.put("__SHARDINGKEY", group.clone());
     }
     let priority = view.priority.or_else(|| (record.priority() > 0).then(|| record.priority()));
+    let due = record.deliver_at();
     let kind = match (&group, priority) {
+        _ if due.is_set() => MessageType::Delay,
         (Some(_), _) => MessageType::Fifo,
         (None, Some(_)) => MessageType::Priority,
         (None, None) => MessageType::Normal,
@@ -105,6 +107,7 @@ fn convert(record: &Record, view: View) -> Message {
         body_encoding: if encoded { Encoding::Gzip } else { Encoding::Identity } as i32,
         message_type: kind as i32,
         born_timestamp: Some(timestamp(time)),
+        delivery_timestamp: due.is_set().then(|| timestamp(due)),
         message_group: group,
         trace_context: view.trace_parent,
         priority: priority.map(i32::from),

@@ -191,16 +191,16 @@ impl MessagingService for Front {
 
     async fn end_transaction(
         &self,
-        _: Request<EndTransactionRequest>,
+        request: Request<EndTransactionRequest>,
     ) -> Result<Response<EndTransactionResponse>, Status> {
-        answer(Err(refuse(Code::NotImplemented, "a transaction")))
+        answer(self.on_end_transaction(request).await)
     }
 
     async fn recall_message(
         &self,
-        _: Request<RecallMessageRequest>,
+        request: Request<RecallMessageRequest>,
     ) -> Result<Response<RecallMessageResponse>, Status> {
-        answer(Err(refuse(Code::Unsupported, "recalling a message")))
+        answer(self.on_recall_message(request).await)
     }
 
     async fn sync_lite_subscription(

@@ -15,11 +15,20 @@ use std::{
 
 use mainstem_broker::{Client, Inbox};
 use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Verdict};
+use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
 
-use super::{Front, incoming::Peer};
+use super::{
+    Front,
+    incoming::Peer,
+    telemetry::{Command, Commands},
+};
 use crate::{
-    codec::{header::Caller, proto::Code, status::Fault},
+    codec::{
+        header::Caller,
+        proto::{Code, Resource, TelemetryCommand},
+        status::Fault,
+    },
     session::settings::Settled,
 };
 
@@ -45,6 +54,9 @@ pub(super) struct Member {
     pub(super) namespace: String,
     inbox: Mutex<Inbox>,
     settings: Mutex<Option<Settled>>,
+    /// Where commands for the client go: its newest telemetry stream, which ends without asking
+    /// here.
+    stream: Mutex<Option<WeakSender<Command>>>,
     /// What was signed last, and its signature, so that only a new one is verified again.
     proof: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     seen: AtomicU64,
@@ -63,6 +75,34 @@ impl Member {
     /// Deliveries claimed for as long as the member lives, and when that ends nevertheless.
     pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<DeliveryId, UnixMillis>> {
         self.kept.lock().expect("no holder of this lock panics")
+    }
+
+    /// From now on, commands for the client go here.
+    pub(super) fn listens(&self, stream: &Commands) {
+        *self.stream.lock().expect("no holder of this lock panics") = Some(stream.downgrade());
+    }
+
+    /// Whether it is a producer that can be told something.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.stream().is_some()
+            && self.settings().as_ref().is_some_and(|known| !known.publishing().is_empty())
+    }
+
+    /// The topic of this name, as the client named it among those it publishes to.
+    pub(super) fn publishes(&self, topic: &str) -> Option<Resource> {
+        let settings = self.settings();
+        let mut topics = settings.as_ref()?.publishing().iter();
+        topics.find(|resource| resource.name == topic).cloned()
+    }
+
+    /// Sends a command. False when the client's stream is gone, or full.
+    pub(super) fn tell(&self, command: TelemetryCommand) -> bool {
+        self.stream().is_some_and(|stream| stream.try_send(Ok(command)).is_ok())
+    }
+
+    fn stream(&self) -> Option<Commands> {
+        let stream = self.stream.lock().expect("no holder of this lock panics");
+        stream.as_ref()?.upgrade().filter(|stream| !stream.is_closed())
     }
 
     fn touch(&self, now: UnixMillis) {
@@ -138,6 +178,7 @@ impl Front {
             namespace: namespace.to_owned(),
             inbox: Mutex::new(inbox),
             settings: Mutex::new(None),
+            stream: Mutex::new(None),
             proof: Mutex::new(proof),
             seen: AtomicU64::new(now.0),
             kept: Mutex::default(),
@@ -197,6 +238,7 @@ pub(super) async fn sweep(front: Front) {
             });
             known.values().cloned().collect()
         };
+        front.look_after_transactions(&members, now).await;
         for member in members {
             member.drain();
             let overdue = member.overdue(now);

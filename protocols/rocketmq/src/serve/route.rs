@@ -25,7 +25,8 @@ const BROKER_NAME: &str = "broker-0";
 const ANY_QUEUE: i32 = -1;
 /// What producers may send, by their own check. Clients of version 5.0 do not start when they
 /// find a type that is newer than they are, so priorities are taken but not named.
-const ACCEPTED: [MessageType; 2] = [MessageType::Normal, MessageType::Fifo];
+const ACCEPTED: [MessageType; 4] =
+    [MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction];
 
 impl Front {
     pub(super) async fn on_query_route(

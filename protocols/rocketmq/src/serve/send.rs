@@ -5,13 +5,14 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use mainstem_broker::{Publish, Published};
+use mainstem_broker::{HeldId, Publish, Published, Terms};
 use tonic::Request;
 
 use super::{
     Front,
     calls::{Call, name},
     members::Member,
+    transactions,
 };
 use crate::{
     codec::{
@@ -19,10 +20,14 @@ use crate::{
         proto::{
             Code, Message, MessageType, SendMessageRequest, SendMessageResponse, SendResultEntry,
         },
+        recall::{self, Recall},
         status::{self, Fault},
     },
     normalize::{self, Arrival},
 };
+
+/// Longest message id of a transactional message, in bytes: it is kept in memory.
+const TRANSACTION_ID_BYTES_MAX: usize = 255;
 
 /// The topics known to exist, so that a send does not ask the store each time. A topic that was
 /// deleted meanwhile shows when it keeps nothing.
@@ -68,13 +73,23 @@ impl Front {
         let topic = self.check(&messages)?;
         self.ensure_topic(&call.member, &topic).await?;
         let ids: Vec<_> = messages.iter().map(message_id).collect();
+        let patience: Vec<_> = messages.iter().map(|message| self.patience_ms(message)).collect();
         let (batch, ordered) = self.records(&call, &topic, messages)?;
         if ordered {
             let namespace = &call.member.namespace;
             self.topics.learn(namespace, &topic, true, self.limits.names_max);
         }
         let published = self.publish(&call.member, &topic, batch).await?;
-        let entries: Vec<_> = ids.into_iter().zip(published).map(entry).collect();
+        for ((id, published), patience_ms) in ids.iter().zip(&published).zip(patience) {
+            if let (Published::Held(held), Some(patience_ms)) = (published, patience_ms) {
+                self.begin(&call.member, &topic, id, *held, patience_ms);
+            }
+        }
+        let entries: Vec<_> = ids
+            .into_iter()
+            .zip(published)
+            .map(|(id, published)| entry(&topic, id, published))
+            .collect();
         let overall = status::overall(entries.iter().map(|entry| entry.status.as_ref()));
         Ok(SendMessageResponse { status: Some(overall), entries })
     }
@@ -101,25 +116,36 @@ impl Front {
         let refuse = |code, why: &str| Err(Fault::new(code, why));
         match names::message_type(system) {
             MessageType::Transaction => {
-                refuse(Code::NotImplemented, "transactional messages are not available here")
+                let patience_ms = transactions::patience_ms(system, &self.limits);
+                if system.message_id.len() > TRANSACTION_ID_BYTES_MAX {
+                    return refuse(Code::IllegalMessageId, "the message id is too long");
+                }
+                if patience_ms > self.limits.transaction_patience_ms_max {
+                    return refuse(Code::BadRequest, "the recovery duration is too long");
+                }
+                Ok(())
             }
             MessageType::Lite => refuse(Code::Unsupported, "lite topics are not available here"),
             MessageType::Delay => {
                 let at = system.delivery_timestamp.as_ref().and_then(normalize::millis);
                 let delay_ms = at.unwrap_or_default().since(self.broker.now());
-                match delay_ms {
-                    0 => Ok(()),
-                    ms if ms > self.limits.delay_ms_max => {
-                        refuse(Code::IllegalDeliveryTime, "the delivery time is too far ahead")
-                    }
-                    _ => refuse(Code::NotImplemented, "delayed messages are not available here"),
+                if delay_ms > self.limits.delay_ms_max {
+                    return refuse(Code::IllegalDeliveryTime, "the delivery time is too far ahead");
                 }
+                Ok(())
             }
             MessageType::Unspecified
             | MessageType::Normal
             | MessageType::Fifo
             | MessageType::Priority => Ok(()),
         }
+    }
+
+    /// How long the producer of a transactional message may take to decide; `None` for any other.
+    fn patience_ms(&self, message: &Message) -> Option<u64> {
+        let system = message.system_properties.as_ref()?;
+        let is_transaction = names::message_type(system) == MessageType::Transaction;
+        is_transaction.then(|| transactions::patience_ms(system, &self.limits))
     }
 
     /// The records of checked messages, and whether one of them has a message group.
@@ -132,8 +158,11 @@ impl Front {
         let mut batch = Vec::with_capacity(messages.len());
         let mut ordered = false;
         for mut message in messages {
+            let mut undecided = false;
             if let Some(system) = &mut message.system_properties {
-                system.set_message_type(names::message_type(system));
+                let kind = names::message_type(system);
+                system.set_message_type(kind);
+                undecided = kind == MessageType::Transaction;
             }
             let stamp = call.member.client.stamp();
             let arrival = Arrival { namespace: &call.member.namespace, topic, stamp };
@@ -141,7 +170,12 @@ impl Front {
             let record = record
                 .map_err(|error| Fault::new(Code::MessagePropertiesTooLarge, error.to_string()))?;
             ordered |= record.partition() != 0;
-            batch.push(Publish::new(record));
+            let publish = Publish::new(record);
+            batch.push(if undecided {
+                publish.on(Terms { undecided, ..Terms::default() })
+            } else {
+                publish
+            });
         }
         Ok((batch, ordered))
     }
@@ -193,9 +227,24 @@ fn message_id(message: &Message) -> String {
     message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default()
 }
 
-fn entry((message_id, published): (String, Published)) -> SendResultEntry {
+fn entry(topic: &str, message_id: String, published: Published) -> SendResultEntry {
     match published {
-        Published::Held(_) | Published::Again => SendResultEntry {
+        Published::Held(id) => {
+            let recall = Recall { id, message_id };
+            let recall_handle = if id.due == HeldId::UNDECIDED {
+                String::new()
+            } else {
+                recall::seal(&recall, topic)
+            };
+            SendResultEntry {
+                status: Some(status::ok()),
+                recall_handle,
+                transaction_id: recall.message_id.clone(),
+                message_id: recall.message_id,
+                ..SendResultEntry::default()
+            }
+        }
+        Published::Again => SendResultEntry {
             status: Some(status::ok()),
             transaction_id: message_id.clone(),
             message_id,

@@ -19,17 +19,20 @@ use crate::{
         proto::{
             Code, HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest,
             NotifyClientTerminationResponse, Resource, Settings, TelemetryCommand,
-            settings::PubSub, telemetry_command::Command,
+            settings::PubSub, telemetry_command,
         },
         status::{self, Fault},
     },
     session::{self, Effect},
 };
 
-/// Answers that may wait for a client to read them.
+/// Answers and commands that may wait for a client to read them.
 const ANSWERS_MAX: usize = 16;
 
-type Answers = mpsc::Sender<Result<TelemetryCommand, Status>>;
+/// The way to a client.
+pub(super) type Commands = mpsc::Sender<Command>;
+/// A command, or how the stream ends.
+pub(super) type Command = Result<TelemetryCommand, Status>;
 
 impl Front {
     /// Opens the stream at once: the Rust client waits for its headers before it says a word.
@@ -57,16 +60,18 @@ impl Front {
         Ok(ReceiverStream::new(stream))
     }
 
-    /// Answers commands until the client has no more.
+    /// Commands commands until the client has no more.
     async fn converse(
         &self,
         caller: &Caller,
         peer: Peer,
         mut commands: Streaming<TelemetryCommand>,
-        answers: &Answers,
+        answers: &Commands,
     ) -> Result<(), Status> {
         while let Some(command) = commands.message().await? {
-            let Some(Command::Settings(settings)) = &command.command else { continue };
+            let Some(telemetry_command::Command::Settings(settings)) = &command.command else {
+                continue;
+            };
             let namespace = namespace(caller, first_resource(settings));
             let member = self.member(caller, &namespace, peer).await;
             let member = member.map_err(|fault| stream_error(&fault))?;
@@ -75,6 +80,7 @@ impl Front {
                 Effect::Settle(settled) => {
                     let answer = session::answer(&settled);
                     *member.settings() = Some(*settled);
+                    member.listens(answers);
                     if answers.send(Ok(answer)).await.is_err() {
                         return Ok(());
                     }

@@ -7,7 +7,8 @@ use crate::{
         names,
         proto::{
             ClientType, Code, CustomizedBackoff, ExponentialBackoff, Language, Metric, Publishing,
-            RetryPolicy, Settings, Subscription, retry_policy::Strategy, settings::PubSub,
+            Resource, RetryPolicy, Settings, Subscription, retry_policy::Strategy,
+            settings::PubSub,
         },
         status::Fault,
     },
@@ -35,6 +36,15 @@ impl Settled {
                 subscription.group.as_ref().map(|group| group.name.as_str())
             }
             Some(PubSub::Publishing(_)) | None => None,
+        }
+    }
+
+    /// The topics a producer said it publishes to; none for a consumer.
+    #[must_use]
+    pub fn publishing(&self) -> &[Resource] {
+        match &self.settings.pub_sub {
+            Some(PubSub::Publishing(publishing)) => &publishing.topics,
+            Some(PubSub::Subscription(_)) | None => &[],
         }
     }
 }
@@ -140,7 +150,7 @@ pub fn duration_ms(duration: &Duration) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::proto::{Resource, SubscriptionEntry, Ua};
+    use crate::codec::proto::{SubscriptionEntry, Ua};
 
     fn resource(name: &str) -> Resource {
         Resource { name: name.to_owned(), ..Default::default() }

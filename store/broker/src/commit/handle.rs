@@ -137,8 +137,8 @@ impl Commit {
                 let decided = self.decide(client, id, publish);
                 self.answer_durably(Some(reply), decided);
             }
-            Command::Undecided { client, max, reply } => {
-                send(reply, self.list_undecided(client, max));
+            Command::Undecided { client, from, reply } => {
+                send(reply, self.list_undecided(client, from));
             }
             Command::Lookup { client, topic, key, max, reply } => {
                 let found = self.look_up(client, &topic, &key, max);

@@ -6,7 +6,7 @@ use mainstem_schemas::{CursorId, Offset, Position, QueueId, UnixMillis};
 
 use super::Commit;
 use crate::{
-    command::{ClientId, HeldId, Retention},
+    command::{ClientId, HeldId, HeldPlace, Retention},
     entry::{Entry, Placed},
     error::Refusal,
     state::{HeldBody, State, UNDECIDED, key_hash},
@@ -14,6 +14,8 @@ use crate::{
 
 /// Held records that are let go in one turn; more wait for the next one.
 const RELEASES_PER_TURN: usize = 512;
+/// Records that wait for a decision and are looked at in one turn.
+const UNDECIDED_PER_TURN: usize = 256;
 /// Queues that are looked at by themselves in one turn.
 const WAKES_PER_TURN: usize = 256;
 /// Records that a queue which keeps everything forgets at one look.
@@ -56,19 +58,30 @@ impl Commit {
         self.log_lazily(Entry::Place(placed));
     }
 
-    /// Records of the client's namespace that wait for a decision, the oldest first.
-    pub(super) fn list_undecided(&mut self, client: ClientId, max: usize) -> Vec<(HeldId, u32)> {
-        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
-        let is_its = |body: &&HeldBody| {
-            let found = self.read_place(body.position, body.size);
-            found.is_ok_and(|found| found.record.namespace() == &*namespace)
+    /// Records of the client's namespace that wait for a decision, the oldest first, as far as one
+    /// turn looks, and where the next look begins.
+    pub(super) fn list_undecided(
+        &mut self,
+        client: ClientId,
+        from: Position,
+    ) -> (Vec<HeldPlace>, Option<Position>) {
+        let Some(namespace) = self.namespace_of(client) else { return (Vec::new(), None) };
+        let mut looked_at: Vec<HeldBody> =
+            self.state.undecided_from(from).take(UNDECIDED_PER_TURN + 1).collect();
+        let next = looked_at.get(UNDECIDED_PER_TURN).map(|body| body.origin);
+        looked_at.truncate(UNDECIDED_PER_TURN);
+        let is_its = |body: &HeldBody| {
+            // What is not written yet cannot be read.
+            body.position < self.written
+                && self
+                    .read_place(body.position, body.size)
+                    .is_ok_and(|found| found.record.namespace() == &*namespace)
         };
-        let waiting = self.state.undecided.iter().filter(|body| body.position < self.written);
-        waiting
-            .filter(is_its)
-            .take(max)
-            .map(|body| (HeldId { due: UNDECIDED, origin: body.origin }, body.size))
-            .collect()
+        let its = looked_at.into_iter().filter(is_its).map(|body| {
+            let id = HeldId { due: UNDECIDED, origin: body.origin };
+            (id, body.position, body.size)
+        });
+        (its.collect(), next)
     }
 
     /// Places of a topic's records with a key, the oldest first.

@@ -149,6 +149,11 @@ impl State {
         }
     }
 
+    /// The bodies that wait for a decision, from the one that stood first at `origin`.
+    pub(crate) fn undecided_from(&self, origin: Position) -> impl Iterator<Item = HeldBody> {
+        self.undecided.range(HeldBody::first_of(origin)..).copied()
+    }
+
     /// A body that is held until `due`; `None` when it is not held.
     pub(crate) fn held(&mut self, due: UnixMillis, origin: Position) -> Option<HeldBody> {
         let from = HeldBody::first_of(origin);

@@ -1,0 +1,183 @@
+//! Whole conversations over gRPC with a real store behind.
+
+mod delays;
+mod transactions;
+
+use std::sync::Arc;
+
+use mainstem_broker::{Authenticator, Broker, Config, LoginError, config::Durability};
+use mainstem_schemas::{Credentials, Origin, Principal, Views};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use super::run;
+use crate::{
+    Limits,
+    codec::proto::{
+        AckMessageEntry, AckMessageRequest, Code, Message, MessageQueue, MessageType,
+        ReceiveMessageRequest, Resource, SendMessageRequest, SendResultEntry, SystemProperties,
+        messaging_service_client::MessagingServiceClient, receive_message_response::Content,
+    },
+    session::settings::duration,
+};
+
+const TOPIC: &str = "T";
+const GROUP: &str = "g";
+
+struct Everybody;
+
+impl Authenticator for Everybody {
+    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
+        let namespace = credentials.namespace.as_str().into();
+        Ok(Principal { name: "anybody".into(), namespace })
+    }
+}
+
+/// A server that can be started again over the same data.
+struct Server {
+    dir: tempfile::TempDir,
+    limits: Limits,
+    running: Option<Running>,
+}
+
+struct Running {
+    broker: Broker,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    port: u16,
+}
+
+impl Server {
+    async fn start(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self { dir, limits, running: None };
+        server.run().await;
+        server
+    }
+
+    async fn run(&mut self) {
+        let mut config = Config::new(self.dir.path().to_owned());
+        config.durability = Durability::None;
+        config.segment_bytes = 8 << 20;
+        config.message_bytes_max = 2 << 20;
+        let views = Views::default().with(Origin::Rocketmq, crate::view);
+        let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shutdown = CancellationToken::new();
+        let limits = Arc::new(self.limits.clone());
+        let task = tokio::spawn(run(listener, broker.clone(), limits, shutdown.clone(), None));
+        self.running = Some(Running { broker, shutdown, task, port });
+    }
+
+    async fn stop(&mut self) {
+        let Running { broker, shutdown, task, .. } = self.running.take().unwrap();
+        shutdown.cancel();
+        task.await.unwrap();
+        broker.stop().await;
+    }
+
+    async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    async fn peer(&self, client_id: &'static str) -> Peer {
+        let port = self.running.as_ref().unwrap().port;
+        let grpc = MessagingServiceClient::connect(format!("http://127.0.0.1:{port}"));
+        let client_id = MetadataValue::from_static(client_id);
+        Peer { grpc: grpc.await.unwrap(), client_id }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.running.as_ref().unwrap().broker.now().0
+    }
+}
+
+struct Peer {
+    grpc: MessagingServiceClient<Channel>,
+    client_id: MetadataValue<Ascii>,
+}
+
+impl Peer {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("x-mq-client-id", self.client_id.clone());
+        request
+    }
+
+    async fn send(&mut self, message: Message) -> Result<SendResultEntry, Code> {
+        let request = self.request(SendMessageRequest { messages: vec![message] });
+        let answer = self.grpc.send_message(request).await.unwrap().into_inner();
+        match answer.status.unwrap().code() {
+            Code::Ok => Ok(answer.entries.into_iter().next().unwrap()),
+            code => Err(code),
+        }
+    }
+
+    /// What the group is given within `wait_ms`, acknowledged.
+    async fn receive(&mut self, wait_ms: u64) -> Vec<Message> {
+        let request = self.request(ReceiveMessageRequest {
+            group: Some(resource(GROUP)),
+            message_queue: Some(MessageQueue {
+                topic: Some(resource(TOPIC)),
+                ..Default::default()
+            }),
+            batch_size: 32,
+            invisible_duration: Some(duration(10_000)),
+            long_polling_timeout: Some(duration(wait_ms)),
+            ..Default::default()
+        });
+        let mut parts = self.grpc.receive_message(request).await.unwrap().into_inner();
+        let mut messages = Vec::new();
+        while let Some(part) = parts.message().await.unwrap() {
+            if let Some(Content::Message(message)) = part.content {
+                messages.push(message);
+            }
+        }
+        for message in &messages {
+            let system = message.system_properties.as_ref().unwrap();
+            let entry = AckMessageEntry {
+                message_id: system.message_id.clone(),
+                receipt_handle: system.receipt_handle().to_owned(),
+                ..Default::default()
+            };
+            let request = self.request(AckMessageRequest {
+                group: Some(resource(GROUP)),
+                topic: Some(resource(TOPIC)),
+                entries: vec![entry],
+            });
+            let answer = self.grpc.ack_message(request).await.unwrap().into_inner();
+            assert_eq!(answer.status.unwrap().code(), Code::Ok);
+        }
+        messages
+    }
+}
+
+fn resource(name: &str) -> Resource {
+    Resource { name: name.to_owned(), ..Default::default() }
+}
+
+fn message(id: &str, kind: MessageType) -> Message {
+    let system_properties = SystemProperties {
+        message_id: id.to_owned(),
+        message_type: kind as i32,
+        ..Default::default()
+    };
+    Message {
+        topic: Some(resource(TOPIC)),
+        system_properties: Some(system_properties),
+        body: "body".into(),
+        ..Default::default()
+    }
+}
+
+fn ids(messages: &[Message]) -> Vec<&str> {
+    let system = messages.iter().filter_map(|message| message.system_properties.as_ref());
+    system.map(|system| system.message_id.as_str()).collect()
+}
