@@ -28,7 +28,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// Commands that may wait for the commit thread; a full channel stops reading sockets.
     pub commands_max: usize,
-    /// Bytes of records that may be on their way to the disk.
+    /// Bytes of records that may be on their way to the disk; at most an eighth of a segment counts
+    /// (see [`Config::uncommitted_bytes_max`]).
     pub uncommitted_bytes_max: usize,
     /// Bytes of the newest records kept in memory for readers.
     pub tail_cache_bytes: usize,
@@ -63,6 +64,15 @@ impl Config {
     /// those between the beginning of the dropping and the bound.
     pub const LOG_SEGMENTS_MIN: u64 = 8;
 
+    /// How many bytes may be on their way to the disk. When a full disk shows, there is room left in
+    /// the segment in use for as many as are being written, and as many as are planned behind
+    /// them, and for the settlements that give space back.
+    #[must_use]
+    pub fn uncommitted_bytes_max(&self) -> usize {
+        let part = usize::try_from(self.segment_bytes / 8).unwrap_or(usize::MAX);
+        self.uncommitted_bytes_max.min(part)
+    }
+
     /// The defaults, with files below `data_dir`.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
@@ -72,7 +82,7 @@ impl Config {
             segment_bytes: 64 << 20,
             message_bytes_max: 16 << 20,
             commands_max: 4096,
-            uncommitted_bytes_max: 64 << 20,
+            uncommitted_bytes_max: 8 << 20,
             tail_cache_bytes: 64 << 20,
             inbox_deliveries_max: 2048,
             inbox_bytes_max: 8 << 20,

@@ -84,7 +84,7 @@ impl Broker {
             thread::Builder::new().name("commit".to_owned()).spawn(commit).map_err(io_error)?;
         let shared = Shared {
             commands,
-            uncommitted: Arc::new(Semaphore::new(config.uncommitted_bytes_max)),
+            uncommitted: Arc::new(Semaphore::new(config.uncommitted_bytes_max())),
             authenticator,
             views,
             read: Box::new(move |position, size| read(&reader, position, size)),

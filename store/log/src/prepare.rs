@@ -3,7 +3,7 @@
 //!
 //! Syncing into blocks that were written before costs a third of syncing a growing file, since no
 //! metadata has to be journalled. So a segment is made of a trimmed one, whose file gets a new
-//! header and a new name; or, if none came until the segment in use is half full, it is
+//! header and a new name; or, if none came until the segment in use is filled so far, it is
 //! written full of zeros. Either way it is synced before it gets its name, and has it before the
 //! writer comes to it. Only the first segment of a log is used while it is still being filled: the
 //! writer waits for `filled` to pass the place it wants to write.
@@ -120,6 +120,14 @@ impl Preparer {
                 return Ok(());
             }
             state.check()?;
+            state = self.shared.wait(state);
+        }
+    }
+
+    /// Waits until the next segment is there, or cannot be. It must be wanted.
+    pub(crate) fn wait_known(&self) {
+        let mut state = self.shared.lock();
+        while state.is_busy && !matches!(state.next, Next::Ready(_)) && state.check().is_ok() {
             state = self.shared.wait(state);
         }
     }

@@ -14,9 +14,12 @@ use crate::{
     source::{Ready, Source},
 };
 
-/// The part of a segment, one of so many, that is filled before the next one is made of zeros: a
-/// trim until then gives its file instead.
-const ZEROED_AFTER_PART: u64 = 2;
+/// Eighths of a segment that are filled before the next one is made of zeros: a trim until then
+/// gives its file instead.
+const ZEROED_AFTER: u64 = 3;
+/// Eighths of a segment that are filled before it must be known whether there will be a next one.
+/// What is left then has room for what is on its way, and for the settlements that give space back.
+const KNOWN_AFTER: u64 = 5;
 
 /// The one who writes. After a failed write or sync every later call fails with that first error:
 /// what the operating system dropped once it may claim to have synced later.
@@ -145,9 +148,13 @@ impl Writer {
 
     /// Asks for the next segment once the one in use is filled far enough.
     fn want_next(&mut self, offset: u64) {
-        if !self.is_next_wanted && offset >= self.geometry.segment_bytes / ZEROED_AFTER_PART {
+        let eighth = self.geometry.segment_bytes / 8;
+        if !self.is_next_wanted && offset >= eighth * ZEROED_AFTER {
             self.is_next_wanted = true;
             self.preparer.want_next();
+        }
+        if self.is_next_wanted && offset >= eighth * KNOWN_AFTER {
+            self.preparer.wait_known();
         }
     }
 

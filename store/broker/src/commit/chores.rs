@@ -94,7 +94,7 @@ impl Commit {
 
     /// Whether as much is planned as the disk takes at once.
     pub(super) fn has_planned_much(&self) -> bool {
-        self.unwritten_bytes() >= self.config.uncommitted_bytes_max as u64
+        self.unwritten_bytes() >= self.config.uncommitted_bytes_max() as u64
     }
 
     /// Bytes that are planned and not down yet.
