@@ -166,6 +166,43 @@ mod tests {
 
     const SEGMENT_BYTES: u64 = 4096;
 
+    /// Batches of an eighth of a segment, as large as may be on their way: when the disk is told to
+    /// be full, there is room for the one that was planned meanwhile, and for settlements. Space
+    /// runs out at every place of the segment.
+    #[test]
+    fn a_full_disk_shows_while_there_is_room_for_what_is_on_its_way() {
+        for before in 0..16 {
+            let disk = SimDisk::new(before);
+            let config = LogConfig::new(SEGMENT_BYTES);
+            let opened = Log::open_on(
+                Arc::new(disk.clone()),
+                config,
+                Position(0),
+                Position(0),
+                &mut |_, _| {},
+            );
+            let (mut planner, writer, _, _) = opened.unwrap();
+            let mut pen = Pen::new(writer);
+            let mut write = |pen: &mut Pen, bytes: usize| {
+                planner.push(1, 1, &[&vec![7; bytes]]).unwrap();
+                pen.work(Job::Write { batch: planner.finish(), sync: true })
+            };
+            let eighth = usize::try_from(SEGMENT_BYTES / 8).unwrap() - 100;
+            for _ in 0..before {
+                write(&mut pen, eighth);
+            }
+            // The next segment is long in the making.
+            let faults = Faults { space_bytes: Some(0), beside_late_ms: 5, ..Faults::default() };
+            disk.set_faults(faults);
+            let is_told = |done: &Done| matches!(done, Done::Space { is_full: true });
+            let told = (0..16).find(|_| write(&mut pen, eighth).iter().any(is_told));
+            assert!(told.is_some() && !pen.is_stuck(), "{before}: it shows too late");
+            write(&mut pen, eighth);
+            write(&mut pen, 100);
+            assert!(!pen.is_stuck(), "{before}: there is no room for what was on its way");
+        }
+    }
+
     #[test]
     fn a_trim_gives_the_batch_in_hand_its_space() {
         let disk = SimDisk::new(1);

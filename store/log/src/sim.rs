@@ -11,6 +11,8 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use fastrand::Rng;
@@ -38,6 +40,8 @@ pub struct Faults {
     /// Files cannot grow beyond this in sum, and none can be made once they are there. Files that
     /// get another name keep their bytes and take no more.
     pub space_bytes: Option<usize>,
+    /// What is done beside begins so late, on a thread of its own; at once and in place if 0.
+    pub beside_late_ms: u64,
 }
 
 impl Faults {
@@ -291,7 +295,15 @@ impl Disk for SimDisk {
     }
 
     fn spawn(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        job();
+        let late = Duration::from_millis(self.lock().faults.beside_late_ms);
+        if late.is_zero() {
+            job();
+        } else {
+            thread::spawn(move || {
+                thread::sleep(late);
+                job();
+            });
+        }
         Ok(())
     }
 }
