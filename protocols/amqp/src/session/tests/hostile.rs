@@ -5,10 +5,9 @@
 use std::env;
 
 use bytes::BufMut;
-
-use super::*;
 use mainstem_broker::{Over, Scope};
 
+use super::*;
 use crate::session::effect::Answer;
 
 /// Sessions, unless said otherwise.
