@@ -452,12 +452,16 @@ impl Commit {
         planned.expect("sizes are bounded where records and definitions come in")
     }
 
-    /// Answers now if nothing durable waits in the open batch, else when that is down.
+    /// Answers when everything durable that the answer may rest on is down: what is in the open
+    /// batch, or in the one that the disk has (somebody else's queue of that name, just declared).
     fn answer_durably<T: Send + 'static>(&mut self, reply: Option<Reply<T>>, answer: T) {
         let Some(reply) = reply else { return };
         self.flush_settled();
+        let writing = self.writing.as_mut().filter(|writing| writing.needs_sync);
         if self.open.needs_sync {
             self.open.replies.push(Box::new(move || send(reply, answer)));
+        } else if let Some(writing) = writing {
+            writing.replies.push(Box::new(move || send(reply, answer)));
         } else {
             send(reply, answer);
         }
