@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use mainstem_tests::{
-    Deadline, Language, Matrix, Peer, Server,
+    Deadline, Language, Matrix, Peer, Ports, Server,
     matrix::{By, Publisher},
     peer,
 };
@@ -26,50 +26,38 @@ use serde_json::{Value, json};
 /// The rules of queues that RabbitMQ keeps, held by its own client.
 #[test]
 fn queues_keep_rabbitmqs_rules() {
-    rules_hold("amqp_rules.py");
+    rules_hold("amqp_rules.py", |ports| vec![ports.amqp]);
 }
 
 /// The same for the types of exchange that RabbitMQ has by plugins.
 #[test]
 fn exchanges_keep_rabbitmqs_rules() {
-    rules_hold("amqp_exchange_rules.py");
-}
-
-/// What RocketMQ's own client may expect of messages that do not come at once.
-#[test]
-fn rocketmqs_client_finds_rocketmq() {
-    let server = Server::start();
-    let port = server.ports().rocketmq.to_string();
-    let (holds, said) = peer::run(Language::Python, "rocketmq_rules.py", &[&port]);
-    println!("{said}");
-    assert!(holds, "a rule was broken: {said}");
-}
-
-/// Requests and their answers cross, also to a queue that stands for one connection only.
-#[test]
-fn replies_cross_protocols() {
-    let server = Server::start();
-    let ports = [server.ports().amqp.to_string(), server.ports().mqtt.to_string()];
-    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-    let (holds, said) = peer::run(Language::Python, "replies.py", &ports);
-    println!("{said}");
-    assert!(holds, "an answer was lost: {said}");
-}
-
-fn rules_hold(script: &str) {
-    let server = Server::start();
-    let port = server.ports().amqp.to_string();
-    let (holds, said) = peer::run(Language::Python, script, &[&port]);
-    println!("{said}");
-    assert!(holds, "rules were broken: {said}");
+    rules_hold("amqp_exchange_rules.py", |ports| vec![ports.amqp]);
 }
 
 /// What careless servers get wrong, asked with raw frames.
 #[test]
 fn no_trap_of_amqp_is_stepped_into() {
+    rules_hold("amqp_traps.py", |ports| vec![ports.amqp]);
+}
+
+/// What RocketMQ's own client may expect of messages that do not come at once.
+#[test]
+fn rocketmqs_client_finds_rocketmq() {
+    rules_hold("rocketmq_rules.py", |ports| vec![ports.rocketmq]);
+}
+
+/// Requests and their answers cross, also to a queue that stands for one connection only.
+#[test]
+fn replies_cross_protocols() {
+    rules_hold("replies.py", |ports| vec![ports.amqp, ports.mqtt]);
+}
+
+fn rules_hold(script: &str, asked: fn(&Ports) -> Vec<u16>) {
     let server = Server::start();
-    let port = server.ports().amqp.to_string();
-    let (holds, said) = peer::run(Language::Python, "amqp_traps.py", &[&port]);
+    let ports: Vec<String> = asked(&server.ports()).iter().map(u16::to_string).collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let (holds, said) = peer::run(Language::Python, script, &ports);
     println!("{said}");
     assert!(holds, "a rule was broken: {said}");
 }

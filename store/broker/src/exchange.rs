@@ -120,7 +120,7 @@ impl<'a> Keys<'a> {
 pub(crate) struct Led {
     pub(crate) queues: Targets,
     /// Exchanges it came through that remember what they saw.
-    pub(crate) histories: SmallVec<[String; 0]>,
+    pub(crate) histories: Vec<String>,
 }
 
 /// Names of exchanges that a record came through: mostly one or two.

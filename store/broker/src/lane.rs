@@ -26,7 +26,7 @@ pub(crate) struct Lane {
     rare: Option<Box<Rare>>,
 }
 
-/// What there is to say of a lane that has had more than one block.
+/// What there is to say of a lane whose blocks come from the index, or leave it.
 #[derive(Debug, Default)]
 struct Rare {
     /// Counts blocks read back.

@@ -55,5 +55,5 @@ pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy};
-pub use rules::{ApplyTo, Authority, Rule};
+pub use rules::{ApplyTo, Authority, Rule, age_ms};
 pub use usage::{Bounded, Entered, Over, Scope};

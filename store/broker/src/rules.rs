@@ -19,7 +19,8 @@ use crate::{
 
 mod definition;
 
-use definition::{age_ms, check_definition, unknown_to};
+pub use definition::age_ms;
+use definition::{check_definition, unknown_to};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The log's behaviours one by one, on the real and on the simulated disk.
 
-use std::{fs, path::Path, sync::Arc, thread};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
 
@@ -10,8 +10,9 @@ use crate::{
     Batch, Damage, Frame, Log, LogConfig, LogError, Opened, Planner, PushError, Recovered, Spare,
     Writer,
     disk::Disk,
+    plan::CHUNK_BYTES,
     recover_bytes,
-    segment::{Geometry, SEGMENT_HEADER_BYTES},
+    segment::{Geometry, SEGMENT_HEADER_BYTES, TAIL_BYTES},
     sim::{Faults, SimDisk},
 };
 
@@ -103,6 +104,35 @@ fn segments_have_their_full_size_before_they_are_needed() {
 }
 
 #[test]
+fn a_batch_is_cut_into_chunks_whose_memory_serves_again() {
+    let disk = SimDisk::new(1);
+    let ((mut planner, mut writer, _, _), _) = open(&disk).unwrap();
+    let mut written = 0;
+    let mut known: Vec<usize> = Vec::new();
+    for round in 0..5 {
+        for _ in 0..8 {
+            planner.push(1, 1, &[&[round; 100]]).unwrap();
+            written += 1;
+        }
+        let batch = planner.finish();
+        assert!(batch.chunks().len() > 1);
+        assert!(batch.chunks().iter().all(|chunk| chunk.bytes.len() <= CHUNK_BYTES + TAIL_BYTES));
+        let places: Vec<usize> =
+            batch.chunks().iter().map(|chunk| chunk.bytes.as_ptr().addr()).collect();
+        assert!(round == 0 || places.iter().any(|place| known.contains(place)), "{round}");
+        known = places;
+        writer.write(&batch).unwrap();
+        writer.sync().unwrap();
+        planner.recycle(batch);
+    }
+    drop(writer);
+    disk.crash();
+    let end = planner.end();
+    let (_, frames) = open_from(&disk, CONFIG, START, end).unwrap();
+    assert_eq!(frames.len(), written);
+}
+
+#[test]
 fn a_frame_that_does_not_fit_goes_to_the_next_segment() {
     let disk = SimDisk::new(1);
     let ((mut planner, mut writer, _, _), _) = open(&disk).unwrap();
@@ -118,7 +148,8 @@ fn a_frame_that_does_not_fit_goes_to_the_next_segment() {
     );
     assert_eq!(planner.push(0xf1, 3, &[]), Err(PushError::Reserved(0xf1)));
     let batch = planner.finish();
-    assert_eq!(batch.chunks().len(), 2);
+    let bases = batch.chunks().iter().map(|chunk| chunk.base.0 / CONFIG.segment_bytes);
+    assert_eq!(bases.collect::<BTreeSet<_>>().len(), 2);
     assert!(planner.finish().is_empty());
     writer.write(&batch).unwrap();
     writer.sync().unwrap();

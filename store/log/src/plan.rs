@@ -10,8 +10,9 @@ use crate::{
     segment::{Geometry, LogConfig, TAIL_BYTES},
 };
 
-/// Bytes of a chunk, as long as no frame is longer.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a chunk, as long as no frame is longer. Few enough in tests for a crash to come between
+/// two chunks of one segment.
+pub(crate) const CHUNK_BYTES: usize = if cfg!(test) { 512 } else { 1 << 20 };
 /// Buffers kept for further chunks: those of a batch on the disk, and of the one being filled.
 const SPARE_MAX: usize = 16;
 

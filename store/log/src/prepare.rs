@@ -3,7 +3,7 @@
 //!
 //! Syncing into blocks that were written before costs a third of syncing a growing file, since no
 //! metadata has to be journalled. So a segment is made of a trimmed one, whose file gets a new
-//! header and a new name; or, if none came until the segment in use is filled so far, it is
+//! header and a new name; or, if none came until the writer wants it, it is
 //! written full of zeros. Either way it is synced before it gets its name, and has it before the
 //! writer comes to it. Only the first segment of a log is used while it is still being filled: the
 //! writer waits for `filled` to pass the place it wants to write.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_broker::{Consume, Delivery, QueueDef, QueueStats, Refusal, Retention, Source, Start};
+use mainstem_broker::{
+    Consume, Delivery, QueueDef, QueueStats, Refusal, Retention, Source, Start, age_ms,
+};
 use mainstem_schemas::{
     ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
 };
@@ -12,7 +14,7 @@ use super::{
     Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
     channel::{DirectReply, Known},
     effect::Wish,
-    equivalence, policy,
+    equivalence,
     sieve::{FILTER, MATCH_UNFILTERED, Sieve},
     topology::{count, is_stream, name_of},
     unsettled::Held,
@@ -482,7 +484,7 @@ fn stream_start(value: &Value, now: UnixMillis) -> Option<Start> {
             "first" => Start::First,
             "last" => Start::Last,
             "next" => Start::Next,
-            interval => Start::Time(UnixMillis(now.0.saturating_sub(policy::age_ms(interval)?))),
+            interval => Start::Time(UnixMillis(now.0.saturating_sub(age_ms(interval)?))),
         },
         _ => return None,
     })

@@ -1,9 +1,9 @@
 //! Whether a declaration fits what is there, in RabbitMQ's exact words.
 
-use mainstem_broker::{ExchangeDef, ExchangeKind, QueueDef, Retention};
+use mainstem_broker::{ExchangeDef, ExchangeKind, QueueDef, Retention, age_ms};
 use mainstem_schemas::{Table, Value};
 
-use super::{Code, Fault, policy, topology::text};
+use super::{Code, Fault, topology::text};
 
 const QUEUE_TYPE: &str = "x-queue-type";
 
@@ -127,7 +127,7 @@ fn what_is_wrong(arguments: &Table, name: &str, value: &Value) -> Option<String>
             other => Some(not_integer(other)),
         },
         "x-max-age" => match value {
-            Value::Text(age) if policy::age_ms(age).is_some() => None,
+            Value::Text(age) if age_ms(age).is_some() => None,
             Value::Text(_) => Some("invalid_max_age".to_owned()),
             other => Some(unacceptable(other)),
         },

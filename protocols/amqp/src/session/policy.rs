@@ -2,7 +2,7 @@
 //! lettering, single active consumer, quorum delivery limit, stream retention).
 
 use bytes::Bytes;
-use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy};
+use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy, age_ms};
 use mainstem_schemas::{Table, Value};
 
 use super::topology::text;
@@ -82,22 +82,6 @@ fn backoff_ms(arguments: &Table) -> Vec<u64> {
     rests
 }
 
-/// A stream's age such as `7D`: a number and one of Y, M, D, h, m, s.
-pub(super) fn age_ms(text: &str) -> Option<u64> {
-    let unit = text.chars().next_back()?;
-    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let seconds: u64 = match unit {
-        'Y' => 365 * 24 * 3600,
-        'M' => 30 * 24 * 3600,
-        'D' => 24 * 3600,
-        'h' => 3600,
-        'm' => 60,
-        's' => 1,
-        _ => return None,
-    };
-    number.checked_mul(seconds)?.checked_mul(1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +122,8 @@ mod tests {
         assert_eq!(retry("failed", 50).delivery.backoff_ms, [100]);
         assert_eq!(retry("all", i64::MAX).delivery.backoff_ms.len(), 256);
         assert!(retry("disabled", 250).delivery.backoff_ms.is_empty());
-        assert_eq!(age_ms("7D"), Some(7 * 24 * 3_600_000));
-        assert_eq!(age_ms("7"), None);
+        let age = |age: &str| of(&vec![("x-max-age".to_owned(), text(age))]).age_max_ms;
+        assert_eq!(age("7D"), Some(7 * 24 * 3_600_000));
+        assert_eq!(age("7"), None);
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Route {
     pub(super) queues: Targets,
     live: LiveReaders,
     /// Exchanges that remember it.
-    pub(super) histories: SmallVec<[String; 0]>,
+    pub(super) histories: Vec<String>,
 }
 
 /// What the queues say to a record that comes to them.

@@ -117,7 +117,8 @@ fn shown(value: &Value) -> String {
 }
 
 /// An age such as `7D`: a number and one of Y, M, D, h, m, s.
-pub(super) fn age_ms(text: &str) -> Option<u64> {
+#[must_use]
+pub fn age_ms(text: &str) -> Option<u64> {
     let unit = text.chars().next_back()?;
     let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     let seconds: u64 = match unit {

@@ -199,6 +199,20 @@ impl Desk {
         self.count_turns(ask).0
     }
 
+    /// A durable queue, to be declared.
+    pub(super) fn queue(name: &str, policy: Policy) -> QueueDef {
+        QueueDef {
+            id: QueueId::default(),
+            name: name.to_owned(),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            retention: Retention::Unsettled,
+            policy: Arc::new(policy),
+            arguments: Table::new(),
+        }
+    }
+
     pub(super) fn declare(&mut self, name: &str, policy: Policy) -> QueueId {
         self.declare_as(name, policy, Retention::Unsettled, true)
     }
@@ -210,16 +224,7 @@ impl Desk {
         retention: Retention,
         durable: bool,
     ) -> QueueId {
-        let def = QueueDef {
-            id: QueueId::default(),
-            name: name.to_owned(),
-            durable,
-            exclusive: false,
-            auto_delete: false,
-            retention,
-            policy: Arc::new(policy),
-            arguments: Table::new(),
-        };
+        let def = QueueDef { durable, retention, ..Self::queue(name, policy) };
         let request = DeclareQueue { def };
         let declared =
             self.ask(|client, reply| Command::DeclareQueue { client, request, reply }).unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{desk::Desk, world::now};
 use crate::{
-    command::{Command, Publish, Published, Terms},
+    command::{Command, DeclareQueue, Publish, Published, Terms},
     policy::Policy,
 };
 
@@ -63,6 +63,25 @@ fn what_was_taken_before_is_not_said_before_it_is_synced() {
     assert!(matches!(first.try_recv().unwrap().as_slice(), [Published::Taken { .. }]));
     assert_eq!(again.try_recv().unwrap(), [Published::Again]);
     assert_eq!(desk.ready("q"), 1);
+}
+
+#[test]
+fn what_another_makes_is_not_said_to_be_there_before_it_is_synced() {
+    let mut desk = Desk::new(|_| {});
+    let declare = |desk: &mut Desk| {
+        let request = DeclareQueue { def: Desk::queue("q", Policy::default()) };
+        desk.begin(|client, reply| Command::DeclareQueue { client, request, reply })
+    };
+    let mut first = declare(&mut desk);
+    // The batch with it goes to the disk, which does nothing yet.
+    desk.world.turn().unwrap();
+    let mut again = declare(&mut desk);
+    desk.world.turn().unwrap();
+    assert!(matches!(first.try_recv(), Err(TryRecvError::Empty)));
+    assert!(matches!(again.try_recv(), Err(TryRecvError::Empty)));
+    desk.turns(3);
+    assert!(first.try_recv().unwrap().unwrap().created);
+    assert!(!again.try_recv().unwrap().unwrap().created);
 }
 
 /// Keeps what one counter came to.
