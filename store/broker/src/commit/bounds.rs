@@ -45,6 +45,7 @@ impl Commit {
             main.advance(offset);
             let place = queue.get(offset, &self.state.index);
             let Some(place) = self.state.sound(place) else { continue };
+            self.counts.died(Reason::Overflow);
             self.bury(id, cursor, offset, Reason::Overflow);
             self.state_settle(id, cursor, offset, place.group);
             *left -= 1;
