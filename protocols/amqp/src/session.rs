@@ -22,6 +22,7 @@ mod policy;
 mod publish;
 mod sieve;
 mod topology;
+mod unpublished;
 mod unsettled;
 
 pub(crate) use basic::DIRECT_REPLY;
@@ -41,6 +42,7 @@ use crate::{
     limits::Limits,
 };
 use channel::Channel;
+use unpublished::Unpublished;
 
 /// Largest frame before the peers have agreed on one (RabbitMQ 4.1: `initial_frame_max`).
 const FRAME_MAX_UNTUNED: usize = 8192;
@@ -114,6 +116,7 @@ pub struct Session {
     readers: FxHashMap<ConsumerId, Reader>,
     last_consumer: u64,
     run: Option<Run>,
+    unpublished: Unpublished,
     has_published: bool,
     disk_low: bool,
     told_blocked: bool,
@@ -152,6 +155,7 @@ impl Session {
             readers: FxHashMap::default(),
             last_consumer: 0,
             run: None,
+            unpublished: Unpublished::default(),
             has_published: false,
             disk_low: false,
             told_blocked: false,
@@ -315,11 +319,9 @@ impl Session {
 
     fn handle_closing_channel(&mut self, channel: u16, method: &Method, effects: &mut Effects) {
         match method {
-            Method::ChannelCloseOk => {
-                self.channels.remove(&channel);
-            }
+            Method::ChannelCloseOk => self.forget_channel(channel),
             Method::ChannelClose { .. } => {
-                self.channels.remove(&channel);
+                self.forget_channel(channel);
                 effects.push_back(Effect::Write { channel, reply: Reply::ChannelCloseOk });
             }
             _ => {}
@@ -364,7 +366,7 @@ impl Session {
             }
             Method::ChannelClose { .. } => {
                 self.release_channel(channel, effects);
-                self.channels.remove(&channel);
+                self.forget_channel(channel);
                 effects.push_back(Effect::Write { channel, reply: Reply::ChannelCloseOk });
                 Ok(())
             }
@@ -424,6 +426,9 @@ impl Session {
         payload: Bytes,
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        if kind == Kind::Header {
+            self.attach(channel);
+        }
         let Some(open) = self.channels.get_mut(&channel) else {
             return Err(Fault::new(Code::ChannelError, "expected 'channel.open'"));
         };
@@ -435,11 +440,11 @@ impl Session {
             Kind::Body => open.body(payload)?,
             Kind::Method | Kind::Heartbeat => None,
         };
-        match whole {
-            Some((publish, content)) => self.published_whole(channel, &publish, content, effects),
-            None if kind == Kind::Body => self.check_unpublished(),
-            None => Ok(()),
+        if let Some((publish, content)) = whole {
+            self.published_whole(channel, &publish, content, effects)?;
         }
+        self.recount(channel);
+        self.check_unpublished()
     }
 
     /// Tells the client what it did wrong, and ends what the fault ends.
@@ -454,6 +459,7 @@ impl Session {
             let reply = Reply::Close(fault.close(method));
             effects.push_back(Effect::Write { channel: 0, reply });
             self.channels.clear();
+            self.unpublished = Unpublished::default();
             self.readers.clear();
             effects.push_back(Effect::Leave);
             return;
@@ -468,6 +474,7 @@ impl Session {
             open.incoming = channel::Incoming::Nothing;
             open.mode = channel::Mode::Plain;
         }
+        self.recount(channel);
         let reply = Reply::ChannelClose(fault.close(method));
         effects.push_back(Effect::Write { channel, reply });
     }
@@ -565,6 +572,8 @@ impl Session {
         if let Some(open) = self.channels.get_mut(&channel) {
             open.incoming = channel::Incoming::Method(publish);
         }
+        self.attach(channel);
+        self.recount(channel);
         Ok(())
     }
 

@@ -241,6 +241,7 @@ impl Connection {
                         self.read_bytes = (read * 4).min(self.limits.read_bytes_max);
                     }
                     self.take_frames().await;
+                    self.session.detach();
                 }
                 Event::Writable(ready) => ready?,
                 Event::Notices => self.take_notices().await,
