@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use mainstem_schemas::{Routing, Table, Value, value::encode_table};
 
-use super::{BindingKey, Destination, remove_one};
+use super::{BindingKey, Destination};
 use crate::error::Refusal;
 
 /// What of a record is hashed.
@@ -63,22 +63,24 @@ impl Choice {
     pub(super) fn add(&mut self, binding: &BindingKey, name: &str) {
         let is_exchange = matches!(binding.destination, Destination::Exchange(_));
         let seed = hash([name.as_bytes(), &[u8::from(is_exchange)]]);
-        let weight = match self.by {
-            By::Hash(_) => weight(&binding.key).unwrap_or(1),
-            By::Chance | By::Modulus => 1,
-        };
+        let weight = self.weight_of(binding);
         let at = self.ways.partition_point(|way| way.seed <= seed);
         self.ways.insert(at, Way { seed, weight, destination: binding.destination.clone() });
     }
 
     pub(super) fn remove(&mut self, binding: &BindingKey) {
-        let weight = match self.by {
+        let (weight, destination) = (self.weight_of(binding), &binding.destination);
+        let is_it = |way: &Way| way.destination == *destination && way.weight == weight;
+        if let Some(at) = self.ways.iter().position(is_it) {
+            self.ways.remove(at);
+        }
+    }
+
+    fn weight_of(&self, binding: &BindingKey) -> u64 {
+        match self.by {
             By::Hash(_) => weight(&binding.key).unwrap_or(1),
             By::Chance | By::Modulus => 1,
-        };
-        let destination = &binding.destination;
-        remove_one(&mut self.ways, |way| way.destination == *destination && way.weight == weight);
-        self.ways.sort_by_key(|way| way.seed);
+        }
     }
 
     /// The destination of a record with these keys.
@@ -215,9 +217,9 @@ mod tests {
 
     use super::*;
 
-    fn add(choice: &mut Choice, id: u64, weight: &'static str) {
-        let key = Bytes::from_static(weight.as_bytes());
-        let binding = BindingKey::new(Destination::Queue(QueueId(id)), key, &Table::new());
+    fn add(choice: &mut Choice, id: u64, weight: &str) {
+        let destination = Destination::Queue(QueueId(id));
+        let binding = BindingKey::new(destination, weight.as_bytes(), &Table::new());
         choice.add(&binding, &format!("queue {id}"));
     }
 
@@ -240,7 +242,7 @@ mod tests {
             let count = before.iter().filter(|chosen| **chosen == id).count();
             assert!(count.abs_diff(expected) < 150, "{id}: {count} for {expected}");
         }
-        let binding = BindingKey::new(Destination::Queue(QueueId(2)), "2".into(), &Table::new());
+        let binding = BindingKey::new(Destination::Queue(QueueId(2)), b"2", &Table::new());
         choice.remove(&binding);
         for (key, before) in (0..).zip(&before) {
             let now = chosen(&choice, key);

@@ -296,7 +296,7 @@ impl State {
 
     pub(crate) fn bind(&mut self, namespace: &str, bind: &Bind, home: Position) {
         let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
             return;
         };
@@ -335,7 +335,7 @@ impl State {
 
     pub(crate) fn unbind(&mut self, namespace: &str, bind: &Bind) {
         let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
             return;
         };
