@@ -116,6 +116,8 @@ pub struct Session {
     readers: FxHashMap<ConsumerId, Reader>,
     last_consumer: u64,
     run: Option<Run>,
+    /// The shortest time that somebody's deliveries may stay unsettled; 0 for any time.
+    shortest_timeout_ms: u64,
     unpublished: Unpublished,
     has_published: bool,
     disk_low: bool,
@@ -138,6 +140,7 @@ impl Session {
         let frame_max = FRAME_MAX_UNTUNED.min(limits.frame_max_bytes as usize);
         Self {
             channel_max: limits.channel_max,
+            shortest_timeout_ms: limits.delivery_ack_timeout_ms,
             frame_max,
             limits,
             body_max,
@@ -328,23 +331,6 @@ impl Session {
         }
     }
 
-    /// channel_max counts open channels; it does not bound their numbers.
-    fn open_channel(&mut self, channel: u16, effects: &mut Effects) -> Result<(), Fault> {
-        let open = self.channels.len();
-        if open >= usize::from(self.channel_max) {
-            let text = format!(
-                "number of channels opened ({open}) has reached the negotiated channel_max ({})",
-                self.channel_max
-            );
-            return Err(Fault::new(Code::NotAllowed, text));
-        }
-        self.channel_lives = self.channel_lives.wrapping_add(1);
-        self.channels.insert(channel, Channel::new(self.channel_lives));
-        effects.push_back(Effect::CountChannel);
-        effects.push_back(Effect::Write { channel, reply: Reply::ChannelOpenOk });
-        Ok(())
-    }
-
     fn handle_channel(
         &mut self,
         channel: u16,
@@ -505,21 +491,6 @@ impl Session {
         }
         if std::mem::take(&mut open.pooled) {
             effects.push_back(Effect::SetPool { pool: channel, limit: 0 });
-        }
-    }
-
-    /// Looks for consumers that have left a delivery unsettled for too long: they may never settle
-    /// it, and their channel ends so that others get it.
-    pub fn look_at_unsettled(&mut self, now: UnixMillis, effects: &mut Effects) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let open = self.channels.iter().filter(|(_, open)| !open.closing);
-        let overdue = open.filter_map(|(channel, open)| {
-            open.unsettled.overdue(now).map(|timeout_ms| (*channel, timeout_ms))
-        });
-        for (channel, timeout_ms) in overdue.collect::<Vec<_>>() {
-            self.fail(channel, &Fault::unsettled_for_long(channel, timeout_ms), (0, 0), effects);
         }
     }
 

@@ -256,9 +256,14 @@ impl Rules {
     }
 }
 
-/// -1 is no limit of deliveries.
+/// The number that bounds more. -1 is no limit of deliveries, and 0 is any time to settle them.
 fn smaller(key: &str, one: i64, other: i64) -> i64 {
-    if key == "delivery-limit" && (one < 0 || other < 0) { one.max(other) } else { one.min(other) }
+    let is_none = |number: i64| match key {
+        "delivery-limit" => number < 0,
+        "consumer-timeout" => number == 0,
+        _ => false,
+    };
+    if is_none(one) || is_none(other) { one.max(other) } else { one.min(other) }
 }
 
 fn queue_type(def: &QueueDef) -> QueueType {
@@ -286,7 +291,11 @@ fn merge(
     policy.len_max = least(policy.len_max, number("max-length"));
     policy.bytes_max = least(policy.bytes_max, number("max-length-bytes"));
     policy.age_max_ms = least(policy.age_max_ms, text("max-age").and_then(age_ms));
-    policy.settle_max_ms = least(policy.settle_max_ms, number("consumer-timeout"));
+    policy.settle_max_ms = match (policy.settle_max_ms, number("consumer-timeout")) {
+        // Any time.
+        (Some(0), other) | (other, Some(0)) => other.or(Some(0)),
+        (declared, asked) => least(declared, asked),
+    };
     if argument("x-overflow").is_none() {
         policy.overflow = match text("overflow") {
             Some("reject-publish") => Overflow::Refuse,

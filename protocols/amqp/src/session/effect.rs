@@ -30,8 +30,12 @@ pub enum Effect {
         content: Content,
     },
     Settle(Settlement),
-    /// A channel was opened: count it, or tell [`super::Session::channel_turned_away`].
-    CountChannel,
+    /// A channel was opened besides so many others: count it, then
+    /// [`super::Session::channel_counted`].
+    CountChannel {
+        channel: u16,
+        others: usize,
+    },
     SetPool {
         pool: u16,
         limit: u32,

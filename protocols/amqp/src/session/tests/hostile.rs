@@ -237,12 +237,12 @@ impl Play {
                     self.pair.session.flush_confirms(effects);
                 }
                 Effect::Ask(ask) if self.pair.session.is_open(ask.channel) => self.answer(ask),
-                Effect::CountChannel if self.random.u8(..) < 16 => {
+                Effect::CountChannel { channel, .. } => {
                     let over = Over { scope: Scope::User("u".to_owned()), max: 1 };
-                    self.pair.session.channel_turned_away(&over, effects);
+                    let counted = if self.random.u8(..) < 16 { Err(over) } else { Ok(()) };
+                    self.pair.session.channel_counted(channel, counted, effects);
                 }
                 Effect::Write { .. }
-                | Effect::CountChannel
                 | Effect::Settle(_)
                 | Effect::SetPool { .. }
                 | Effect::Drop(_)
@@ -290,7 +290,7 @@ fn with_room_for_two_mebibytes() -> Pair {
     let limits = Limits { unpublished_bytes_max: 2 << 20, ..Limits::default() };
     pair.session.limits = Arc::new(limits);
     for channel in 1..=4 {
-        pair.send(channel, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+        pair.open_channel(channel);
     }
     pair.effects.clear();
     pair
@@ -351,7 +351,7 @@ fn headers_whose_bodies_never_come_are_bounded_too() {
     let mut sent = 0;
     for channel in 1..100 {
         if channel > 4 {
-            pair.send(channel, channel_open());
+            pair.open_channel(channel);
         }
         publish_on(&mut pair, channel);
         pair.effects.clear();
@@ -371,7 +371,7 @@ fn memory_taken_for_a_body_counts_before_the_body_comes() {
     let mut pair = with_room_for_two_mebibytes();
     for channel in 1..=8 {
         if channel > 4 {
-            pair.send(channel, channel_open());
+            pair.open_channel(channel);
             pair.effects.clear();
         }
         publish_on(&mut pair, channel);
