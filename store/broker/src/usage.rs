@@ -36,6 +36,16 @@ pub struct Over {
 }
 
 impl Scope {
+    /// Whether it can have such a limit.
+    pub(crate) fn bounds(&self, bounded: Bounded) -> bool {
+        match (self, bounded) {
+            (_, Bounded::Connections)
+            | (Self::Namespace(_), Bounded::Queues)
+            | (Self::User(_), Bounded::Channels) => true,
+            (Self::Namespace(_), Bounded::Channels) | (Self::User(_), Bounded::Queues) => false,
+        }
+    }
+
     /// The namespace and component under which its limits are kept.
     pub(crate) fn place(&self) -> (&str, &'static str) {
         match self {
