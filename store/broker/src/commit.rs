@@ -56,6 +56,8 @@ mod topics;
 
 use chores::Chores;
 use clean::Cleaning;
+#[cfg(test)]
+pub(crate) use dead::DEATHS_MAX;
 use ship::Checkpointing;
 pub(crate) use ship::Indexed;
 
@@ -186,7 +188,7 @@ pub(crate) struct Commit {
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
-    over_bounds: Vec<QueueId>,
+    over_bounds: BTreeSet<QueueId>,
     timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 
@@ -291,7 +293,7 @@ impl Commit {
             unsaid: BTreeMap::new(),
             unwritten_keys: BTreeMap::new(),
             expired: Vec::new(),
-            over_bounds: Vec::new(),
+            over_bounds: BTreeSet::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
             ids: 0,
             checkpoint: Checkpointing::None,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Queues and reasons that one record may die of; more would let it grow without bound.
-const DEATHS_MAX: usize = 256;
+pub(crate) const DEATHS_MAX: usize = 256;
 
 /// A record read back, with how it came where it is and where its body stands.
 pub(super) struct Found {
@@ -121,13 +121,6 @@ impl Commit {
             time: self.now,
             had_expiry: place.flags & POINTER == 0 && record.expiry().is_set(),
         });
-        next.address = dead_address(to, &address);
-        next.body = body;
-        let mut targets = self.dead_targets(namespace, to, &next.address, &record);
-        targets.retain(|id| {
-            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
-            name.is_some_and(|name| !next.closes_circle(&name))
-        });
         if next.deaths.len() > DEATHS_MAX {
             tracing::warn!(
                 event = "deaths_max",
@@ -136,6 +129,13 @@ impl Commit {
             );
             return;
         }
+        next.address = dead_address(to, &address);
+        next.body = body;
+        let mut targets = self.dead_targets(namespace, to, &next.address, &record);
+        targets.retain(|id| {
+            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
+            name.is_some_and(|name| !next.closes_circle(&name))
+        });
         // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
         let admitted = self.admit(&mut targets, record.priority());
         if targets.is_empty() {
@@ -222,7 +222,7 @@ impl Commit {
         }
         for id in targets {
             // At the turn's end: one queue's overflow may be the next one's.
-            self.over_bounds.push(*id);
+            self.over_bounds.insert(*id);
         }
     }
 }

@@ -225,9 +225,7 @@ impl Commit {
             cursor.make_ready(offset);
         }
         // What came back may be more than the queue may hold.
-        if self.over_bounds.last() != Some(&queue_id) {
-            self.over_bounds.push(queue_id);
-        }
+        self.over_bounds.insert(queue_id);
         self.touch_cursor(queue_id, cursor_id);
     }
 

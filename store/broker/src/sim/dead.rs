@@ -5,6 +5,7 @@ use mainstem_schemas::{Address, Verdict};
 use super::desk::Desk;
 use crate::{
     command::{Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Retention},
+    commit::DEATHS_MAX,
     inbox::Delivery,
     passage::{Passage, Reason},
     policy::{DeadLetter, DeliveryPolicy, Policy},
@@ -136,8 +137,6 @@ fn a_circle_of_full_queues_comes_to_an_end() {
 
 #[test]
 fn a_record_that_died_in_too_many_queues_ends() {
-    /// As in `commit/dead.rs`.
-    const DEATHS_MAX: usize = 256;
     for (deaths, arrives) in [(DEATHS_MAX, 1), (DEATHS_MAX + 1, 0)] {
         let mut desk = Desk::new(|_| {});
         for number in 0..deaths {
