@@ -10,7 +10,7 @@ use lapin::{
 };
 use mainstem_amqp::Limits;
 use mainstem_broker::{
-    ApplyTo, Authenticator, Authority, Bounded, Broker, Config, LoginError, Rule, Scope,
+    ApplyTo, Authenticator, Authority, Bounded, Broker, Config, LoginError, Refusal, Rule, Scope,
 };
 use mainstem_schemas::{Credentials, Origin, Principal, Secret, Table, Value, Views};
 use mainstem_tests::{Amqp, Deadline, clients::reply_code};
@@ -174,7 +174,13 @@ async fn limits_are_told_in_rabbitmqs_words() {
     let words = "number of channels opened for user 'ann' has reached the maximum allowed user \
                  limit of (2)";
     assert!(refused.to_string().contains(words), "{refused}");
-    house.limit(ann, Bounded::Channels, None).await;
+    house.limit(ann.clone(), Bounded::Channels, None).await;
+
+    // What nobody would keep to.
+    for (scope, bounded) in [(&vhost, Bounded::Channels), (&ann, Bounded::Queues)] {
+        let refused = house.broker.set_limit(scope, bounded, Some(1)).await;
+        assert!(matches!(refused, Err(Refusal::BadArguments(_))), "{scope:?} {refused:?}");
+    }
 
     let amqp = Amqp::connect(house.port).await;
     amqp.queue("one", None).await;

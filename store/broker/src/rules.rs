@@ -129,6 +129,14 @@ impl Rule {
             .map_err(Refusal::BadArguments)
     }
 
+    /// Whether it may give queues something to do by themselves: at a time, or to keep a bound.
+    pub(crate) fn makes_queues_act(&self) -> bool {
+        let acts = |key: &str| {
+            matches!(key, "message-ttl" | "expires" | "max-length" | "max-length-bytes" | "max-age")
+        };
+        self.apply_to != ApplyTo::Exchanges && self.definition.iter().any(|(key, _)| acts(key))
+    }
+
     /// As it is kept.
     pub(crate) fn to_table(&self) -> Table {
         vec![
@@ -206,7 +214,7 @@ impl Rules {
         self.users.is_empty() && self.operators.is_empty()
     }
 
-    /// Whether some rule is for this name, whatever it names.
+    /// Whether some rule's pattern matches.
     pub(crate) fn matches_any(&self, name: &str) -> bool {
         self.users.iter().chain(&self.operators).any(|one| one.matches(name))
     }

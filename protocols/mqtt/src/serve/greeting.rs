@@ -3,9 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{
-    Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened,
-};
+use mainstem_broker::{Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 

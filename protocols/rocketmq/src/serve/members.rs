@@ -173,8 +173,7 @@ impl Front {
         if self.members.lock().len() >= self.limits.clients_max {
             return Err(Fault::new(Code::TooManyRequests, "too many clients are connected"));
         }
-        let (client, inbox) =
-            self.broker.login(&self.credentials(caller, namespace, peer)).await?;
+        let (client, inbox) = self.broker.login(&self.credentials(caller, namespace, peer)).await?;
         let mut members = self.members.lock();
         // Another request of the same client may have been quicker.
         if let Some(member) = members.get(&key).filter(|member| !member.gone.is_cancelled()) {

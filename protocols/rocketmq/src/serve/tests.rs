@@ -22,8 +22,9 @@ use crate::{
     Limits,
     codec::proto::{
         AckMessageEntry, AckMessageRequest, Code, Message, MessageQueue, MessageType,
-        NotifyClientTerminationRequest, ReceiveMessageRequest, Resource, SendMessageRequest, SendResultEntry, SystemProperties,
-        messaging_service_client::MessagingServiceClient, receive_message_response::Content,
+        NotifyClientTerminationRequest, ReceiveMessageRequest, Resource, SendMessageRequest,
+        SendResultEntry, SystemProperties, messaging_service_client::MessagingServiceClient,
+        receive_message_response::Content,
     },
     session::settings::duration,
 };

@@ -296,7 +296,7 @@ impl State {
 
     pub(crate) fn is_bound(&mut self, namespace: &str, bind: &Bind) -> bool {
         let Some(destination) = self.destination(namespace, bind) else { return false };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let exchange = self.namespace(namespace).exchanges.get(&bind.source);
         exchange.is_some_and(|exchange| exchange.bindings.contains_key(&binding))
     }
