@@ -1,10 +1,12 @@
 //! The exchange graph of one namespace: which queues an exchange and a key lead to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Position, QueueId, Record, Routing, Table, Value, address::ROOT_EXCHANGE, value::encode_table,
+    Position, QueueId, Record, Routing, Table, Value,
+    address::ROOT_EXCHANGE,
+    value::{encode_table, find},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -107,8 +109,11 @@ pub(crate) struct Keys<'a> {
     pub(crate) key: &'a [u8],
     /// Further ones that its sender gave it.
     pub(crate) further: &'a [Bytes],
-    pub(crate) said: &'a dyn Fn() -> Routing,
+    pub(crate) said: &'a Said<'a>,
 }
+
+/// What exchanges may look at in a record. Most look at nothing, so it is read when the first one does.
+pub(crate) type Said<'a> = dyn Deref<Target = Routing> + 'a;
 
 impl<'a> Keys<'a> {
     fn all(self) -> impl Iterator<Item = &'a [u8]> {
@@ -179,8 +184,7 @@ pub(crate) fn check_exchange(def: &ExchangeDef) -> Result<(), Refusal> {
 }
 
 fn headers_rule(arguments: &Table) -> Result<HeadersRule, Refusal> {
-    let mode = arguments.iter().find(|(name, _)| name == "x-match").map(|(_, value)| value);
-    let (any, with_x) = match mode {
+    let (any, with_x) = match find(arguments, "x-match") {
         None => (false, false),
         Some(Value::Text(mode)) => match mode.as_str() {
             "all" => (false, false),
@@ -244,8 +248,8 @@ impl Exchange {
     pub(crate) fn govern(&mut self, rules: &Rules) {
         let asked = rules.of_exchange(&self.def);
         let text = |name: &str, asked: Option<String>| {
-            let found = self.def.arguments.iter().find(|(have, _)| have == name);
-            found.map_or(asked, |(_, value)| value.as_text().map(str::to_owned))
+            let found = find(&self.def.arguments, name);
+            found.map_or(asked, |value| value.as_text().map(str::to_owned))
         };
         self.alternate = text("alternate-exchange", asked.alternate);
         self.private = text("x-address", asked.address).as_deref() == Some("none");
@@ -321,9 +325,9 @@ impl Exchange {
             }
             Rule::Headers(rules) if rules.is_empty() => {}
             Rule::Headers(rules) => {
-                let headers = (keys.said)().headers;
+                let headers = &keys.said.headers;
                 for (rule, destination) in rules {
-                    if rule.wants(&headers) {
+                    if rule.wants(headers) {
                         found(destination);
                     }
                 }
@@ -499,7 +503,7 @@ mod tests {
     fn route(exchanges: &Exchanges, name: &str, key: &str) -> Vec<u64> {
         let mut led = Led::default();
         let from = exchanges.get(name).unwrap();
-        let keys = Keys { key: key.as_bytes(), further: &[], said: &Routing::default };
+        let keys = Keys { key: key.as_bytes(), further: &[], said: &Box::<Routing>::default() };
         exchanges.route(from, keys, &mut led);
         let mut ids: Vec<u64> = led.queues.iter().map(|queue| queue.0).collect();
         ids.sort_unstable();

@@ -21,6 +21,26 @@ pub enum Overflow {
     RefuseDeadLetter = 2,
 }
 
+impl Overflow {
+    /// Of the word that queues and policies ask with.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "reject-publish" => Self::Refuse,
+            "reject-publish-dlx" => Self::RefuseDeadLetter,
+            _ => Self::DropHead,
+        }
+    }
+}
+
+/// How often a record may be handed out that may come back so often: once more. A number below zero is
+/// no limit.
+#[must_use]
+pub fn attempts_max(returns_max: i64) -> Option<u32> {
+    let returns_max = u64::try_from(returns_max).ok()?;
+    Some(u32::try_from(returns_max.saturating_add(1)).unwrap_or(u32::MAX))
+}
+
 /// Where dead records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadLetter {

@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use fancy_regex::{Regex, RegexBuilder};
-use mainstem_schemas::{Table, Value};
+use mainstem_schemas::{Table, Value, value::find};
 
 use crate::{
     command::{ExchangeDef, QueueDef, Retention},
     error::Refusal,
-    policy::{DeadLetter, Overflow, Policy, shared},
+    policy::{DeadLetter, Overflow, Policy, attempts_max, shared},
 };
 
 mod definition;
@@ -148,7 +148,7 @@ impl Rule {
     }
 
     pub(crate) fn from_table(name: &str, table: &Table) -> Option<Self> {
-        let find = |wanted: &str| table.iter().find(|(name, _)| name == wanted).map(|(_, v)| v);
+        let find = |name| find(table, name);
         let Some(Value::Table(definition)) = find("definition") else { return None };
         Some(Self {
             name: name.to_owned(),
@@ -275,8 +275,7 @@ fn smaller(key: &str, one: i64, other: i64) -> i64 {
 }
 
 fn queue_type(def: &QueueDef) -> QueueType {
-    let found = def.arguments.iter().find(|(name, _)| name == "x-queue-type");
-    match found.and_then(|(_, value)| value.as_text()) {
+    match find(&def.arguments, "x-queue-type").and_then(Value::as_text) {
         _ if def.retention == Retention::Time => QueueType::Stream,
         Some("quorum") => QueueType::Quorum,
         _ => QueueType::Classic,
@@ -292,7 +291,7 @@ fn merge(
     let number = |key| u64::try_from(asked.get(key)?.as_int()?).ok();
     let text = |key| asked.get(key).and_then(Value::as_text);
     let least = |declared: Option<u64>, asked: Option<u64>| declared.into_iter().chain(asked).min();
-    let argument = |name: &str| def.arguments.iter().find(|(have, _)| have == name);
+    let argument = |name| find(&def.arguments, name);
     let mut policy = declared.clone();
     policy.ttl_ms = least(policy.ttl_ms, number("message-ttl"));
     policy.expires_ms = least(policy.expires_ms, number("expires"));
@@ -304,13 +303,10 @@ fn merge(
         (Some(0), other) | (other, Some(0)) => other.or(Some(0)),
         (declared, asked) => least(declared, asked),
     };
-    if argument("x-overflow").is_none() {
-        policy.overflow = match text("overflow") {
-            Some("reject-publish") => Overflow::Refuse,
-            Some("reject-publish-dlx") => Overflow::RefuseDeadLetter,
-            Some(_) => Overflow::DropHead,
-            None => policy.overflow,
-        };
+    if argument("x-overflow").is_none()
+        && let Some(word) = text("overflow")
+    {
+        policy.overflow = Overflow::from_word(word);
     }
     let key = text("dead-letter-routing-key").map(|key| Bytes::copy_from_slice(key.as_bytes()));
     let name = text("dead-letter-exchange").map(str::to_owned);
@@ -323,12 +319,9 @@ fn merge(
         (Some(topic), _) => Some(topic),
     };
     if let (QueueType::Quorum, Some(Value::Int(asked))) = (kind, asked.get("delivery-limit")) {
-        let declared = argument("x-delivery-limit").and_then(|(_, limit)| limit.as_int());
+        let declared = argument("x-delivery-limit").and_then(Value::as_int);
         let limit = declared.map_or(*asked, |limit| smaller("delivery-limit", limit, *asked));
-        // It counts returns; a record is handed out once more than it comes back.
-        policy.delivery.attempts_max = u64::try_from(limit)
-            .ok()
-            .map(|limit| u32::try_from(limit.saturating_add(1)).unwrap_or(u32::MAX));
+        policy.delivery.attempts_max = attempts_max(limit);
     }
     policy
 }

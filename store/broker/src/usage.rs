@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mainstem_schemas::{Principal, Table, Value};
+use mainstem_schemas::{Principal, Table, Value, value::find};
 
 /// Whose limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,8 +83,7 @@ pub(crate) fn to_table(max: u64) -> Table {
 }
 
 pub(crate) fn from_table(table: &Table) -> Option<u64> {
-    let (_, value) = table.iter().find(|(name, _)| name == "value")?;
-    u64::try_from(value.as_int()?).ok()
+    u64::try_from(find(table, "value")?.as_int()?).ok()
 }
 
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Dead letters: a record that a queue is done with goes to another, as a pointer to its body.
 
-use std::sync::Arc;
+use std::{cell::LazyCell, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_index::Entry as Place;
@@ -170,22 +170,19 @@ impl Commit {
         match to {
             DeadLetter::Topic(topic) => Targets::from_iter([self.make_topic(namespace, topic)]),
             DeadLetter::Exchange { .. } => {
+                let views = self.views;
+                let said = LazyCell::new(|| views.routing_of(record));
                 // A dead-letter key of its own takes the place of all others.
                 let keys = match record.address().second == address.second {
-                    true => self.further_keys(record),
-                    false => Vec::new(),
+                    true => said.further_keys.as_slice(),
+                    false => &[],
                 };
-                let routed = self.route_to(namespace, address, &keys, record, By::Store);
+                let routed = self.route_to(namespace, address, keys, &said, By::Store);
                 let routed = routed.unwrap_or_default();
-                self.remember(namespace, &routed.histories, record);
+                self.remember(namespace, &routed.histories, record, &said);
                 routed.queues
             }
         }
-    }
-
-    /// The further keys that its sender gave a record.
-    pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
-        self.views.routing_of(record).further_keys
     }
 
     /// Logs a placing. Transient queues among `targets` get theirs at once.

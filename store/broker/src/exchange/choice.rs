@@ -5,10 +5,12 @@
 //! after a restart and after the same bindings in another order, and a destination that comes or
 //! goes moves only its own share.
 
-use bytes::Bytes;
-use mainstem_schemas::{Routing, Table, Value, value::encode_table};
+use mainstem_schemas::{
+    Table, Value,
+    value::{encode_table, find},
+};
 
-use super::{BindingKey, Destination};
+use super::{BindingKey, Destination, Said};
 use crate::error::Refusal;
 
 /// What of a record is hashed.
@@ -87,7 +89,7 @@ impl Choice {
     pub(super) fn choose<'a>(
         &self,
         keys: impl Iterator<Item = &'a [u8]>,
-        said: &dyn Fn() -> Routing,
+        said: &Said<'_>,
     ) -> Option<&Destination> {
         let count = self.ways.len();
         let at = match &self.by {
@@ -126,13 +128,10 @@ pub(super) fn check_weight(key: &[u8]) -> Result<(), Refusal> {
 }
 
 fn hashed(arguments: &Table) -> Result<Hashed, Refusal> {
-    let text = |wanted: &str| {
-        let found = arguments.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
-        match found {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(Refusal::BadArguments(format!("{wanted} must be a string"))),
-        }
+    let text = |wanted: &str| match find(arguments, wanted) {
+        None => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(Refusal::BadArguments(format!("{wanted} must be a string"))),
     };
     match (text("hash-header")?, text("hash-property")?) {
         (None, None) => Ok(Hashed::Keys),
@@ -170,24 +169,23 @@ fn weight(key: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// What a record without the header or property says is the same for all of them.
-fn value<'a>(
-    what: &Hashed,
-    keys: impl Iterator<Item = &'a [u8]>,
-    said: &dyn Fn() -> Routing,
-) -> u64 {
-    let of = |bytes: Option<Bytes>| hash([bytes.as_deref().unwrap_or_default()]);
+fn value<'a>(what: &Hashed, keys: impl Iterator<Item = &'a [u8]>, said: &Said<'_>) -> u64 {
+    let of = |bytes: Option<&[u8]>| hash([bytes.unwrap_or_default()]);
     match what {
         Hashed::Keys => hash(keys),
         Hashed::Header(wanted) => {
-            let mut headers = said().headers;
-            headers.retain(|(name, _)| name == wanted);
+            let headers = said.headers.iter().filter(|(name, _)| name == wanted);
+            let headers: Table = headers.cloned().collect();
             let mut encoded = Vec::new();
             encode_table(&headers, &mut encoded);
             hash([encoded.as_slice()])
         }
-        Hashed::Id => of(said().id),
-        Hashed::Correlation => of(said().correlation),
-        Hashed::Time => of(said().time_s.map(|time| Bytes::from(time.to_string()))),
+        Hashed::Id => of(said.id.as_deref()),
+        Hashed::Correlation => of(said.correlation.as_deref()),
+        Hashed::Time => {
+            let time = said.time_s.map(|time| time.to_string());
+            of(time.as_deref().map(str::as_bytes))
+        }
     }
 }
 
@@ -213,7 +211,7 @@ fn mix(mut bits: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use mainstem_schemas::QueueId;
+    use mainstem_schemas::{QueueId, Routing};
 
     use super::*;
 
@@ -225,7 +223,8 @@ mod tests {
 
     fn chosen(choice: &Choice, key: u32) -> u64 {
         let key = key.to_string();
-        match choice.choose(std::iter::once(key.as_bytes()), &Routing::default) {
+        let said: Box<Routing> = Box::default();
+        match choice.choose(std::iter::once(key.as_bytes()), &said) {
             Some(Destination::Queue(id)) => id.0,
             other => panic!("{other:?}"),
         }

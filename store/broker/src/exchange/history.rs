@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::{Record, Routing, Table, Value, flags};
+use mainstem_schemas::{Record, Routing, Table, Value, flags, value::find};
 
 use crate::error::Refusal;
 
@@ -25,17 +25,15 @@ const NO_STORE: &str = "x-recent-history-no-store";
 
 impl History {
     pub(super) fn new(arguments: &Table) -> Self {
-        let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
-        let len_max = found.and_then(|(_, value)| usize::try_from(value.as_int()?).ok());
+        let found = find(arguments, LEN_ARGUMENT);
+        let len_max = found.and_then(|value| usize::try_from(value.as_int()?).ok());
         Self { len_max: len_max.unwrap_or(LEN), bytes: 0, records: VecDeque::new() }
     }
 
     /// Remembers a record, unless it says that it does not want to be. So many exchanges share the
     /// memory.
     pub(super) fn push(&mut self, record: &Record, said: &Routing, sharers: usize) {
-        let is_so =
-            |(name, value): &(String, Value)| name == NO_STORE && *value == Value::Bool(true);
-        if said.headers.iter().any(is_so) {
+        if find(&said.headers, NO_STORE) == Some(&Value::Bool(true)) {
             return;
         }
         self.bytes += record.bytes().len();
@@ -65,8 +63,7 @@ impl History {
 
 /// Whether the arguments of an exchange that remembers make sense.
 pub(super) fn check_history(arguments: &Table) -> Result<(), Refusal> {
-    let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
-    let shown = match found.map(|(_, value)| value) {
+    let shown = match find(arguments, LEN_ARGUMENT) {
         None | Some(Value::Int(1..)) => return Ok(()),
         Some(Value::Int(len)) => len.to_string(),
         Some(Value::Text(text)) => format!("<<\"{text}\">>"),
