@@ -55,7 +55,7 @@ impl Scope {
     }
 }
 
-pub(crate) const NAMESPACE_LIMITS: &str = "vhost-limits";
+pub(crate) const NAMESPACE_LIMITS: &str = "namespace-limits";
 /// Kept under the user's name in place of a namespace's.
 pub(crate) const USER_LIMITS: &str = "user-limits";
 

@@ -3,7 +3,10 @@
 use mainstem_broker::{ExchangeDef, ExchangeKind, QueueDef, Retention, age_ms};
 use mainstem_schemas::{Table, Value, value::find};
 
-use super::{Code, Fault, topology::text};
+use super::{
+    Code, Fault,
+    topology::{RESERVED_PREFIX, name_of, text},
+};
 
 const QUEUE_TYPE: &str = "x-queue-type";
 
@@ -43,7 +46,9 @@ const NOT_FOR_STREAMS: [&str; 10] = [
     "x-delivery-limit",
 ];
 
-/// Bytes of the prefix that a server-named queue may ask for.
+/// What the name of a server-named queue is to begin with.
+pub(super) const NAME_PREFIX: &str = "x-name-prefix";
+/// Bytes of it.
 const NAME_PREFIX_MAX: usize = 64;
 
 /// What only a stream has.
@@ -140,10 +145,12 @@ fn what_is_wrong(arguments: &Table, name: &str, value: &Value) -> Option<String>
             not_one_of(value, &words, |_| "invalid_delayed_retry_type".to_owned())
         }
         "x-delayed-retry-min" | "x-delayed-retry-max" => not_at_least(value, 1),
-        "x-name-prefix" => not_text(value).or_else(|| {
-            let prefix = value.as_text().unwrap_or_default();
-            (prefix.len() > NAME_PREFIX_MAX || prefix.starts_with("amq."))
-                .then(|| "invalid_name_prefix".to_owned())
+        NAME_PREFIX => not_text(value).or_else(|| {
+            let prefix = name_of(value.as_text().unwrap_or_default().as_bytes());
+            let is_good = |prefix: &String| {
+                prefix.len() <= NAME_PREFIX_MAX && !prefix.starts_with(RESERVED_PREFIX)
+            };
+            (!prefix.as_ref().is_ok_and(is_good)).then(|| "invalid_name_prefix".to_owned())
         }),
         _ => None,
     }

@@ -12,7 +12,7 @@ use super::{
     Answer, Answered, Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
     basic::DIRECT_REPLY_PREFIX,
     effect::Wish,
-    equivalence::{self, KIND_WORDS},
+    equivalence::{self, KIND_WORDS, NAME_PREFIX},
     policy,
 };
 use crate::codec::{
@@ -21,7 +21,7 @@ use crate::codec::{
     table,
 };
 
-const RESERVED_PREFIX: &str = "amq.";
+pub(super) const RESERVED_PREFIX: &str = "amq.";
 const DELAYED: &[u8] = equivalence::DELAYED.as_bytes();
 
 impl Session {
@@ -141,7 +141,13 @@ impl Session {
         let reserved = given.starts_with(RESERVED_PREFIX);
         let arguments = arguments(&declare.arguments)?;
         let name = match given.is_empty() {
-            true => self.random_name(text(&arguments, "x-name-prefix").unwrap_or("amq.gen-")),
+            true => match text(&arguments, NAME_PREFIX) {
+                Some(prefix) => {
+                    let prefix = name_of(prefix.as_bytes())?;
+                    self.random_name(&prefix)
+                }
+                None => self.random_name("amq.gen-"),
+            },
             false => given,
         };
         let resource = format!("queue '{name}' in vhost '{}'", self.vhost);

@@ -329,3 +329,24 @@ fn the_shortest_timeout_says_how_often_to_look() {
         assert_eq!(pair.session.shortest_timeout_ms(), expected, "{timeout_ms}");
     }
 }
+
+#[test]
+fn a_prefix_of_a_name_loses_line_breaks_before_it_is_looked_at() {
+    let declared = |prefix: &str| {
+        let mut pair = Pair::with_channel();
+        let mut wanted = declare("");
+        wanted.arguments = with(&[("x-name-prefix", long(prefix))]);
+        pair.send(1, AMQPClass::Queue(queue::AMQPMethod::Declare(wanted)));
+        if !matches!(pair.effects.front(), Some(Effect::Ask(_))) {
+            return Err(pair.close().1);
+        }
+        let Request::DeclareQueue(def) = pair.ask().request else { panic!() };
+        Ok(def.name)
+    };
+    let name = declared("jobs\r\n-").unwrap();
+    assert!(name.starts_with("jobs-") && name.len() == 5 + 22, "{name:?}");
+    for reserved in ["amq.x", "\namq.x", "a\rmq.x"] {
+        let why = declared(reserved).unwrap_err();
+        assert!(why.ends_with(": invalid_name_prefix"), "{why}");
+    }
+}
