@@ -1,7 +1,9 @@
 //! What a queue, and each cursor on it, does with records besides keeping them in order.
 //!
 //! What was declared is part of the definition: it is logged with the declaration and never changes
-//! by itself. What the queue goes by is that together with what is asked by its name (`rules.rs`). Times are milliseconds, lengths are records, sizes are bytes of whole log entries.
+//! by itself. What the queue goes by is that together with what is asked by its name (`rules.rs`).
+//! Times are milliseconds, lengths are records; sizes are bytes of bodies, and of whole log entries
+//! for a queue that keeps everything.
 
 use std::sync::{Arc, LazyLock};
 

@@ -15,7 +15,7 @@ use crate::{
     exchange::Targets,
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
-    state::POINTER,
+    state::{POINTER, body_bytes},
 };
 
 /// Queues and reasons that one record may die of; more would let it grow without bound.
@@ -151,6 +151,7 @@ impl Commit {
             appended: self.now,
             flags: place.flags & !POINTER,
             group: crate::state::group(&record),
+            body: body_bytes(&record),
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
@@ -201,6 +202,7 @@ impl Commit {
             appended: placed.appended,
             flags: placed.flags & !crate::state::DURABLE,
             group: placed.group,
+            body: placed.body,
         };
         let has_passage = passage.is_some();
         let (position, size) = self.log_sized(Entry::Place(placed));

@@ -22,7 +22,7 @@ use crate::{
     namespace::{Namespace, Reader},
     passage::Reason,
     policy::Overflow,
-    state::{UNDECIDED, key_hash},
+    state::{UNDECIDED, body_bytes, key_hash},
 };
 
 /// Connected readers that get a copy and keep nothing.
@@ -282,6 +282,7 @@ impl Commit {
                     position,
                     size,
                     flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
+                    body: body_bytes(record),
                     ..Place::HOLE
                 };
                 self.counts.died(Reason::Overflow);
@@ -422,7 +423,8 @@ impl Commit {
         for id in queues.iter().filter(|id| id.is_transient()) {
             let (expiry, appended) = (record.expiry(), record.appended());
             let group = crate::state::group(record);
-            let place = Place { position, size, expiry, appended, flags: 0, group };
+            let body = body_bytes(record);
+            let place = Place { position, size, expiry, appended, flags: 0, group, body };
             self.put_transient(*id, place, record.priority());
         }
         let kept = !durable.is_empty() || record.is_retain();
@@ -463,6 +465,7 @@ impl Commit {
             appended: self.now,
             flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
             group: crate::state::group(&record),
+            body: body_bytes(&record),
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
