@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A delivery that is not settled yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct InHand {
     pub(crate) client: ClientId,
     /// `None` for what was taken one by one or fetched.

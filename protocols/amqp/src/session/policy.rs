@@ -11,6 +11,7 @@ use super::topology::text;
 pub(super) fn of(arguments: &Table) -> Policy {
     let number = |name| number(arguments, name);
     let is_true = |name| find(arguments, name) == Some(&Value::Bool(true));
+    let overflow = text(arguments, "x-overflow").map(Overflow::from_word).unwrap_or_default();
     let dead_letter = text(arguments, "x-dead-letter-exchange").map(|name| DeadLetter::Exchange {
         name: name.to_owned(),
         key: text(arguments, "x-dead-letter-routing-key")
@@ -27,13 +28,17 @@ pub(super) fn of(arguments: &Table) -> Policy {
         expires_ms: number("x-expires"),
         len_max: number("x-max-length"),
         bytes_max: number("x-max-length-bytes"),
-        overflow: text(arguments, "x-overflow").map(Overflow::from_word).unwrap_or_default(),
+        overflow,
         priority_max: number("x-max-priority")
             .map_or(0, |max| u8::try_from(max).unwrap_or(u8::MAX)),
         age_max_ms: text(arguments, "x-max-age").and_then(age_ms),
         settle_max_ms: number("x-consumer-timeout"),
         delivery: DeliveryPolicy {
             dead_letter,
+            // Else RabbitMQ falls back to at-most-once.
+            keeps_dead: is_quorum
+                && overflow == Overflow::Refuse
+                && text(arguments, "x-dead-letter-strategy") == Some("at-least-once"),
             attempts_max: returns_max.and_then(attempts_max),
             single_active: is_true("x-single-active-consumer"),
             backoff_ms: backoff_ms(arguments),

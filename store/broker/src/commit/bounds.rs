@@ -45,7 +45,8 @@ impl Commit {
             main.advance(offset);
             let place = queue.get(offset, &self.state.index);
             let Some(place) = self.state.sound(place) else { continue };
-            self.bury(id, cursor, offset, Reason::Overflow);
+            self.counts.died(Reason::Overflow);
+            self.bury(id, cursor, offset, (Reason::Overflow, self.now));
             self.state_settle(id, cursor, offset, place.group);
             *left -= 1;
         }

@@ -32,7 +32,7 @@ type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
 #[derive(Default)]
 pub(super) struct Route {
     pub(super) queues: Targets,
-    live: LiveReaders,
+    pub(super) live: LiveReaders,
     /// Exchanges that remember it.
     pub(super) histories: Vec<String>,
 }
@@ -286,7 +286,13 @@ impl Commit {
                     ..Place::HOLE
                 };
                 self.counts.died(Reason::Overflow);
-                self.bury_place(&namespace, &shown, to, place, Reason::Overflow);
+                self.bury_place(
+                    &namespace,
+                    &shown,
+                    to,
+                    (place, false),
+                    (Reason::Overflow, self.now),
+                );
             }
             name.get_or_insert(shown);
         }
