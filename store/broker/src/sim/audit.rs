@@ -110,7 +110,8 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
             assert!(offset < lane.next.0, "{:?}: {offset} is behind the lane's end", key.queue);
             recount.add(place.position, u64::from(place.size));
             let what = format!("{:?} {:?} offset {offset}", key.queue, queue.name);
-            let (number, bytes) = body(reader, place.position, place.size, &what).unwrap_or((0, place.body));
+            let (number, bytes) =
+                body(reader, place.position, place.size, &what).unwrap_or((0, place.body));
             assert_eq!(place.body, bytes, "{what}: (right) bytes of the body");
             queue.entries.insert(offset, (number, place));
         }
@@ -197,7 +198,8 @@ fn scan_others(
     for found in index.scan::<HeldKey>() {
         let (key, value) = found.unwrap();
         recount.add(value.position, u64::from(value.size));
-        let number = body(reader, value.position, value.size, "held");
+        let found = body(reader, value.position, value.size, "held");
+        let number = found.map_or(0, |(number, _)| number);
         contents.held.insert(number, key.due);
     }
     for found in index.scan::<PointerKey>() {
