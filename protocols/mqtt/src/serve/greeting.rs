@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, LoginError, OpenSession, SessionOpened};
+use mainstem_broker::{Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -117,6 +117,7 @@ fn check(connect: &Connect) -> Result<(), Refused> {
 pub(super) struct Opened {
     pub(super) client: Client,
     pub(super) inbox: Inbox,
+    pub(super) entered: Entered,
     pub(super) holder: Holder,
     pub(super) connect: Connect,
     pub(super) identity: Identity,
@@ -146,6 +147,14 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     let patience = Duration::from_millis(server.limits.goodbye_ms * 2);
     let key = (namespace.clone(), client_id.clone());
     let holder = server.peers.take(key, connect.clean, patience).await;
+    // The one that had the client id is counted no more.
+    let entered = server.broker.enter(client.principal()).map_err(|over| {
+        let text = match over.scope {
+            Scope::Namespace(_) => "the namespace has as many connections as it may",
+            Scope::User(_) => "the user has as many connections as it may",
+        };
+        refused(Reason::QUOTA_EXCEEDED, text)
+    })?;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);
     let in_flight_max = in_flight_max(&connect, limits);
@@ -180,6 +189,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     Ok(Opened {
         client,
         inbox,
+        entered,
         holder,
         connect,
         identity,
