@@ -114,7 +114,7 @@ def python():
         print("suites: fetching Python packages", flush=True)
         mark.unlink(missing_ok=True)
         shutil.rmtree(CACHE / "python", ignore_errors=True)
-        tools = Path(os.environ.get("MAINSTEM_PYTHON", TOOLS / "python/bin/python"))
+        tools = Path(os.environ.get("MAINSTEM_PYTHON") or TOOLS / "python/bin/python")
         sh(tools if tools.exists() else sys.executable, "-m", "venv", CACHE / "python")
         sh(PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted)
         mark.write_text(json.dumps(wanted))
