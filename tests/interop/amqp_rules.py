@@ -244,13 +244,16 @@ def at_least_once_keeps_a_dead_letter_until_a_queue_takes_it(peer):
     peer.send("work", "kept")
     method, _, _ = peer.get("work", auto_ack=False)
     peer.channel.basic_reject(method.delivery_tag, requeue=False)
-    time.sleep(1)
+    rejected = time.time()
+    time.sleep(3)
     peer.queue("dead")
     peer.channel.queue_bind("dead", "dlx")
     # RabbitMQ tries again after three minutes.
     method, properties, body = peer.get("dead", wait_s=200)
     assert body == "kept", body
-    assert death(properties)["reason"] == "rejected" and death(properties)["count"] == 1
+    died, = properties.headers["x-death"]
+    assert (died["reason"], died["count"], died["queue"]) == ("rejected", 1, "work")
+    assert abs(died["time"].timestamp() - rejected) < 2, "it died when it was rejected"
     assert peer.get("work", wait_s=0.1)[0] is None
 
 

@@ -46,7 +46,7 @@ impl Commit {
             let place = queue.get(offset, &self.state.index);
             let Some(place) = self.state.sound(place) else { continue };
             self.counts.died(Reason::Overflow);
-            self.bury(id, cursor, offset, Reason::Overflow);
+            self.bury(id, cursor, offset, (Reason::Overflow, self.now));
             self.state_settle(id, cursor, offset, place.group);
             *left -= 1;
         }

@@ -74,7 +74,7 @@ impl Commit {
         queue_id: QueueId,
         cursor_id: CursorId,
         offset: u64,
-        reason: Reason,
+        (reason, time): (Reason, UnixMillis),
     ) -> bool {
         let Some(queue) = self.state.queues.get(queue_id) else { return true };
         let Some(cursor) = queue.cursor(cursor_id) else { return true };
@@ -83,7 +83,7 @@ impl Commit {
         let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
         let place = queue.get(offset, &self.state.index);
         let Some(place) = self.state.sound(place) else { return true };
-        self.bury_place(&namespace, &name, &to, (place, waits), reason)
+        self.bury_place(&namespace, &name, &to, (place, waits), (reason, time))
     }
 
     /// A record that dies, and its way up to now; `None` for one that can die no more. Its body
@@ -92,7 +92,7 @@ impl Commit {
         &mut self,
         queue: &str,
         place: Place,
-        reason: Reason,
+        (reason, time): (Reason, UnixMillis),
     ) -> Option<(Record, Passage)> {
         let found = match self.read_place(place.position, place.size) {
             Ok(found) => found,
@@ -118,7 +118,7 @@ impl Commit {
             reason,
             address: next.address.clone(),
             count: 1,
-            time: self.now,
+            time,
             had_expiry: place.flags & POINTER == 0 && record.expiry().is_set(),
         });
         next.body = body;
@@ -140,9 +140,9 @@ impl Commit {
         queue: &str,
         to: &DeadLetter,
         (place, waits): (Place, bool),
-        reason: Reason,
+        died: (Reason, UnixMillis),
     ) -> bool {
-        let Some((record, mut next)) = self.read_dying(queue, place, reason) else { return true };
+        let Some((record, mut next)) = self.read_dying(queue, place, died) else { return true };
         next.address = dead_address(to, &next.address);
         let Route { queues: mut targets, histories, .. } =
             self.dead_route(namespace, to, &next.address, &record);

@@ -20,7 +20,8 @@ pub(super) struct Doomed {
     offset: u64,
     /// As it is in hand under this one, it is still waiting.
     epoch: u32,
-    reason: Reason,
+    /// Of what, and when.
+    died: (Reason, UnixMillis),
 }
 
 impl Commit {
@@ -34,7 +35,8 @@ impl Commit {
         hand: InHand,
     ) {
         self.counts.died(reason);
-        if self.bury(queue, cursor, offset, reason) {
+        let died = (reason, self.now);
+        if self.bury(queue, cursor, offset, died) {
             self.note_settled(queue, cursor, offset, hand.group);
             return;
         }
@@ -45,7 +47,7 @@ impl Commit {
         at.hand_out(offset, InHand { client: NOBODY, consumer: None, epoch, deadline, ..hand });
         let waiting = self.doomed.entry((queue, cursor)).or_default();
         let is_first = waiting.is_empty();
-        waiting.push_back(Doomed { offset, epoch, reason });
+        waiting.push_back(Doomed { offset, epoch, died });
         if is_first {
             self.set_timer(self.now.plus(BURIED_AGAIN_MS), Timer::Bury { queue, cursor });
         }
@@ -56,13 +58,13 @@ impl Commit {
         let Some(mut waiting) = self.doomed.remove(&(queue, cursor)) else { return };
         for _ in 0..waiting.len().min(BURIALS_AT_ONCE) {
             let Some(doomed) = waiting.pop_front() else { break };
-            let Doomed { offset, epoch, reason } = doomed;
+            let Doomed { offset, epoch, died } = doomed;
             let hand = |commit: &mut Self| {
                 let found = commit.state.queues.get(queue)?.cursor_mut(cursor)?;
                 found.in_hand.get(offset).copied().filter(|hand| hand.epoch == epoch)
             };
             let Some(hand) = hand(self) else { continue };
-            if !self.bury(queue, cursor, offset, reason) {
+            if !self.bury(queue, cursor, offset, died) {
                 waiting.push_back(doomed);
                 continue;
             }

@@ -283,7 +283,13 @@ impl Commit {
                     ..Place::HOLE
                 };
                 self.counts.died(Reason::Overflow);
-                self.bury_place(&namespace, &shown, to, (place, false), Reason::Overflow);
+                self.bury_place(
+                    &namespace,
+                    &shown,
+                    to,
+                    (place, false),
+                    (Reason::Overflow, self.now),
+                );
             }
             name.get_or_insert(shown);
         }

@@ -189,6 +189,8 @@ fn a_dead_record_waits_for_somebody_to_take_it_where_that_is_wanted() {
         let delivery = desk.get("q");
         desk.give_back(delivery.id, verdict);
     }
+    desk.turn();
+    let died_at = super::world::now();
     // Room for one.
     let len_max = Some(1);
     desk.declare("dead", Policy { len_max, overflow: Overflow::Refuse, ..Policy::default() });
@@ -196,8 +198,9 @@ fn a_dead_record_waits_for_somebody_to_take_it_where_that_is_wanted() {
     assert_eq!((live(&mut desk), desk.ready("dead")), (1, 1));
     let taken = desk.get("dead");
     let (_, passage) = read(&desk, &taken);
-    let reasons: Vec<_> = passage.deaths.iter().map(|death| (death.reason, death.count)).collect();
-    assert_eq!(reasons, [(Reason::Rejected, 1)], "it died once");
+    let [death] = passage.deaths.as_slice() else { panic!("{:?}", passage.deaths) };
+    assert_eq!((death.reason, death.count), (Reason::Rejected, 1));
+    assert!(death.time <= died_at, "it died when it was rejected");
     assert!(desk.settle(taken.id, Verdict::Accept));
     wait(&mut desk);
     assert_eq!((live(&mut desk), desk.ready("dead")), (0, 1));
