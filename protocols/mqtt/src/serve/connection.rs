@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     codec::{self, Fault, Reason, Reply, Will, frame, reply::Ears},
-    session::{DeliveryIds, Effect, Session},
+    session::{Aliases, DeliveryIds, Effect, Session},
 };
 
 /// Who the client is.
@@ -42,6 +42,9 @@ pub(super) struct Connection<R, W> {
     pub(super) session: Session,
     pub(super) session_expiry_s: u32,
     pub(super) ears: Ears,
+    /// Whether the client could be told that it is let in.
+    is_greeted: bool,
+    pub(super) aliases: Aliases,
     pub(super) will: Option<Will>,
     pub(super) reader: R,
     pub(super) writer: W,
@@ -105,7 +108,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         input: BytesMut,
     ) -> Self {
         let mut output = BytesMut::new();
-        opened.connack.encode(opened.ears.version, &mut output);
+        let ears = opened.ears;
+        let is_greeted =
+            opened.connack.encode(ears.version, ears.packet_bytes_max, &mut output).is_ok();
+        let topic_alias_max = opened.connect.properties.topic_alias_max;
+        let aliases = Aliases::new(topic_alias_max.min(server.limits.topic_alias_max));
         let marks = greeting::queue_marks(&opened.found);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
@@ -116,7 +123,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             identity: opened.identity,
             session: opened.session,
             session_expiry_s: opened.session_expiry_s,
-            ears: opened.ears,
+            ears,
+            is_greeted,
+            aliases,
             will: opened.connect.will,
             reader,
             writer,
@@ -137,6 +146,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Talks with the client until something ends it.
     pub(super) async fn talk(&mut self) -> End {
+        if !self.is_greeted {
+            // [MQTT-3.14.0-1]: nothing may be said before CONNACK, and CONNACK is too large.
+            return End::Lost;
+        }
         self.resume_queues().await;
         self.send_waiting();
         // What came in one segment with the CONNECT.

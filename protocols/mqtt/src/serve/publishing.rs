@@ -74,8 +74,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let Some((_, owed)) = self.receipts.pop_front() else { return Ok(()) };
         let mut outcomes = outcome.map_err(|_| End::Closing)?.into_iter();
         for owed in owed {
-            let (reason, text) = match owed.refused {
+            // [MQTT-3.3.5-2] of 3.1.1: who may not publish gets an acknowledgement all the same.
+            let is_swallowed = self.ears.version != Version::V5
+                && owed.refused.is_some_and(|refused| refused.reason == Reason::NOT_AUTHORIZED);
+            let (reason, text) = match owed.refused.filter(|_| !is_swallowed) {
                 Some(refused) => (refused.reason, Some(refused.text.to_owned())),
+                None if is_swallowed => (Reason::SUCCESS, None),
                 None => match outcomes.next() {
                     Some(Published::Taken { .. } | Published::Held(_) | Published::Again) => {
                         (Reason::SUCCESS, None)

@@ -195,12 +195,38 @@ fn qos_2_goes_to_pubcomp_mqtt_4_3_3_1() {
     let mut session = session();
     session.outbound.push(copy(Qos::ExactlyOnce, 10));
     sent(&mut session);
-    // PUBACK and PUBCOMP are not for it yet.
-    assert_eq!(tell(&mut session, Packet::PubAck(ack(1))), "[]");
-    assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[]");
     assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
     assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
     assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[settle [10]]");
+}
+
+#[test]
+fn an_acknowledgement_of_another_kind_is_a_protocol_error_mqtt_4_3_3_3() {
+    let wrong = [
+        (Qos::AtLeastOnce, Packet::PubRec(ack(1))),
+        (Qos::AtLeastOnce, Packet::PubComp(ack(1))),
+        (Qos::ExactlyOnce, Packet::PubAck(ack(1))),
+        (Qos::ExactlyOnce, Packet::PubComp(ack(1))),
+    ];
+    for (qos, packet) in wrong {
+        let mut session = session();
+        session.outbound.push(copy(qos, 10));
+        sent(&mut session);
+        assert_eq!(tell(&mut session, packet.clone()), "Reason(0x82)", "{qos:?} {packet:?}");
+    }
+}
+
+#[test]
+fn topics_get_as_many_aliases_as_the_client_takes_mqtt_3_1_2_26() {
+    use aliases::Naming;
+    let mut aliases = Aliases::new(1);
+    assert_eq!(aliases.name(b"a"), Naming::First(1));
+    // A packet that was never sent sets nothing.
+    assert_eq!(aliases.name(b"b"), Naming::First(1));
+    aliases.sent(b"a", Naming::First(1));
+    assert_eq!(aliases.name(b"a"), Naming::Alias(1));
+    assert_eq!(aliases.name(b"b"), Naming::Full);
+    assert_eq!(Aliases::new(0).name(b"a"), Naming::Full);
 }
 
 #[test]
