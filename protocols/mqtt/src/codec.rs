@@ -14,6 +14,7 @@ pub mod publish;
 pub mod reason;
 pub mod reply;
 pub mod subscribe;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;
