@@ -82,6 +82,7 @@ fn read(text: &mut &str, end: Option<char>) -> Pattern {
             }
             _ => {
                 let len = text.find([' ', ']', '}']).unwrap_or(text.len());
+                assert!(len > 0, "what is {text}?");
                 let (word, rest) = text.split_at(len);
                 *text = rest;
                 out.extend(word_bytes(word));
