@@ -44,7 +44,8 @@ const PROGRESS_S: u64 = 20;
 /// One in so many kills comes right after a start, without waiting for progress.
 const EARLY_KILLS: u32 = 4;
 const ROCKETMQ_PUBLISHERS: usize = 2;
-const READ_BACK_S: u64 = 60;
+/// How long a reader waits for something new before the rest is lost.
+const READ_BACK_S: u64 = 30;
 /// When nothing has come for so long, there is nothing left.
 const QUIET: Duration = Duration::from_millis(700);
 
@@ -317,10 +318,9 @@ fn read_rocketmq(ports: mainstem_tests::Ports, seen: &mut Seen) {
     let mut peer = Peer::start(Language::Python, "rocketmq_load.py", ports);
     peer.send(&json!(["read", "crash", "crash-group"]));
     await_event(&mut peer, "ready", |_| {});
-    let deadline = Deadline::seconds(READ_BACK_S);
     let mut empty = 0;
-    while empty < 2 && !deadline.passed() {
-        let Some(event) = peer.next(deadline) else { break };
+    while empty < 2 && !seen.deadline.passed() {
+        let Some(event) = peer.next(seen.deadline) else { break };
         let bodies = event["bodies"].as_array().cloned().unwrap_or_default();
         bodies.iter().for_each(|body| seen.note(body.as_str().unwrap().as_bytes()));
         // A long poll that ended with nothing, once everything has been seen.
@@ -372,6 +372,7 @@ impl Seen {
         self.copies += 1;
         if self.numbers.entry(publisher.to_owned()).or_default().insert(number) {
             self.first_order.entry(publisher.to_owned()).or_default().push(number);
+            self.deadline = Deadline::seconds(READ_BACK_S);
         }
     }
 

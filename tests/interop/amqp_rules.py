@@ -236,6 +236,27 @@ def a_message_that_comes_back_too_often_is_dead_lettered(peer):
 
 
 @rule
+def at_least_once_keeps_a_dead_letter_until_a_queue_takes_it(peer):
+    peer.exchange("dlx", "fanout")
+    peer.queue("work", queue_type="quorum", overflow="reject-publish", dead_letter_exchange="dlx",
+               dead_letter_strategy="at-least-once")
+    peer.send("work", "kept")
+    method, _, _ = peer.get("work", auto_ack=False)
+    peer.channel.basic_reject(method.delivery_tag, requeue=False)
+    rejected = time.time()
+    time.sleep(3)
+    peer.queue("dead")
+    peer.channel.queue_bind("dead", "dlx")
+    # RabbitMQ tries again after three minutes.
+    method, properties, body = peer.get("dead", wait_s=200)
+    assert body == "kept", body
+    died, = properties.headers["x-death"]
+    assert (died["reason"], died["count"], died["queue"]) == ("rejected", 1, "work")
+    assert abs(died["time"].timestamp() - rejected) < 2, "it died when it was rejected"
+    assert peer.get("work", wait_s=0.1)[0] is None
+
+
+@rule
 def minus_one_is_no_limit_of_deliveries(peer):
     if "negative-limit" in WITHOUT:
         return

@@ -205,7 +205,7 @@ impl Client {
     /// payload over `message_bytes_max` is refused in the receipt, alone.
     pub async fn publish(&self, batch: Vec<Publish>) -> Result<Receipt, Refusal> {
         let bytes: usize = batch.iter().map(|publish| publish.record.bytes().len()).sum();
-        let bytes = bytes.clamp(1, self.shared.config.uncommitted_bytes_max());
+        let bytes = bytes.min(self.shared.config.uncommitted_bytes_max()).max(1);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permit = self.shared.uncommitted.clone().acquire_many_owned(permits).await;
         let permit = permit.map_err(|_| Refusal::Closed)?;

@@ -331,8 +331,8 @@ pub type HeldPlace = (HeldId, Position, u32);
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
-/// A client, as the commit thread knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A client, as the commit thread knows it; 0 is nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(pub(crate) u64);
 
 /// Everything that can be asked. One variant per verb of [`crate::Client`].

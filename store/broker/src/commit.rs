@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -41,6 +41,7 @@ mod clean;
 mod dead;
 mod declare;
 mod deliver;
+mod doomed;
 mod handle;
 mod held;
 mod lookup;
@@ -56,6 +57,9 @@ mod topics;
 
 use chores::Chores;
 use clean::Cleaning;
+#[cfg(test)]
+pub(crate) use dead::DEATHS_MAX;
+use doomed::Doomed;
 use ship::Checkpointing;
 pub(crate) use ship::Indexed;
 
@@ -87,6 +91,11 @@ pub(crate) enum Timer {
         queue: QueueId,
         cursor: CursorId,
         id: u64,
+    },
+    /// Dead records that wait are tried again.
+    Bury {
+        queue: QueueId,
+        cursor: CursorId,
     },
     /// What was written without a sync is synced now, if nothing did it since.
     Sync,
@@ -186,7 +195,9 @@ pub(crate) struct Commit {
     /// Records whose time was found to be over in this turn.
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
-    over_bounds: Vec<QueueId>,
+    over_bounds: BTreeSet<QueueId>,
+    /// Dead records that wait for somebody to take them.
+    doomed: BTreeMap<(QueueId, CursorId), VecDeque<Doomed>>,
     timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 
@@ -291,7 +302,8 @@ impl Commit {
             unsaid: BTreeMap::new(),
             unwritten_keys: BTreeMap::new(),
             expired: Vec::new(),
-            over_bounds: Vec::new(),
+            over_bounds: BTreeSet::new(),
+            doomed: BTreeMap::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
             ids: 0,
             checkpoint: Checkpointing::None,

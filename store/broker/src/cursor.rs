@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A delivery that is not settled yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct InHand {
     pub(crate) client: ClientId,
     /// `None` for what was taken one by one or fetched.
@@ -361,14 +361,16 @@ impl Cursor {
         ranges
     }
 
-    /// Whether nothing is left unsettled when these ranges are settled.
-    pub(crate) fn ends_with(&self, lanes: &[Lane], ranges: &[(u64, u64)]) -> bool {
-        let gaps = |(from, to): (u64, u64)| {
-            let gaps = self.settled.gaps(from.max(self.floor_at(from)), to);
-            gaps.into_iter().map(|(from, to)| to - from).sum::<u64>()
-        };
-        let all = lanes.iter().map(|lane| gaps((lane.first, lane.next))).sum::<u64>();
-        all == ranges.iter().copied().map(gaps).sum::<u64>()
+    /// Whether nothing is left unsettled when this range within a lane is settled.
+    pub(crate) fn ends_with(&self, lanes: &[Lane], range: (u64, u64)) -> bool {
+        let all = lanes.iter().map(|lane| self.unsettled((lane.first, lane.next))).sum::<u64>();
+        all == self.unsettled(range)
+    }
+
+    /// How many offsets of a range within a lane are not settled.
+    pub(crate) fn unsettled(&self, (from, to): (u64, u64)) -> u64 {
+        let gaps = self.settled.gaps(from.max(self.floor_at(from)), to);
+        gaps.into_iter().map(|(from, to)| to - from).sum()
     }
 
     /// A new epoch for a handing-out.

@@ -36,6 +36,9 @@ pub struct DeliveryPolicy {
     /// Where records go that expire, are rejected, dropped for room or were handed out too often;
     /// `None` ends them for good.
     pub dead_letter: Option<DeadLetter>,
+    /// A dead record that would go to no queue, or to one that refuses it, waits here until that
+    /// changes. One that makes room for others does not.
+    pub keeps_dead: bool,
     /// How often a record may be handed out; after that its next return ends it.
     pub attempts_max: Option<u32>,
     /// One consumer at a time, the one that came first; the others stand by.
@@ -97,6 +100,7 @@ const ATTEMPTS: u64 = 1 << 2;
 const DEAD_EXCHANGE: u64 = 1 << 3;
 const DEAD_KEY: u64 = 1 << 4;
 const DEAD_TOPIC: u64 = 1 << 5;
+const KEEPS_DEAD: u64 = 1 << 6;
 
 impl DeliveryPolicy {
     /// `varint marks | ATTEMPTS: varint | DEAD_EXCHANGE: text, DEAD_KEY: blob | DEAD_TOPIC: text |
@@ -109,6 +113,9 @@ impl DeliveryPolicy {
         }
         if self.ordered {
             marks |= ORDERED;
+        }
+        if self.keeps_dead {
+            marks |= KEEPS_DEAD;
         }
         if let Some(attempts) = self.attempts_max {
             marks |= ATTEMPTS;
@@ -159,6 +166,7 @@ impl DeliveryPolicy {
         }
         Ok(Self {
             dead_letter,
+            keeps_dead: marks & KEEPS_DEAD != 0,
             attempts_max,
             single_active: marks & SINGLE_ACTIVE != 0,
             ordered: marks & ORDERED != 0,
@@ -267,6 +275,7 @@ mod tests {
                 priority_max: rng.u8(..),
                 delivery: DeliveryPolicy {
                     dead_letter,
+                    keeps_dead: rng.bool(),
                     attempts_max: rng.bool().then(|| rng.u32(..)),
                     single_active: rng.bool(),
                     ordered: rng.bool(),

@@ -295,6 +295,10 @@ fn merge(
             None => policy.overflow,
         };
     }
+    let strategy = argument("x-dead-letter-strategy").and_then(|(_, word)| word.as_text());
+    policy.delivery.keeps_dead = kind == QueueType::Quorum
+        && policy.overflow == Overflow::Refuse
+        && strategy.or_else(|| text("dead-letter-strategy")) == Some("at-least-once");
     let key = text("dead-letter-routing-key").map(|key| Bytes::copy_from_slice(key.as_bytes()));
     let name = text("dead-letter-exchange").map(str::to_owned);
     policy.delivery.dead_letter = match (policy.delivery.dead_letter, name) {

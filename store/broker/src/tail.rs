@@ -16,6 +16,10 @@ const PLACE_BYTES: usize = 64;
 /// The part of the bytes, one of so many, that records may take which were read back.
 const READ_BACK_PART: usize = 16;
 
+/// How many positions more than twice the records read back may be remembered, so that one record
+/// that nobody takes does not keep those of all that came after it.
+const READ_ORDER_SPARE: usize = 16;
+
 /// Records by position. Positions only grow, so a search is by halving.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -124,6 +128,7 @@ impl Tail {
         self.read_order.push_back(position);
         while let Some(oldest) = self.read_order.front().copied()
             && (self.read_back_bytes > self.bytes_max / READ_BACK_PART
+                || self.read_order.len() > 2 * self.read_back.len() + READ_ORDER_SPARE
                 || !self.read_back.contains_key(&oldest))
         {
             self.take_read(oldest);
@@ -221,6 +226,12 @@ mod tests {
             assert!(tail.read_back.is_empty() && tail.read_back_bytes == 0);
             assert!(tail.read_order.len() <= 4);
         }
+        // One that nobody comes for does not keep the places of all that come after it.
+        for at in 1000..2000 {
+            tail.keep_read(Position(at), record());
+            assert!(at == 1000 || tail.hand_out(Position(at), all).is_some());
+        }
+        assert!(tail.read_order.len() <= 2 * READ_BACK_PART, "{}", tail.read_order.len());
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub(super) fn of(arguments: &Table) -> Policy {
         settle_max_ms: number("x-consumer-timeout"),
         delivery: DeliveryPolicy {
             dead_letter,
+            // Else RabbitMQ falls back to at-most-once.
+            keeps_dead: is_quorum
+                && overflow == Overflow::Refuse
+                && text(arguments, "x-dead-letter-strategy") == Some("at-least-once"),
             attempts_max: returns_max
                 .map(|max| u32::try_from(max.saturating_add(1)).unwrap_or(u32::MAX)),
             single_active: is_true("x-single-active-consumer"),

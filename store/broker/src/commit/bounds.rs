@@ -16,7 +16,7 @@ impl Commit {
         let mut left = DROPPED_PER_PUBLISH;
         self.drop_heads(id, &mut left);
         if left == 0 {
-            self.over_bounds.push(id);
+            self.over_bounds.insert(id);
         }
     }
 
@@ -45,7 +45,8 @@ impl Commit {
             main.advance(offset);
             let place = queue.get(offset, &self.state.index);
             let Some(place) = self.state.sound(place) else { continue };
-            self.bury(id, cursor, offset, Reason::Overflow);
+            self.counts.died(Reason::Overflow);
+            self.bury(id, cursor, offset, (Reason::Overflow, self.now));
             self.state_settle(id, cursor, offset, place.group);
             *left -= 1;
         }
@@ -56,10 +57,10 @@ impl Commit {
     /// left to the next one.
     pub(super) fn keep_all_bounds(&mut self) {
         let mut left = self.chores.drops_left;
-        while let Some(id) = self.over_bounds.pop() {
+        while let Some(id) = self.over_bounds.pop_first() {
             self.drop_heads(id, &mut left);
             if left == 0 {
-                self.over_bounds.push(id);
+                self.over_bounds.insert(id);
                 break;
             }
         }

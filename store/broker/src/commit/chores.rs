@@ -53,7 +53,8 @@ struct Purge {
 
 enum Rest {
     /// Ranges that nobody gets any more and that are still to be settled.
-    Settle(VecDeque<(u64, u64)>),
+    /// `may_empty` until it is known whether the last of them is all that is left in the queue.
+    Settle { ranges: VecDeque<(u64, u64)>, may_empty: bool },
     /// Everything below is to be forgotten.
     Trim(u64),
 }
@@ -159,23 +160,17 @@ impl Commit {
             Err(refusal) => return send(reply, Err(refusal)),
         };
         self.flush_settled();
-        let count = self.stats(queue).ready;
+        let ready = self.stats(queue).ready;
         let Some(found) = self.state.queues.get(queue) else { return send(reply, Ok(0)) };
-        let rest = if found.def.retention == Retention::Time {
-            Rest::Trim(found.next())
+        let (count, rest) = if found.def.retention == Retention::Time {
+            (ready, Rest::Trim(found.next()))
         } else {
             let Some((cursor, lanes)) = found.cursor_and_lanes(CursorId::MAIN) else {
-                return send(reply, Ok(count));
+                return send(reply, Ok(ready));
             };
-            let drained: Vec<(u64, u64)> =
-                lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
-            if cursor.ends_with(lanes, &drained) {
-                // Nothing is left, which is not counted one by one.
-                self.settled.entry((queue, CursorId::MAIN)).or_default().extend(drained);
-                Rest::Settle(VecDeque::new())
-            } else {
-                Rest::Settle(drained.into())
-            }
+            let ranges: VecDeque<_> = lanes.iter().flat_map(|lane| cursor.drain(lane)).collect();
+            let count = ranges.iter().map(|range| cursor.unsettled(*range)).sum();
+            (count, Rest::Settle { ranges, may_empty: true })
         };
         self.go_on_purging(Purge { queue, rest, count, reply });
     }
@@ -183,9 +178,21 @@ impl Commit {
     fn go_on_purging(&mut self, mut purge: Purge) {
         let queue = purge.queue;
         let is_over = match &mut purge.rest {
-            Rest::Settle(ranges) => {
-                let settled = self.settled.entry((queue, CursorId::MAIN)).or_default();
+            Rest::Settle { ranges, may_empty } => {
                 let mut left = PURGED_PER_TURN;
+                if *may_empty && ranges.len() == 1 {
+                    *may_empty = false;
+                    // A queue of which nothing is left is not counted one by one.
+                    self.flush_settled();
+                    let found = self.state.queues.get(queue);
+                    let found = found.and_then(|found| found.cursor_and_lanes(CursorId::MAIN));
+                    let ends =
+                        |range| found.is_some_and(|(main, lanes)| main.ends_with(lanes, range));
+                    if ranges.front().copied().is_some_and(ends) {
+                        left = u64::MAX;
+                    }
+                }
+                let settled = self.settled.entry((queue, CursorId::MAIN)).or_default();
                 while left > 0
                     && let Some((from, to)) = ranges.pop_front()
                 {

@@ -29,15 +29,12 @@ pub(super) use restate::cursor_entries;
 /// Frames that are looked at in one turn, and bytes of them.
 const FRAMES_PER_BATCH: usize = if cfg!(test) { 8 } else { 256 };
 const BYTES_PER_BATCH: usize = 1 << 20;
-/// Batches that may wait for the commit thread.
-#[cfg(not(test))]
-const BATCHES_MAX: usize = 16;
+/// Batches that may wait for the commit thread; in tests a whole segment's, since the scan is done
+/// there before anybody looks.
+const BATCHES_MAX: usize = if cfg!(test) { 4096 } else { 16 };
 /// Batches that are looked at in one turn, and how many moved records end it: about a millisecond.
 const BATCHES_PER_TURN: usize = 16;
 const MOVES_PER_TURN: u64 = 256;
-/// A whole segment's, where the scan is done before anybody looks.
-#[cfg(test)]
-const BATCHES_MAX: usize = 4096;
 /// What the thread that reads a segment found.
 enum Scanned {
     Frames(Vec<(Position, Found)>),
@@ -83,7 +80,7 @@ pub(super) struct Cleaning {
     transient_pointers: FxHashMap<Position, Vec<(QueueId, u64)>>,
     /// When the oldest segment was looked at last: what was written by then, which one it was, and
     /// what was needed of it.
-    look: (Position, u64, u64),
+    look: Option<(Position, u64, u64)>,
     pub(super) pressure: Pressure,
     /// What goes of queues that keep records for a time, up to these offsets.
     pub(super) outgrown: BTreeMap<QueueId, u64>,
@@ -129,14 +126,14 @@ impl Commit {
     /// Whether what is left of a segment is likely to stay. While it is being consumed, to move it
     /// would be a waste. Looked at each time an eighth of a segment was written.
     fn is_settled_down(&mut self, number: u64) -> bool {
-        let (written_at, looked_at, refs_then) = self.clean.look;
+        let before = self.clean.look.filter(|(_, looked_at, _)| *looked_at == number);
         let step = self.config.segment_bytes / 8;
-        if looked_at == number && self.written.0 < written_at.0 + step {
+        if before.is_some_and(|(written_at, ..)| self.written.0 < written_at.0 + step) {
             return false;
         }
         let refs = self.state.segments.usage(number).0.refs;
-        self.clean.look = (self.written, number, refs);
-        looked_at == number && refs.saturating_mul(100) >= refs_then.saturating_mul(99)
+        self.clean.look = Some((self.written, number, refs));
+        before.is_some_and(|(_, _, then)| refs.saturating_mul(100) >= then.saturating_mul(99))
     }
 
     /// Begins to empty the oldest segment if that is worth it.
@@ -374,7 +371,8 @@ impl Commit {
             let namespace = record.namespace().to_owned();
             self.restate_writer(namespace, once.writer.clone(), position);
         }
-        let mut alive = self.kept(&targets, position);
+        let number = self.state.segments.number(position);
+        let alive = self.kept(&targets, position);
         let mut placings = Vec::new();
         for (frame, size) in self.clean.pointers.remove(&position).unwrap_or_default() {
             let read = self.reader.read(frame, size as usize)?;
@@ -384,7 +382,13 @@ impl Commit {
             let placed = Placed::decode(mainstem_schemas::wire::Reader::new(read.body));
             let placed = placed.map_err(EntryError::from)?;
             let points_to = if placed.passage.is_empty() { position } else { frame };
-            let targets = self.kept(&placed.targets, points_to);
+            // What was placed lately may be the newest of its queue, though its body is old.
+            let is_old = self.state.segments.number(frame) == number;
+            let targets = if is_old {
+                self.kept(&placed.targets, points_to)
+            } else {
+                self.alive(&placed.targets, points_to)
+            };
             let transient = self.clean.transient_pointers.remove(&frame).unwrap_or_default();
             if (!targets.is_empty() || !transient.is_empty()) && placed.source == position {
                 placings.push((Placed { targets, ..placed }, frame, transient));
@@ -418,11 +422,13 @@ impl Commit {
         };
         self.counts.moved += 1;
         let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
+        // A copy, since the record is a slice of all that was read of the segment at once.
+        let record = Record::decode(bytes::Bytes::copy_from_slice(record.bytes()))
+            .map_err(EntryError::from)?;
         self.tail.push(source, (record, None), false, self.written);
         for (placed, frame, transient) in placings {
             self.place_elsewhere(Placed { source, size, ..placed }, frame, transient);
         }
-        alive.clear();
         for (id, offset) in transient {
             self.state.move_transient(id, offset, position, source, size);
         }

@@ -9,7 +9,10 @@ use mainstem_schemas::{
     Address, CursorId, Dialect, Entrance, Position, QueueId, Record, UnixMillis,
 };
 
-use super::{Commit, publish::By};
+use super::{
+    Commit,
+    publish::{By, Route},
+};
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
     exchange::Targets,
@@ -19,7 +22,7 @@ use crate::{
 };
 
 /// Queues and reasons that one record may die of; more would let it grow without bound.
-const DEATHS_MAX: usize = 256;
+pub(crate) const DEATHS_MAX: usize = 256;
 
 /// A record read back, with how it came where it is and where its body stands.
 pub(super) struct Found {
@@ -64,32 +67,33 @@ impl Commit {
     }
 
     /// A cursor is done with a record for a reason other than success: it goes where the cursor's
-    /// policy says. The caller settles it.
+    /// policy says, unless there is nobody to take it and it is to wait. The caller settles it if
+    /// this tells that it has gone.
     pub(super) fn bury(
         &mut self,
         queue_id: QueueId,
         cursor_id: CursorId,
         offset: u64,
-        reason: Reason,
-    ) {
-        self.counts.died(reason);
-        let Some(queue) = self.state.queues.get(queue_id) else { return };
-        let Some(cursor) = queue.cursor(cursor_id) else { return };
-        let Some(to) = cursor.policy.dead_letter.clone() else { return };
+        (reason, time): (Reason, UnixMillis),
+    ) -> bool {
+        let Some(queue) = self.state.queues.get(queue_id) else { return true };
+        let Some(cursor) = queue.cursor(cursor_id) else { return true };
+        let Some(to) = cursor.policy.dead_letter.clone() else { return true };
+        let waits = cursor.policy.keeps_dead && reason != Reason::Overflow;
         let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
         let place = queue.get(offset, &self.state.index);
-        let Some(place) = self.state.sound(place) else { return };
-        self.bury_place(&namespace, &name, &to, place, reason);
+        let Some(place) = self.state.sound(place) else { return true };
+        self.bury_place(&namespace, &name, &to, (place, waits), (reason, time))
     }
 
-    pub(super) fn bury_place(
+    /// A record that dies, and its way up to now; `None` for one that can die no more. Its body
+    /// is where the way says.
+    fn read_dying(
         &mut self,
-        namespace: &Arc<str>,
         queue: &str,
-        to: &DeadLetter,
         place: Place,
-        reason: Reason,
-    ) {
+        (reason, time): (Reason, UnixMillis),
+    ) -> Option<(Record, Passage)> {
         let found = match self.read_place(place.position, place.size) {
             Ok(found) => found,
             Err(error) => {
@@ -101,51 +105,68 @@ impl Commit {
                     "a dead record cannot be moved: {error}"
                 );
                 self.counts.unreadable += 1;
-                return;
+                return None;
             }
         };
         let Found { record, passage, body } = found;
-        let address = match &passage {
-            Some(passage) => passage.address.clone(),
-            None => record.address(),
-        };
         let mut next = match passage {
             Some(passage) => (*passage).clone(),
-            None => Passage { address: address.clone(), deaths: Vec::new(), body },
+            None => Passage { address: record.address(), deaths: Vec::new(), body },
         };
         next.die(Death {
             queue: queue.to_owned(),
             reason,
-            address: address.clone(),
+            address: next.address.clone(),
             count: 1,
-            time: self.now,
+            time,
             had_expiry: place.flags & POINTER == 0 && record.expiry().is_set(),
         });
-        next.address = dead_address(to, &address);
         next.body = body;
-        let mut targets = self.dead_targets(namespace, to, &next.address, &record);
-        targets.retain(|id| {
-            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
-            name.is_some_and(|name| !next.closes_circle(&name))
-        });
         if next.deaths.len() > DEATHS_MAX {
             tracing::warn!(
                 event = "deaths_max",
                 queue,
                 "a record died in too many queues and ends"
             );
-            return;
+            return None;
         }
-        // A queue at its limit that refuses does so here, too (RabbitMQ, at-most-once).
+        Some((record, next))
+    }
+
+    /// The same of a place, which may wait for somebody to take it. Tells whether it need not.
+    pub(super) fn bury_place(
+        &mut self,
+        namespace: &Arc<str>,
+        queue: &str,
+        to: &DeadLetter,
+        (place, waits): (Place, bool),
+        died: (Reason, UnixMillis),
+    ) -> bool {
+        let Some((record, mut next)) = self.read_dying(queue, place, died) else { return true };
+        next.address = dead_address(to, &next.address);
+        let Route { queues: mut targets, histories, .. } =
+            self.dead_route(namespace, to, &next.address, &record);
+        if waits && targets.is_empty() {
+            return false;
+        }
+        targets.retain(|id| {
+            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
+            name.is_some_and(|name| !next.closes_circle(&name))
+        });
+        // A queue at its limit that refuses does so here, too.
         let admitted = self.admit(&mut targets, record.priority());
+        if waits && !admitted.refused.is_empty() {
+            return false;
+        }
+        self.remember(namespace, &histories, &record);
         if targets.is_empty() {
-            return;
+            return true;
         }
         let mut passage = Vec::new();
         next.encode(&mut passage);
         let placed = Placed {
-            source: body.0,
-            size: body.1,
+            source: next.body.0,
+            size: next.body.1,
             // What it would have expired at has no effect any more.
             expiry: UnixMillis::NONE,
             appended: self.now,
@@ -158,17 +179,21 @@ impl Commit {
             targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &targets, &record, Some(next));
+        true
     }
 
-    fn dead_targets(
+    fn dead_route(
         &mut self,
         namespace: &Arc<str>,
         to: &DeadLetter,
         address: &Address,
         record: &Record,
-    ) -> Targets {
+    ) -> Route {
         match to {
-            DeadLetter::Topic(topic) => Targets::from_iter([self.make_topic(namespace, topic)]),
+            DeadLetter::Topic(topic) => {
+                let queues = Targets::from_iter([self.make_topic(namespace, topic)]);
+                Route { queues, ..Route::default() }
+            }
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.
                 let keys = match record.address().second == address.second {
@@ -176,9 +201,7 @@ impl Commit {
                     false => Vec::new(),
                 };
                 let routed = self.route_to(namespace, address, &keys, record, By::Store);
-                let routed = routed.unwrap_or_default();
-                self.remember(namespace, &routed.histories, record);
-                routed.queues
+                routed.unwrap_or_default()
             }
         }
     }
@@ -222,7 +245,7 @@ impl Commit {
         }
         for id in targets {
             // At the turn's end: one queue's overflow may be the next one's.
-            self.over_bounds.push(*id);
+            self.over_bounds.insert(*id);
         }
     }
 }

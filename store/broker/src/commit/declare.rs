@@ -220,22 +220,22 @@ impl Commit {
         if let Some(exchange) = exchange {
             check_binding(exchange.def.kind, &bind.key, &bind.arguments)?;
         }
-        let before = self.bindings_of(&namespace, &bind.source);
-        let (source, to) = (bind.source.clone(), bind.clone());
+        let is_new = !self.state.is_bound(&namespace, &bind);
+        let replays = is_new && self.remembers(&namespace, &bind.source);
+        if replays && (self.is_full || self.is_over) {
+            // What the exchange remembers is written for whom it is bound to.
+            return Err(Refusal::DiskFull);
+        }
+        let to = bind.clone();
         if durable {
             self.log(Entry::Bind { namespace: (*namespace).to_owned(), bind });
         } else {
             self.state.bind(&namespace, &bind, Position(0));
         }
-        if self.bindings_of(&namespace, &source) > before {
+        if replays {
             self.replay_history(&namespace, &to);
         }
         Ok(())
-    }
-
-    fn bindings_of(&mut self, namespace: &str, exchange: &str) -> usize {
-        let found = self.state.namespace(namespace).exchanges.get(exchange);
-        found.map_or(0, |exchange| exchange.bindings.len())
     }
 
     pub(super) fn unbind(&mut self, client: ClientId, bind: Bind) -> Result<(), Refusal> {

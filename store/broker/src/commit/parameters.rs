@@ -71,7 +71,7 @@ impl Commit {
     /// What a change of rules asks of queues at once.
     fn follow_rules(&mut self) {
         for id in std::mem::take(&mut self.state.governed) {
-            self.over_bounds.push(id);
+            self.over_bounds.insert(id);
             self.touch(id);
         }
     }

@@ -32,7 +32,7 @@ type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
 #[derive(Default)]
 pub(super) struct Route {
     pub(super) queues: Targets,
-    live: LiveReaders,
+    pub(super) live: LiveReaders,
     /// Exchanges that remember it.
     pub(super) histories: Vec<String>,
 }
@@ -283,7 +283,13 @@ impl Commit {
                     ..Place::HOLE
                 };
                 self.counts.died(Reason::Overflow);
-                self.bury_place(&namespace, &shown, to, place, Reason::Overflow);
+                self.bury_place(
+                    &namespace,
+                    &shown,
+                    to,
+                    (place, false),
+                    (Reason::Overflow, self.now),
+                );
             }
             name.get_or_insert(shown);
         }
@@ -361,8 +367,13 @@ impl Commit {
         if !self.has_planned_much() {
             return false;
         }
-        let Some(namespace) = self.namespace_of(client) else { return false };
-        let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
+        let namespace = self.namespace_of(client);
+        namespace.is_some_and(|namespace| self.remembers(&namespace, &bind.source))
+    }
+
+    /// Whether an exchange remembers something for whom it is bound to next.
+    pub(super) fn remembers(&mut self, namespace: &str, exchange: &str) -> bool {
+        let exchange = self.state.namespace(namespace).exchanges.get(exchange);
         let history = exchange.and_then(|exchange| exchange.history.as_ref());
         history.is_some_and(|history| !history.is_empty())
     }

@@ -120,8 +120,7 @@ impl Commit {
             }
             Verdict::Reject => {
                 self.counts.settled += 1;
-                self.bury(id.queue, id.cursor, offset, Reason::Rejected);
-                self.note_settled(id.queue, id.cursor, offset, hand.group);
+                self.end_record((id.queue, id.cursor), offset, Reason::Rejected, hand);
             }
             Verdict::Release => self.put_back(id.queue, id.cursor, offset, &hand, true),
             Verdict::Unread => self.put_back(id.queue, id.cursor, offset, &hand, false),
@@ -207,8 +206,7 @@ impl Commit {
         }
         if counts {
             if cursor.policy.attempts_max.is_some_and(|max| hand.attempt >= max) {
-                self.bury(queue_id, cursor_id, offset, Reason::Attempts);
-                self.note_settled(queue_id, cursor_id, offset, hand.group);
+                self.end_record((queue_id, cursor_id), offset, Reason::Attempts, *hand);
                 return;
             }
             let rest_ms = cursor.policy.rest_ms(hand.attempt);
@@ -225,9 +223,7 @@ impl Commit {
             cursor.make_ready(offset);
         }
         // What came back may be more than the queue may hold.
-        if self.over_bounds.last() != Some(&queue_id) {
-            self.over_bounds.push(queue_id);
-        }
+        self.over_bounds.insert(queue_id);
         self.touch_cursor(queue_id, cursor_id);
     }
 
@@ -319,8 +315,8 @@ impl Commit {
     /// Records whose time was over when a cursor came to them.
     pub(super) fn bury_expired(&mut self) {
         for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
-            self.bury(queue, cursor, offset, Reason::Expired);
-            self.note_settled(queue, cursor, offset, place.group);
+            let hand = InHand { size: place.size, group: place.group, ..InHand::default() };
+            self.end_record((queue, cursor), offset, Reason::Expired, hand);
         }
     }
 

@@ -36,6 +36,7 @@ impl Commit {
                 }
                 Timer::Rest { queue, cursor, offset } => self.end_rest(queue, cursor, offset),
                 Timer::Fetch { queue, cursor, id } => self.end_fetch(queue, cursor, id),
+                Timer::Bury { queue, cursor } => self.bury_again((queue, cursor)),
                 // The turn that fires it ships.
                 Timer::Ship => {}
                 Timer::Sync => self.sync_due = self.is_unsynced,

@@ -5,9 +5,10 @@ use mainstem_schemas::{Address, Verdict};
 use super::desk::Desk;
 use crate::{
     command::{Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Retention},
+    commit::DEATHS_MAX,
     inbox::Delivery,
     passage::{Passage, Reason},
-    policy::{DeadLetter, DeliveryPolicy, Policy},
+    policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
 };
 
 fn dying_into(exchange: &str, key: Option<String>) -> DeliveryPolicy {
@@ -136,8 +137,6 @@ fn a_circle_of_full_queues_comes_to_an_end() {
 
 #[test]
 fn a_record_that_died_in_too_many_queues_ends() {
-    /// As in `commit/dead.rs`.
-    const DEATHS_MAX: usize = 256;
     for (deaths, arrives) in [(DEATHS_MAX, 1), (DEATHS_MAX + 1, 0)] {
         let mut desk = Desk::new(|_| {});
         for number in 0..deaths {
@@ -158,4 +157,65 @@ fn a_record_that_died_in_too_many_queues_ends() {
             assert_eq!(desk.ready(&format!("q{number}")), 0);
         }
     }
+}
+
+#[test]
+fn a_dead_record_waits_for_somebody_to_take_it_where_that_is_wanted() {
+    let mut desk = Desk::new(|_| {});
+    let delivery = DeliveryPolicy {
+        keeps_dead: true,
+        attempts_max: Some(1),
+        ..dying_into("", Some("dead".to_owned()))
+    };
+    let policy = Policy { ttl_ms: Some(10_000), delivery, ..Policy::default() };
+    let queue = desk.declare("q", policy);
+    let live = |desk: &mut Desk| desk.world.commit.state.queues.get(queue).unwrap().live;
+    let wait = |desk: &mut Desk| {
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+    };
+    desk.fill("q", 2, 1);
+    for verdict in [Verdict::Reject, Verdict::Release] {
+        let delivery = desk.get("q");
+        desk.give_back(delivery.id, verdict);
+    }
+    wait(&mut desk);
+    assert_eq!((live(&mut desk), desk.ready("q")), (2, 0), "nobody is there to take them");
+    let mut desk = desk.crash(false);
+    assert_eq!((live(&mut desk), desk.ready("q")), (2, 2), "they wait to be looked at again");
+    for verdict in [Verdict::Reject, Verdict::Release] {
+        let delivery = desk.get("q");
+        desk.give_back(delivery.id, verdict);
+    }
+    desk.turn();
+    let died_at = super::world::now();
+    // Room for one.
+    let len_max = Some(1);
+    desk.declare("dead", Policy { len_max, overflow: Overflow::Refuse, ..Policy::default() });
+    wait(&mut desk);
+    assert_eq!((live(&mut desk), desk.ready("dead")), (1, 1));
+    let taken = desk.get("dead");
+    let (_, passage) = read(&desk, &taken);
+    let [death] = passage.deaths.as_slice() else { panic!("{:?}", passage.deaths) };
+    assert_eq!((death.reason, death.count), (Reason::Rejected, 1));
+    assert!(death.time <= died_at, "it died when it was rejected");
+    assert!(desk.settle(taken.id, Verdict::Accept));
+    wait(&mut desk);
+    assert_eq!((live(&mut desk), desk.ready("dead")), (0, 1));
+    // One whose time is over waits as well, and what waits in a queue that goes does not matter.
+    desk.fill("q", 1, 1);
+    desk.pass(10_000);
+    wait(&mut desk);
+    assert_eq!((live(&mut desk), desk.ready("q"), desk.ready("dead")), (1, 0, 1));
+    let name = "q".to_owned();
+    let delete = |client, reply| {
+        let (if_unused, if_empty) = (false, false);
+        Command::DeleteQueue { client, name, if_unused, if_empty, reply }
+    };
+    desk.ask(delete).unwrap();
+    wait(&mut desk);
+    assert!(desk.world.commit.doomed_is_empty());
+    desk.rebuilt();
 }

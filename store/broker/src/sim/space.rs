@@ -7,7 +7,7 @@ use crate::{
     command::{Published, Retention},
     error::Refusal,
     inbox::Notice,
-    policy::Policy,
+    policy::{DeadLetter, DeliveryPolicy, Policy},
 };
 
 /// A queue with one record, on a disk that is full.
@@ -108,6 +108,28 @@ fn a_log_at_its_bound_drops_the_oldest_of_streams_and_nothing_else() {
         let delivery = desk.get("q");
         assert!(desk.settle(delivery.id, Verdict::Accept));
     }
+}
+
+#[test]
+fn an_old_body_that_comes_late_to_a_stream_takes_nothing_with_it() {
+    let mut desk = bounded();
+    let stream = desk.declare_as("s", Policy::default(), Retention::Time, true);
+    let dead = DeadLetter::Exchange { name: String::new(), key: Some("s".into()) };
+    let delivery = DeliveryPolicy { dead_letter: Some(dead), ..DeliveryPolicy::default() };
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.fill("q", 100, 10);
+    let live = |desk: &mut Desk| desk.world.commit.state.queues.get(stream).unwrap().live;
+    for round in 0..100 {
+        desk.fill("s", 30, KIB);
+        let delivery = desk.get("q");
+        assert!(desk.settle(delivery.id, Verdict::Reject));
+        desk.turns(10);
+        let kept = live(&mut desk);
+        assert!(round < 20 || kept * KIB as u64 > LOG_BYTES_MAX / 4, "{kept} left");
+    }
+    desk.settle_down();
+    let mut desk = desk.rebuilt();
+    assert!(live(&mut desk) * KIB as u64 > LOG_BYTES_MAX / 4);
 }
 
 #[test]

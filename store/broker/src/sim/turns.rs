@@ -226,6 +226,38 @@ fn a_purge_of_all_there_is_takes_one_turn() {
 }
 
 #[test]
+fn a_purge_of_many_priorities_takes_turns_but_for_the_last() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("other", Policy::default());
+    let queue = desk.declare("q", Policy { priority_max: 2, ..Policy::default() });
+    let address = Address::amqp(bytes::Bytes::new(), "q".into());
+    for priority in [0, 1, 2] {
+        for _ in 0..MANY / 1000 {
+            let mut draft = desk.draft(&address, b"x");
+            draft.priority = priority;
+            let one = Publish::new(draft.encode().unwrap());
+            desk.publish(vec![one; 1000]);
+        }
+    }
+    let all = 3 * MANY as u64;
+    assert_eq!(live(&mut desk, queue), all);
+    let purge = || |client, reply| Command::PurgeQueue { client, name: "q".to_owned(), reply };
+    let answer = desk.begin(purge());
+    desk.turn();
+    assert!(
+        live(&mut desk, queue) > all - 20_000,
+        "one turn purged all but {}",
+        live(&mut desk, queue)
+    );
+    let again = desk.begin(purge());
+    let (purged, turns) = desk.wait_for(answer);
+    assert!((4..30).contains(&turns), "{turns} turns");
+    assert_eq!((purged.unwrap(), live(&mut desk, queue)), (all, 0));
+    assert_eq!(desk.wait_for(again).0.unwrap(), 0, "what is being purged is not purged twice");
+    desk.rebuilt();
+}
+
+#[test]
 fn a_purge_of_a_stream_takes_turns() {
     let mut desk = Desk::new(|_| {});
     desk.declare("other", Policy::default());

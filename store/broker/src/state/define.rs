@@ -294,6 +294,13 @@ impl State {
         self.find_named(namespace, bind.destination.as_bytes()).map(Destination::Queue)
     }
 
+    pub(crate) fn is_bound(&mut self, namespace: &str, bind: &Bind) -> bool {
+        let Some(destination) = self.destination(namespace, bind) else { return false };
+        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let exchange = self.namespace(namespace).exchanges.get(&bind.source);
+        exchange.is_some_and(|exchange| exchange.bindings.contains_key(&binding))
+    }
+
     pub(crate) fn bind(&mut self, namespace: &str, bind: &Bind, home: Position) {
         let Some(destination) = self.destination(namespace, bind) else { return };
         let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
