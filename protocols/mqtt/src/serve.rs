@@ -1,11 +1,12 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`run`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering` and `publishing` are its verbs; `farewell` ends it; `peers`
+//! loop; `subscribing`, `delivering`, `publishing` and `exactly_once` are its verbs; `farewell` ends it; `peers`
 //! lets one connection at a time hold a client id; `websocket` is the other way in.
 
 mod connection;
 mod delivering;
+mod exactly_once;
 mod farewell;
 mod greeting;
 mod peers;

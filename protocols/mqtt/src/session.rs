@@ -27,6 +27,12 @@ pub enum Effect {
     /// Hand it to the store, then call [`Session::stored`] with the answer.
     Store(Publish),
     Send(Reply),
+    /// The client released a QoS 2 message: forget it, then answer PUBCOMP, which tells if neither
+    /// this connection nor the store knew of it.
+    Release {
+        packet_id: u16,
+        is_known: bool,
+    },
     /// Tell the broker that these deliveries are done.
     Settle(DeliveryIds),
     Subscribe(Subscribe),
@@ -124,10 +130,9 @@ impl Session {
             Packet::PubAck(ack) => progress(self.outbound.puback(ack.packet_id), ack, effects)?,
             Packet::PubRec(ack) => self.pubrec(ack, effects)?,
             Packet::PubRel(ack) => {
-                let found = self.inbound.release(ack.packet_id);
-                let reason = if found { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
                 let packet_id = ack.packet_id;
-                effects.push(Effect::Send(Reply::PubComp { packet_id, reason }));
+                let is_known = self.inbound.release(packet_id);
+                effects.push(Effect::Release { packet_id, is_known });
             }
             Packet::PubComp(ack) => progress(self.outbound.pubcomp(ack.packet_id), ack, effects)?,
             Packet::Subscribe(subscribe) => effects.push(Effect::Subscribe(subscribe)),

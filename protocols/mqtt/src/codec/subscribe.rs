@@ -7,8 +7,13 @@ use super::{
     property::{self, Context, Value, id},
 };
 
-/// Filters below this are ours: they keep with a session which queues it consumes.
+/// Filters that begin so are ours: what is kept with a session as a subscription that no publish
+/// reaches.
+pub const MARK: &str = "$mainstem-";
+/// Which queues it consumes.
 pub const QUEUE_MARK: &str = "$mainstem-queue/";
+/// Under which name its QoS 2 messages are remembered.
+pub const WRITER_MARK: &str = "$mainstem-writer/";
 
 /// A request for subscriptions; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +133,7 @@ impl TopicFilter {
             return Self::parse_shared(shared);
         }
         let filter = parse_filter(text)?;
-        if text.starts_with(QUEUE_MARK) {
+        if text.starts_with(MARK) {
             return Ok(Self::Unserved);
         }
         let Some(name) = text.strip_prefix(QUEUE_SEGMENT).and_then(|rest| rest.strip_prefix('/'))
@@ -151,7 +156,7 @@ impl TopicFilter {
             return Err(Fault::malformed("[MQTT-4.8.2-1] a share name is empty or a wildcard"));
         }
         let levels = parse_filter(filter)?;
-        if filter.starts_with("$queue/") || filter.starts_with("$share/") {
+        if ["$queue/", "$share/", MARK].iter().any(|ours| filter.starts_with(ours)) {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })

@@ -13,13 +13,14 @@ use tokio::{
 use super::{
     Server,
     delivering::Retained,
+    exactly_once::ExactlyOnce,
     greeting::{self, Opened},
     peers::Holder,
     publishing::Owed,
     subscribing::Queues,
 };
 use crate::{
-    codec::{self, Fault, Reason, Reply, Will, frame, reply::Ears},
+    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears},
     session::{Aliases, DeliveryIds, Effect, Session},
 };
 
@@ -54,6 +55,7 @@ pub(super) struct Connection<R, W> {
     pub(super) receipts: VecDeque<(Receipt, Vec<Owed>)>,
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
+    pub(super) exactly: ExactlyOnce,
     pub(super) retained: Retained,
     pub(super) queues: Queues,
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
@@ -86,6 +88,7 @@ enum Event {
     Written(io::Result<usize>),
     Inbox,
     Receipt(Result<Vec<Published>, Refusal>),
+    Forgotten(Result<Vec<bool>, Refusal>),
     /// There is room for retained messages.
     Retained,
     Timer,
@@ -134,6 +137,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             receipts: VecDeque::new(),
             settlements: Vec::new(),
             notices: Vec::new(),
+            exactly: ExactlyOnce::resume(&opened.found),
             retained: Retained::default(),
             subscriptions: opened.found.subscriptions.len(),
             queues: Queues::resume(marks),
@@ -164,6 +168,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Written(Ok(_)) => Ok(()),
                 Event::Inbox => self.on_inbox().await,
                 Event::Receipt(outcome) => self.on_receipt(outcome),
+                Event::Forgotten(known) => self.on_forgotten(known),
                 Event::Retained => self.send_retained().await,
                 Event::Timer => self.on_timer(),
                 Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
@@ -202,6 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
             outcome = receipt => Event::Receipt(outcome),
+            known = self.exactly.forgotten() => Event::Forgotten(known),
             () = self.client.recv(&mut self.inbox, &mut self.notices), if has_room => Event::Inbox,
             () = std::future::ready(()), if has_retained => Event::Retained,
             () = self.timer.as_mut() => Event::Timer,
@@ -254,6 +260,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         // What came before the packet that ended the talk counts.
         self.publish(batch).await?;
+        self.exactly.forget(&self.client).await?;
         talk
     }
 
@@ -263,8 +270,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         batch: &mut super::publishing::Batch,
     ) -> Result<(), End> {
         match effect {
-            Effect::Store(publish) => self.add_to_batch(publish, batch),
+            Effect::Store(publish) => {
+                if publish.qos == Qos::ExactlyOnce {
+                    self.exactly.name(&self.client, self.session_expiry_s).await?;
+                }
+                self.add_to_batch(publish, batch);
+            }
             Effect::Send(reply) => self.send(&reply),
+            Effect::Release { packet_id, is_known } => self.release(packet_id, is_known),
             Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
             Effect::Subscribe(subscribe) => {
                 // What was published before must be there for the subscription's retained copies.

@@ -45,7 +45,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let record = Message::from(publish).record(&self.sender(), self.client.stamp());
         let refused = match record {
             Ok(record) => {
-                batch.offers.push(Offer::new(record));
+                let offer = Offer::new(record);
+                let terms = self.exactly.terms(qos, packet_id);
+                batch.offers.push(match terms {
+                    Some(terms) => offer.on(terms),
+                    None => offer,
+                });
                 None
             }
             Err(refused) => Some(refused),
