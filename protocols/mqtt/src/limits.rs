@@ -35,6 +35,15 @@ pub struct Limits {
     /// What the response information begins with that a client gets which asks for it:
     /// `<this>/<client id>/`. Empty to give none.
     pub response_topic: String,
+    /// A client whose connections end so often within `flap_window_s` is refused for `flap_ban_s`;
+    /// 0 for no such rule.
+    pub flaps_max: u32,
+    /// See `flaps_max`, in seconds.
+    pub flap_window_s: u64,
+    /// See `flaps_max`, in seconds.
+    pub flap_ban_s: u64,
+    /// How often statistics are told to subscribers of `$SYS/broker/#`, in seconds; 0 for never.
+    pub sys_interval_s: u64,
     /// Longest delay of a message to `$delayed/<seconds>/<topic>`, in seconds.
     pub delay_max_s: u64,
     /// Wills that may wait for their delay; more are published at once.
@@ -67,6 +76,10 @@ impl Default for Limits {
             topic_levels_max: 256,
             subscriptions_max: 10_000,
             response_topic: "response".to_owned(),
+            flaps_max: 0,
+            flap_window_s: 60,
+            flap_ban_s: 300,
+            sys_interval_s: 10,
             delay_max_s: 4_294_967,
             wills_waiting_max: 100_000,
             connect_timeout_ms: 10_000,

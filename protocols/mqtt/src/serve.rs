@@ -2,15 +2,19 @@
 //!
 //! Reading order: [`run`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
 //! loop; `subscribing`, `delivering`, `publishing` and `exactly_once` are its verbs; `farewell` ends it; `peers`
-//! lets one connection at a time hold a client id; `websocket` is the other way in.
+//! lets one connection at a time hold a client id; `statistics` tells
+//! of all of them; `websocket` is the other way in.
 
 mod connection;
 mod delivering;
 mod exactly_once;
+mod exclusive;
 mod farewell;
+mod flapping;
 mod greeting;
 mod peers;
 mod publishing;
+mod statistics;
 mod subscribing;
 mod websocket;
 
@@ -29,13 +33,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::Limits;
 use connection::Connection;
+use exclusive::Exclusives;
+use flapping::Flapping;
 use peers::Peers;
+use statistics::Statistics;
 
 /// What all connections of a listener share.
 pub(crate) struct Server {
     broker: Broker,
     limits: Arc<Limits>,
     peers: Peers,
+    exclusives: Exclusives,
+    flapping: Flapping,
+    statistics: Statistics,
     /// Places for wills that wait for their delay.
     wills: Semaphore,
     shutdown: CancellationToken,
@@ -64,8 +74,16 @@ impl Service {
     #[must_use]
     pub fn new(broker: Broker, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
-        let wills = Semaphore::new(limits.wills_waiting_max);
-        let server = Server { broker, limits, peers: Peers::default(), wills, shutdown };
+        let server = Server {
+            wills: Semaphore::new(limits.wills_waiting_max),
+            broker,
+            limits,
+            peers: Peers::default(),
+            exclusives: Exclusives::default(),
+            flapping: Flapping::default(),
+            statistics: Statistics::new(),
+            shutdown,
+        };
         Self { server: Arc::new(server), slots, tasks: TaskTracker::new() }
     }
 
@@ -143,11 +161,13 @@ async fn serve<R, W>(
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Some(mut connection) = Connection::greet(server, reader, writer, peer).await else {
+    let Some(mut connection) = Connection::greet(server.clone(), reader, writer, peer).await else {
         return;
     };
+    server.statistics.connect();
     metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
     let end = connection.talk().await;
     metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
+    server.statistics.disconnect();
     connection.end(end, permit).await;
 }

@@ -231,7 +231,7 @@ fn early_return_code(reason: Reason) -> u8 {
         Reason::UNSUPPORTED_VERSION => 1,
         Reason::CLIENT_ID_INVALID => 2,
         Reason::BAD_CREDENTIALS => 4,
-        Reason::NOT_AUTHORIZED | Reason::BAD_AUTH_METHOD => 5,
+        Reason::NOT_AUTHORIZED | Reason::BAD_AUTH_METHOD | Reason::BANNED => 5,
         _ => 3,
     }
 }

@@ -50,6 +50,8 @@ pub enum TopicFilter {
         group: String,
         filter: Filter,
     },
+    /// `$exclusive/<filter>`: one client at a time.
+    Exclusive(Filter),
     /// `$queue/<name>`: competing consumption of a named queue.
     Queue(String),
     /// Well formed, but nothing we serve: a wildcard below `$queue`, a queue in `$share`.
@@ -132,6 +134,12 @@ impl TopicFilter {
         if let Some(shared) = text.strip_prefix("$share/") {
             return Self::parse_shared(shared);
         }
+        if let Some(alone) = text.strip_prefix("$exclusive/") {
+            let filter = parse_filter(alone)?;
+            let is_ours = ["$queue/", "$share/", "$exclusive/", MARK];
+            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours));
+            return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
+        }
         let filter = parse_filter(text)?;
         if text.starts_with(MARK) {
             return Ok(Self::Unserved);
@@ -156,7 +164,7 @@ impl TopicFilter {
             return Err(Fault::malformed("[MQTT-4.8.2-1] a share name is empty or a wildcard"));
         }
         let levels = parse_filter(filter)?;
-        if ["$queue/", "$share/", MARK].iter().any(|ours| filter.starts_with(ours)) {
+        if ["$queue/", "$share/", "$exclusive/", MARK].iter().any(|ours| filter.starts_with(ours)) {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })
@@ -166,7 +174,9 @@ impl TopicFilter {
     #[must_use]
     pub fn levels(&self) -> usize {
         match self {
-            Self::Plain(filter) | Self::Shared { filter, .. } => filter.steps().len(),
+            Self::Plain(filter) | Self::Exclusive(filter) | Self::Shared { filter, .. } => {
+                filter.steps().len()
+            }
             Self::Queue(_) | Self::Unserved => 1,
         }
     }

@@ -9,7 +9,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, End};
+use super::{
+    connection::{Connection, End},
+    statistics,
+};
 use crate::{
     codec::{
         Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
@@ -171,7 +174,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let stance = Stance { packet_id: 0, dup: false, now };
         let aliases = &mut self.aliases;
         let broker = &self.server.broker;
-        if write(&copy, stance, (&self.ears, aliases), broker, &mut self.output).is_err() {
+        if write(&copy, stance, (&self.ears, aliases), broker, &mut self.output).is_ok() {
+            statistics::count(&self.server.statistics.publishes_sent, 1);
+        } else {
+            statistics::count(&self.server.statistics.publishes_dropped, 1);
             tracing::info!(
                 client = self.identity.client_id,
                 "a message is too large for its client"
@@ -199,7 +205,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let stance = Stance { packet_id, dup, now };
             let broker = &self.server.broker;
             let ears = (&self.ears, &mut self.aliases);
-            if write(&flight.copy, stance, ears, broker, &mut self.output).is_err() {
+            let counts = &self.server.statistics;
+            if write(&flight.copy, stance, ears, broker, &mut self.output).is_ok() {
+                statistics::count(&counts.publishes_sent, 1);
+            } else {
+                statistics::count(&counts.publishes_dropped, 1);
                 // [MQTT-3.1.2-25]: as if the client had completed it.
                 let deliveries = self.session.outbound.abandon(packet_id);
                 self.settle(deliveries, Verdict::Accept);

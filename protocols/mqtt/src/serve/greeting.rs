@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use mainstem_broker::{Client, Inbox, LoginError, OpenSession, SessionOpened};
 use mainstem_schemas::{Credentials, Secret};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
 
 use super::{Server, connection::Connection, connection::Identity, peers::Holder};
 use crate::{
@@ -150,6 +153,9 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     // Twice the time for farewells: the holder may need it for its socket and for its session.
     let patience = Duration::from_millis(server.limits.goodbye_ms * 2);
     let key = (namespace.clone(), client_id.clone());
+    if server.flapping.is_banned(&key, &server.limits, Instant::now()) {
+        return Err(refused(Reason::BANNED, "the client came and went too often"));
+    }
     let holder = server.peers.take(key, connect.clean, patience).await;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);

@@ -3,7 +3,10 @@
 use mainstem_broker::{Publish as Offer, Published, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, End};
+use super::{
+    connection::{Connection, End},
+    statistics,
+};
 use crate::{
     codec::{Publish, Qos, Reason, Version},
     normalize::{Message, Sender, message::Refused},
@@ -41,6 +44,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     pub(super) fn add_to_batch(&self, publish: Publish, batch: &mut Batch) {
+        statistics::count(&self.server.statistics.publishes_received, 1);
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let record = Message::from(publish).record(&self.sender(), self.client.stamp());
         let refused = match record {
