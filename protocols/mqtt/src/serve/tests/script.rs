@@ -115,7 +115,7 @@ fn word_bytes(word: &str) -> Pattern {
         let byte = text.bytes().next().expect("a byte to be repeated");
         return vec![Want::Byte(byte); count.parse().unwrap()];
     }
-    assert!(word.len() % 2 == 0, "{word} is no hex");
+    assert!(word.len().is_multiple_of(2), "{word} is no hex");
     let pairs = (0..word.len()).step_by(2).map(|at| &word[at..at + 2]);
     pairs.map(|pair| Want::Byte(u8::from_str_radix(pair, 16).expect(word))).collect()
 }
