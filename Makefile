@@ -27,7 +27,7 @@ check: setup ## formatting, lints and the tidy test
 run: build ## serve with the default configuration, data in ./data
 	exec $(SERVER) serve --config deploy/mainstem.toml
 
-test: setup tools ## everything: formatting, lints, all tests with real clients, crashes
+test: setup tools ## formatting, lints, all tests: units, real clients, crashes; says what this machine cannot try
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
 	$(CARGO) test $(TESTED)
@@ -35,7 +35,7 @@ test: setup tools ## everything: formatting, lints, all tests with real clients,
 sim: setup ## crash the store by new seeds, on a simulated disk, until stopped; a failure prints SEED=n
 	SIM_SECONDS=$${SIM_SECONDS:-1000000}; export SIM_SECONDS; $(CARGO) test --release --locked -p mainstem-broker --lib sim::seeds -- --nocapture
 
-e2e: build ## whole servers in process
+e2e: build ## whole servers
 	$(CARGO) test $(TESTED) --test e2e
 
 interop: build tools ## real third-party clients, and test suites that others wrote

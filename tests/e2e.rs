@@ -11,6 +11,8 @@
 mod amqp_errors;
 #[path = "e2e/amqp_queues.rs"]
 mod amqp_queues;
+#[path = "e2e/amqps.rs"]
+mod amqps;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
 #[path = "e2e/faults.rs"]

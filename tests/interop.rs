@@ -17,11 +17,12 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use mainstem_tests::{
     Deadline, Language, Matrix, Peer, Ports, Server,
     matrix::{By, Publisher},
-    peer,
+    peer, server,
 };
 use md5::{Digest, Md5};
 use properties::{Arrival, findings};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The rules of queues that RabbitMQ keeps, held by its own client.
 #[test]
@@ -53,11 +54,30 @@ fn replies_cross_protocols() {
     rules_hold("replies.py", |ports| vec![ports.amqp, ports.mqtt]);
 }
 
+/// Many and bad peers at once: each hurts its own connection only. A tenth of the full crowd.
+#[test]
+fn a_crowd_of_bad_peers_hurts_nobody_else() {
+    let server = Server::start();
+    holds("amqp_crowd.py", &[&server.ports().amqp.to_string(), &server.pid().to_string()]);
+}
+
+/// What was delayed comes after a kill, none of it early. How late is measured on a quiet machine.
+#[test]
+fn delays_outlive_a_kill() {
+    let data = TempDir::new().unwrap();
+    let (binary, data) = (server::binary().to_str().unwrap(), data.path().to_str().unwrap());
+    holds("amqp_delays.py", &[binary, data, "1000", "4000", "5000"]);
+}
+
 fn rules_hold(script: &str, asked: fn(&Ports) -> Vec<u16>) {
     let server = Server::start();
     let ports: Vec<String> = asked(&server.ports()).iter().map(u16::to_string).collect();
     let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-    let (holds, said) = peer::run(Language::Python, script, &ports);
+    holds(script, &ports);
+}
+
+fn holds(script: &str, arguments: &[&str]) {
+    let (holds, said) = peer::run(Language::Python, script, arguments);
     println!("{said}");
     assert!(holds, "a rule was broken: {said}");
 }

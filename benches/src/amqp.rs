@@ -168,7 +168,7 @@ impl Connection {
         let mut template = Vec::new();
         let arguments = [&[0, 0][..], &frame::short(exchange), &frame::short(key), &[0]].concat();
         frame::method(&mut template, frame::CHANNEL, frame::PUBLISH, &arguments);
-        frame::content(&mut template, mode, body);
+        frame::content(&mut template, mode, None, body);
         // The end mark of the body's frame is one byte.
         let stamp_at = template.len() - body.len() - 1;
         let (stream, intake) = self.into_parts();

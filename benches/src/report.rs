@@ -74,7 +74,8 @@ impl Setting {
                 .collect::<Vec<_>>()
                 .join(" "),
             sync: null::sync_times(data)?,
-            command: match env::args().skip(1).collect::<Vec<_>>().join(" ") {
+            command: match env::args().skip(1).map(|word| here(&word)).collect::<Vec<_>>().join(" ")
+            {
                 given if given.is_empty() => "make bench".to_owned(),
                 given => format!("cargo run --release -p mainstem-benches -- {given}"),
             },
@@ -92,6 +93,18 @@ impl Setting {
              {load}, a synced 4 KiB write takes {sync} (p50 / p99)\n- Command: `{command}`\n"
         )
     }
+}
+
+/// A word of a command as others can give it: a path of this machine by what follows the folder it
+/// was given in, or by its name.
+fn here(word: &str) -> String {
+    let path = Path::new(word);
+    if !path.is_absolute() {
+        return word.to_owned();
+    }
+    let folder = env::current_dir().unwrap_or_default();
+    let name = path.file_name().map(Path::new).unwrap_or(path);
+    path.strip_prefix(folder).unwrap_or(name).display().to_string()
 }
 
 fn said(command: &mut Command) -> String {

@@ -56,137 +56,125 @@ const MQTT: &[Contender] = &[
     NULL_SYNC,
 ];
 
+/// One that tells no bars, and is short.
+const fn scenario(
+    name: &'static str,
+    what: &'static str,
+    contenders: &'static [Contender],
+    port: fn(&Ports) -> u16,
+    run: fn(Load) -> Result<Measured>,
+) -> Scenario {
+    Scenario { name, what, contenders, port, run, bars: &[], once: false }
+}
+
+const fn amqp(
+    name: &'static str,
+    what: &'static str,
+    contenders: &'static [Contender],
+    run: fn(Load) -> Result<Measured>,
+) -> Scenario {
+    scenario(name, what, contenders, |ports| ports.amqp, run)
+}
+
+const fn mqtt(
+    name: &'static str,
+    what: &'static str,
+    run: fn(Load) -> Result<Measured>,
+) -> Scenario {
+    scenario(name, what, MQTT, |ports| ports.mqtt, run)
+}
+
+const fn grpc(
+    name: &'static str,
+    what: &'static str,
+    run: fn(Load) -> Result<Measured>,
+) -> Scenario {
+    scenario(name, what, &[MAINSTEM], |ports| ports.grpc, run)
+}
+
 pub const ALL: &[Scenario] = &[
     Scenario {
-        name: "amqp-1-1",
-        what: "AMQP 1 -> 1: 1 KiB persistent messages, durable queue, confirms window 500, each message acknowledged by itself, prefetch 500",
-        contenders: AMQP,
-        port: |ports| ports.amqp,
-        run: |load| amqp::pairs(load, 1, 1024),
         bars: &[Bar { against: "RabbitMQ classic", rate: 3.0, cpu: Some(0.2) }],
-        once: false,
+        ..amqp(
+            "amqp-1-1",
+            "AMQP 1 -> 1: 1 KiB persistent messages, durable queue, confirms window 500, each message acknowledged by itself, prefetch 500",
+            AMQP,
+            |load| amqp::pairs(load, 1, 1024),
+        )
     },
+    amqp("amqp-1-1-small", "The same with 256 B", AMQP, |load| amqp::pairs(load, 1, 256)),
+    amqp("amqp-1-1-large", "The same with 16 KiB", AMQP, |load| amqp::pairs(load, 1, 16 * 1024)),
+    amqp(
+        "amqp-transient",
+        "AMQP 1 -> 1: 1 KiB transient messages, automatic acknowledgement, no confirms, at most 500 on their way",
+        AMQP,
+        amqp::transient,
+    ),
+    amqp(
+        "amqp-fan-out",
+        "AMQP 1 -> 10: 1 KiB persistent messages by a fan-out exchange to 10 durable queues with a consumer each, confirms, at most 500 on their way; rates count deliveries",
+        AMQP,
+        amqp::fan_out,
+    ),
+    amqp(
+        "amqp-50-50",
+        "AMQP 50 -> 50: 50 publishers, each to a durable queue and a consumer of its own, 1 KiB persistent, 50 unconfirmed each, prefetch 500",
+        AMQP_BROKERS,
+        |load| amqp::pairs(load, 50, 1024),
+    ),
     Scenario {
-        name: "amqp-1-1-small",
-        what: "The same with 256 B",
-        contenders: AMQP,
-        port: |ports| ports.amqp,
-        run: |load| amqp::pairs(load, 1, 256),
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "amqp-1-1-large",
-        what: "The same with 16 KiB",
-        contenders: AMQP,
-        port: |ports| ports.amqp,
-        run: |load| amqp::pairs(load, 1, 16 * 1024),
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "amqp-transient",
-        what: "AMQP 1 -> 1: 1 KiB transient messages, automatic acknowledgement, no confirms, at most 500 on their way",
-        contenders: AMQP,
-        port: |ports| ports.amqp,
-        run: amqp::transient,
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "amqp-fan-out",
-        what: "AMQP 1 -> 10: 1 KiB persistent messages by a fan-out exchange to 10 durable queues with a consumer each, confirms, at most 500 on their way; rates count deliveries",
-        contenders: AMQP,
-        port: |ports| ports.amqp,
-        run: amqp::fan_out,
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "amqp-50-50",
-        what: "AMQP 50 -> 50: 50 publishers, each to a durable queue and a consumer of its own, 1 KiB persistent, 50 unconfirmed each, prefetch 500",
-        contenders: AMQP_BROKERS,
-        port: |ports| ports.amqp,
-        run: |load| amqp::pairs(load, 50, 1024),
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "amqp-fill",
-        what: "AMQP backlog: 1,000,000 persistent messages of 1 KiB to a durable queue that nobody consumes, confirms window 500",
-        contenders: AMQP_BROKERS,
-        port: |ports| ports.amqp,
-        run: amqp::fill,
-        bars: &[],
         once: true,
+        ..amqp(
+            "amqp-fill",
+            "AMQP backlog: 1,000,000 persistent messages of 1 KiB to a durable queue that nobody consumes, confirms window 500",
+            AMQP_BROKERS,
+            amqp::fill,
+        )
     },
     Scenario {
-        name: "amqp-drain",
-        what: "AMQP backlog: the same messages consumed with nothing being published, each acknowledged by itself, prefetch 500",
-        contenders: AMQP_BROKERS,
-        port: |ports| ports.amqp,
-        run: amqp::drain,
-        bars: &[],
         once: true,
+        ..amqp(
+            "amqp-drain",
+            "AMQP backlog: the same messages consumed with nothing being published, each acknowledged by itself, prefetch 500",
+            AMQP_BROKERS,
+            amqp::drain,
+        )
     },
     Scenario {
-        name: "amqp-churn",
-        what: "AMQP churn: 2,000 connections, 8 at a time, each opens a channel, declares a reply queue of its own, asks one question of a service and leaves; the delivery latency is from question to answer",
-        contenders: AMQP_BROKERS,
-        port: |ports| ports.amqp,
-        run: amqp::churn,
-        bars: &[],
         once: true,
+        ..amqp(
+            "amqp-churn",
+            "AMQP churn: 2,000 connections, 8 at a time, each opens a channel, declares a reply queue of its own, asks one question of a service and leaves; the delivery latency is from question to answer",
+            AMQP_BROKERS,
+            amqp::churn,
+        )
     },
     Scenario {
-        name: "mqtt-1-1-qos1",
-        what: "MQTT QoS 1 1 -> 1: 256 B, 100 publishes on their way, the subscriber's session \
-               persistent (clean_session=0)",
-        contenders: MQTT,
-        port: |ports| ports.mqtt,
-        run: mqtt::one_to_one,
         bars: &[Bar { against: "Mosquitto", rate: 1.0, cpu: None }],
-        once: false,
+        ..mqtt(
+            "mqtt-1-1-qos1",
+            "MQTT QoS 1 1 -> 1: 256 B, 100 publishes on their way, the subscriber's session persistent (clean_session=0)",
+            mqtt::one_to_one,
+        )
     },
-    Scenario {
-        name: "mqtt-1-100-qos1",
-        what: "MQTT QoS 1 1 -> 100: 256 B, 100 publishes on their way, persistent sessions; \
-               rates count deliveries",
-        contenders: MQTT,
-        port: |ports| ports.mqtt,
-        run: |load| mqtt::one_to_many(load, Qos::AtLeastOnce),
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "mqtt-1-100-qos0",
-        what: "MQTT QoS 0 1 -> 100: 256 B, 100 publishes on their way, clean sessions; rates \
-               count deliveries",
-        contenders: MQTT,
-        port: |ports| ports.mqtt,
-        run: |load| mqtt::one_to_many(load, Qos::AtMostOnce),
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "grpc-send",
-        what: "RocketMQ gRPC send: 1 KiB, 64 calls on their way over one connection, one message \
-               each",
-        contenders: &[MAINSTEM],
-        port: |ports| ports.grpc,
-        run: rocketmq::send,
-        bars: &[],
-        once: false,
-    },
-    Scenario {
-        name: "grpc-receive",
-        what: "RocketMQ gRPC receive and acknowledge: 1 KiB, 4 receivers over one connection, up \
-               to 32 messages a call, acknowledged by one call; the confirm latency is that of \
-               both calls",
-        contenders: &[MAINSTEM],
-        port: |ports| ports.grpc,
-        run: rocketmq::receive,
-        bars: &[],
-        once: false,
-    },
+    mqtt(
+        "mqtt-1-100-qos1",
+        "MQTT QoS 1 1 -> 100: 256 B, 100 publishes on their way, persistent sessions; rates count deliveries",
+        |load| mqtt::one_to_many(load, Qos::AtLeastOnce),
+    ),
+    mqtt(
+        "mqtt-1-100-qos0",
+        "MQTT QoS 0 1 -> 100: 256 B, 100 publishes on their way, clean sessions; rates count deliveries",
+        |load| mqtt::one_to_many(load, Qos::AtMostOnce),
+    ),
+    grpc(
+        "grpc-send",
+        "RocketMQ gRPC send: 1 KiB, 64 calls on their way over one connection, one message each",
+        rocketmq::send,
+    ),
+    grpc(
+        "grpc-receive",
+        "RocketMQ gRPC receive and acknowledge: 1 KiB, 4 receivers over one connection, up to 32 messages a call, acknowledged by one call; the confirm latency is that of both calls",
+        rocketmq::receive,
+    ),
 ];

@@ -14,7 +14,9 @@ import time
 
 import pika
 
-PORT, PID = int(sys.argv[1]), int(sys.argv[2])
+from raw import METHOD, PORT, Raw, frame
+
+PID = int(sys.argv[2])
 SIZE = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 LATE_S = 5
 BODY_BYTES = 100_000
@@ -105,37 +107,16 @@ def churn(count):
     return len(done)
 
 
-def frame(kind, channel, payload):
-    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
-
-
-def raw_connection():
-    """A socket that has come as far as connection.open-ok."""
-    raw = socket.create_connection(("127.0.0.1", PORT), 10)
-    raw.settimeout(10)
-    raw.sendall(b"AMQP\x00\x00\x09\x01")
-    raw.sendall(frame(1, 0, b"\0\x0a\0\x0b" + bytes(4) + b"\5PLAIN" + struct.pack(">I", 12)
-                      + b"\0guest\0guest" + b"\5en_US"))
-    raw.sendall(frame(1, 0, b"\0\x0a\0\x1f" + struct.pack(">HIH", 2047, 131072, 0)))
-    raw.sendall(frame(1, 0, b"\0\x0a\0\x28\x01/\0\0"))
-    read = b""
-    while b"\0\x0a\0\x29" not in read:
-        read += raw.recv(65536)
-    return raw
-
-
 def channels(count):
     """Thousands of open channels over a few connections."""
     open_raws = []
     for _ in range(10):
-        raw = raw_connection()
-        raw.sendall(b"".join(frame(1, channel, b"\0\x14\0\x0a\0")
-                             for channel in range(1, count // 10 + 1)))
-        missing = count // 10 * 16
-        while missing > 0:
-            read = raw.recv(1 << 20)
-            assert read
-            missing -= len(read)
+        raw = Raw().opened(channels=())
+        numbers = range(1, count // 10 + 1)
+        raw.socket.sendall(b"".join(frame(METHOD, number, struct.pack(">HH", 20, 10) + b"\0")
+                                    for number in numbers))
+        for number in numbers:
+            raw.expect(20, 11, number)
         open_raws.append(raw)
     return open_raws
 
@@ -148,11 +129,9 @@ def slow_readers(count):
     for number in range(count):
         queue = f"crowd-slow-{number}"
         channel.queue_declare(queue, auto_delete=True)
-        raw = raw_connection()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.sendall(frame(1, 1, b"\0\x14\0\x0a\0"))
-        raw.sendall(frame(1, 1, b"\0\x3c\0\x14\0\0" + bytes([len(queue)]) + queue.encode()
-                          + b"\0\2" + bytes(4)))
+        raw = Raw().opened()
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.consume(queue, "", flags=2)
         raws.append(raw)
         for _ in range(200 // SIZE):
             channel.basic_publish("", queue, bytes(BODY_BYTES))
@@ -178,7 +157,7 @@ def main():
     raws = step(f"{10 * SIZE} peers that do not read", lambda: slow_readers(10 * SIZE))
     peak = resident_mib()
     for raw in raws:
-        raw.close()
+        raw.socket.close()
     time.sleep(2)
     watcher.ends = True
     watcher.join(30)

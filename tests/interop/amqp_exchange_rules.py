@@ -8,7 +8,7 @@ buckets, and dies).
 
 import time
 
-from rules import Peer, WITHOUT, death, main, refused, rule
+from rules import Peer, WITHOUT, death, main, refused, refused_apart, rule
 
 
 def bound(peer, exchange, keys):
@@ -87,11 +87,9 @@ def a_hash_says_what_it_cannot_hash(peer):
             ({"hash-header": "a", "hash-property": "message_id"},
              "hash-header and hash-property are mutually exclusive"),
             ({"hash-property": "priority"}, "Unsupported property: priority")):
-        other = Peer()
-        outcome = refused(lambda: other.channel.exchange_declare(
+        outcome = refused_apart(lambda channel: channel.exchange_declare(
             "odd", "x-consistent-hash", arguments=arguments))
         assert outcome == (406, f"PRECONDITION_FAILED - {words}"), outcome
-        other.connection.close()
     peer.exchange("hash", "x-consistent-hash", arguments={"hash-header": "a"})
     # Only the alternate exchange of an exchange is compared.
     peer.channel.exchange_declare("hash", "x-consistent-hash", durable=True)
@@ -99,10 +97,8 @@ def a_hash_says_what_it_cannot_hash(peer):
     for key, words in (("a", 'be an integer: <<"a">>'), ("", "be an integer: <<>>"),
                        ("1.5", 'be an integer: <<"1.5">>'), ("0", "be greater than 0"),
                        ("-1", "be greater than 0")):
-        other = Peer()
-        outcome = refused(lambda: other.channel.queue_bind("q", "hash", key))
+        outcome = refused_apart(lambda channel: channel.queue_bind("q", "hash", key))
         assert outcome == (406, f"PRECONDITION_FAILED - The binding key must {words}"), outcome
-        other.connection.close()
 
 
 @rule
@@ -193,13 +189,11 @@ def twenty_messages_are_remembered_if_nobody_says_how_many(peer):
 @rule
 def a_length_of_history_is_a_positive_number(peer):
     for length in (0, -1):
-        other = Peer()
-        outcome = refused(lambda: other.channel.exchange_declare(
+        outcome = refused_apart(lambda channel: channel.exchange_declare(
             "odd", "x-recent-history", arguments={"x-recent-history-length": length}))
         words = (f"PRECONDITION_FAILED - Invalid argument {length}, "
                  "'x-recent-history-length' must be a positive integer")
         assert outcome == (406, words), outcome
-        other.connection.close()
 
 
 @rule

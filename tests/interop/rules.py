@@ -99,6 +99,16 @@ def refused(call):
     return None, None
 
 
+def refused_apart(call):
+    """The same, on a connection of its own, whose channel `call` gets."""
+    peer = Peer()
+    try:
+        return refused(lambda: call(peer.channel))
+    finally:
+        if peer.connection.is_open:
+            peer.connection.close()
+
+
 def death(properties, at=0):
     entry = dict(properties.headers["x-death"][at])
     moment = entry.pop("time")

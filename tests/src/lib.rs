@@ -5,6 +5,7 @@
 //! ends with a failure that says what was awaited.
 
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
@@ -17,6 +18,7 @@ pub mod http;
 pub mod matrix;
 pub mod peer;
 pub mod server;
+pub mod untried;
 pub mod wait;
 
 pub use clients::{Amqp, Mqtt};

@@ -36,7 +36,8 @@ impl Language {
 
     /// A command that runs `script`. Panics with the remedy where the interpreter or its packages
     /// are missing: these tests are never skipped.
-    fn command(self, script: &Path) -> Command {
+    #[must_use]
+    pub fn command(self, script: &Path) -> Command {
         match self {
             Self::Python => {
                 let python = setting("MAINSTEM_PYTHON", "python/bin/python");
@@ -68,14 +69,14 @@ impl Language {
     }
 }
 
-fn setting(variable: &str, below_cache: &str) -> PathBuf {
-    env::var_os(variable).map_or_else(
-        || {
-            let home = env::var_os("HOME").unwrap_or_default();
-            PathBuf::from(home).join(".cache/mainstem").join(below_cache)
-        },
-        PathBuf::from,
-    )
+/// What `variable` says, or what `make tools` made.
+fn setting(variable: &str, below_tools: &str) -> PathBuf {
+    let tools = || {
+        let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+        let tools = env::var_os("MAINSTEM_TOOLS").map(PathBuf::from);
+        tools.unwrap_or_else(|| home.join(".cache/mainstem/tools")).join(below_tools)
+    };
+    env::var_os(variable).map_or_else(tools, PathBuf::from)
 }
 
 /// Runs `script` of `tests/interop` to its end, and answers whether it succeeded and what it said.

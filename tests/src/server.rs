@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::wait::Deadline;
+use crate::{untried, wait::Deadline};
 
 /// How long a server may take to listen, and to end.
 const START_S: u64 = 30;
@@ -39,7 +39,8 @@ impl Ports {
             return;
         };
         let names = ["AMQP", "MQTT", "RocketMQ", "HTTP"];
-        match names.into_iter().find(|name| head.contains(name)) {
+        let is_named = |name: &&str| head.split_whitespace().any(|word| word == *name);
+        match names.into_iter().find(is_named) {
             Some("AMQP") => self.amqp = port,
             Some("MQTT") => self.mqtt = port,
             Some("RocketMQ") => self.rocketmq = port,
@@ -66,15 +67,15 @@ pub struct Setup {
     pub disk_bytes: Option<u64>,
 }
 
-/// Whether a process may have a file system of its own here; if not, that is said aloud.
+/// Whether a process may have a file system of its own here; if not, that is said aloud, or where
+/// it is demanded a failure.
 #[must_use]
-#[expect(clippy::print_stdout, reason = "a test that is not tried says so")]
 pub fn can_mount() -> bool {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]);
     let may = command.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !may {
-        println!("not tried on this machine: it gives no mount namespaces (unshare)");
+        untried::without_disk("it gives no mount namespaces (unshare)");
     }
     may
 }
@@ -195,9 +196,15 @@ impl Server {
         status
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Sends it a signal by name.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.0.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
     }

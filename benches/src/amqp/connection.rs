@@ -77,10 +77,7 @@ impl Connection {
         let mut out = Vec::new();
         let arguments = [&[0, 0][..], &frame::short(""), &frame::short(queue), &[0]].concat();
         frame::method(&mut out, frame::CHANNEL, frame::PUBLISH, &arguments);
-        match reply_to {
-            Some(reply_to) => frame::question(&mut out, mode, reply_to, body),
-            None => frame::content(&mut out, mode, body),
-        }
+        frame::content(&mut out, mode, reply_to, body);
         self.stream.write_all(&out)
     }
 

@@ -45,7 +45,8 @@ pub const ACK: Method = (60, 80);
 pub const SELECT: Method = (85, 10);
 pub const SELECT_OK: Method = (85, 11);
 
-/// Property flags: delivery mode and reply-to.
+/// Property flags: delivery mode, and with it reply-to.
+const PLAIN: u16 = 0x1000;
 const QUESTION: u16 = 0x1200;
 
 pub enum Frame<'a> {
@@ -93,23 +94,14 @@ pub fn ack(out: &mut Vec<u8>, tag: [u8; 8]) {
     out.extend_from_slice(&[0, END]);
 }
 
-/// Header with delivery mode 1 (transient) or 2 (persistent) as its only property, and the body in
-/// one frame.
-pub fn content(out: &mut Vec<u8>, mode: u8, body: &[u8]) {
+/// Header with delivery mode 1 (transient) or 2 (persistent) and the queue, if one is named, that an
+/// answer is to go to; and the body in one frame.
+pub fn content(out: &mut Vec<u8>, mode: u8, reply_to: Option<&str>, body: &[u8]) {
     let mut header = vec![0, 60, 0, 0];
     header.extend(u64::try_from(body.len()).unwrap_or(u64::MAX).to_be_bytes());
-    header.extend([0x10, 0x00, mode]);
-    frame(out, HEADER, CHANNEL, &header);
-    frame(out, BODY, CHANNEL, body);
-}
-
-/// The same with the queue that the answer is to go to.
-pub fn question(out: &mut Vec<u8>, mode: u8, reply_to: &str, body: &[u8]) {
-    let mut header = vec![0, 60, 0, 0];
-    header.extend(u64::try_from(body.len()).unwrap_or(u64::MAX).to_be_bytes());
-    header.extend(QUESTION.to_be_bytes());
+    header.extend(if reply_to.is_some() { QUESTION } else { PLAIN }.to_be_bytes());
     header.push(mode);
-    header.extend(short(reply_to));
+    header.extend(reply_to.map(short).unwrap_or_default());
     frame(out, HEADER, CHANNEL, &header);
     frame(out, BODY, CHANNEL, body);
 }
@@ -175,9 +167,21 @@ mod tests {
     }
 
     #[test]
+    fn a_question_says_where_its_answer_goes() {
+        for reply_to in [Some("replies"), None] {
+            let mut wire = Vec::new();
+            content(&mut wire, 2, reply_to, b"body");
+            let Some((Frame::Header(header), _)) = first(&wire).unwrap() else {
+                panic!("a header")
+            };
+            assert_eq!(super::reply_to(header), reply_to.unwrap_or_default());
+        }
+    }
+
+    #[test]
     fn a_frame_without_its_end_mark_is_refused() {
         let mut wire = Vec::new();
-        content(&mut wire, 2, b"body");
+        content(&mut wire, 2, None, b"body");
         *wire.last_mut().unwrap() = 0;
         let header = first(&wire).unwrap().unwrap().1;
         assert!(first(&wire[header..]).is_err());

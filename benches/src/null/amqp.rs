@@ -85,7 +85,7 @@ impl Amqp {
                 [&frame::short("c")[..], &tag, &[0], &frame::short(""), &frame::short("q")]
                     .concat();
             frame::method(out, frame::CHANNEL, frame::DELIVER, &deliver);
-            frame::content(out, 2, &body);
+            frame::content(out, 2, None, &body);
         }
     }
 }

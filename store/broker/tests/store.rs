@@ -2,39 +2,31 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
+#[path = "store/door.rs"]
+mod door;
+#[path = "store/limits.rs"]
+mod limits;
+#[path = "store/rules.rs"]
+mod rules;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mainstem_broker::{
-    Authenticator, Bind, Broker, Claim, Client, Config, Consume, DeclareQueue, Delivery,
-    DeliveryPolicy, Fetch, Inbox, LoginError, Notice, OpenError, OpenSession, Policy, Publish,
-    Published, QueueDef, Refusal, Retention, Source, Start, Subscribe,
+    Bind, Broker, Claim, Client, Config, Consume, DeclareQueue, Delivery, DeliveryPolicy, Fetch,
+    Inbox, Notice, OpenError, OpenSession, Policy, Publish, Published, QueueDef, Refusal,
+    Retention, Source, Start, Subscribe,
 };
 use mainstem_schemas::{
-    Address, ConsumerId, Credentials, Filter, Principal, QueueId, Record, RecordDraft, Secret,
-    Settlement, Table, UnixMillis, Verdict, Views, flags,
+    Address, ConsumerId, Filter, Record, RecordDraft, Settlement, Table, UnixMillis, Verdict,
+    Views, flags,
 };
 use tempfile::TempDir;
 
-struct Everybody;
-
-impl Authenticator for Everybody {
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        Ok(Principal { name: "tester".into(), namespace: credentials.namespace.as_str().into() })
-    }
-}
+use door::{login, queue};
 
 fn open(dir: &TempDir) -> Broker {
-    let mut config = Config::new(dir.path().to_owned());
-    config.segment_bytes = 4 << 20;
-    config.message_bytes_max = 1 << 20;
-    Broker::open(config, Box::new(Everybody), Views::default()).unwrap()
-}
-
-async fn login(broker: &Broker) -> (Client, Inbox) {
-    let peer = "127.0.0.1:1".parse().unwrap();
-    let credentials = Credentials { namespace: "/".to_owned(), secret: Secret::Anonymous, peer };
-    broker.login(&credentials).await.unwrap()
+    door::open(door::config(dir.path(), 4 << 20, 1 << 20), Views::default()).unwrap()
 }
 
 fn record(address: &Address, body: &[u8]) -> Record {
@@ -68,16 +60,7 @@ fn readers(published: &Published) -> u32 {
 }
 
 async fn declare(client: &Client, name: &str, durable: bool) -> mainstem_broker::QueueStats {
-    let def = QueueDef {
-        id: QueueId::default(),
-        name: name.to_owned(),
-        durable,
-        exclusive: false,
-        auto_delete: false,
-        retention: Retention::Unsettled,
-        policy: Arc::default(),
-        arguments: Table::new(),
-    };
+    let def = QueueDef { durable, ..queue(name) };
     client.declare_queue(DeclareQueue { def }).await.unwrap().stats
 }
 
@@ -366,16 +349,8 @@ async fn a_queues_time_to_live_ends_its_records() {
     let dir = TempDir::new().unwrap();
     let broker = open(&dir);
     let (client, _inbox) = login(&broker).await;
-    let def = QueueDef {
-        id: QueueId::default(),
-        name: "short".to_owned(),
-        durable: true,
-        exclusive: false,
-        auto_delete: false,
-        retention: Retention::Unsettled,
-        policy: Arc::new(Policy { ttl_ms: Some(60_000), ..Policy::default() }),
-        arguments: Table::new(),
-    };
+    let policy = Arc::new(Policy { ttl_ms: Some(60_000), ..Policy::default() });
+    let def = QueueDef { policy, ..queue("short") };
     client.declare_queue(DeclareQueue { def }).await.unwrap();
     let now = broker.now();
     for (body, age_ms) in [("old", 61_000), ("young", 59_000)] {
@@ -397,16 +372,7 @@ async fn a_stream_is_read_from_where_the_consumer_says() {
     let dir = TempDir::new().unwrap();
     let broker = open(&dir);
     let (client, mut inbox) = login(&broker).await;
-    let def = QueueDef {
-        id: QueueId::default(),
-        name: "s".to_owned(),
-        durable: true,
-        exclusive: false,
-        auto_delete: false,
-        retention: Retention::Time,
-        policy: Arc::default(),
-        arguments: Table::new(),
-    };
+    let def = QueueDef { retention: Retention::Time, ..queue("s") };
     client.declare_queue(DeclareQueue { def }).await.unwrap();
     for number in 0..200 {
         publish(&client, direct("s", &number.to_string())).await;
@@ -439,8 +405,7 @@ async fn a_stream_is_read_from_where_the_consumer_says() {
 async fn a_second_process_is_refused_the_data_directory() {
     let dir = TempDir::new().unwrap();
     let broker = open(&dir);
-    let config = Config::new(dir.path().to_owned());
-    let second = Broker::open(config, Box::new(Everybody), Views::default());
+    let second = door::open(Config::new(dir.path().to_owned()), Views::default());
     assert!(matches!(second, Err(OpenError::Locked(_))));
     broker.stop().await;
 }

@@ -32,6 +32,7 @@ public class JavaSuite {
         "restartingExpiry", "impersonatedUserId"));
 
     public static void main(String[] arguments) {
+        boolean failed = false;
         JUnitCore core = new JUnitCore();
         core.addListener(new RunListener() {
             private String failed;
@@ -57,7 +58,7 @@ public class JavaSuite {
             }
         });
         for (Class<?> each : CLASSES) {
-            core.run(Request.aClass(each).filterWith(new Filter() {
+            failed |= !core.run(Request.aClass(each).filterWith(new Filter() {
                 @Override public boolean shouldRun(Description test) {
                     return test.getMethodName() == null || !WITHOUT.contains(test.getMethodName());
                 }
@@ -65,8 +66,8 @@ public class JavaSuite {
                 @Override public String describe() {
                     return "needs only a broker";
                 }
-            }));
+            })).wasSuccessful();
         }
-        System.exit(0);
+        System.exit(failed ? 1 : 0);
     }
 }

@@ -13,8 +13,7 @@ app = Celery("celery_run", broker="amqp://guest:guest@127.0.0.1:5672//", backend
 app.conf.update(
     task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=2,
     broker_connection_retry_on_startup=True, result_expires=60, broker_transport_options={
-        "confirm_publish": True},
-    task_default_queue_type=os.environ.get("QUEUE_TYPE", "classic"))
+        "confirm_publish": True})
 WAIT_S = 30
 
 
@@ -107,16 +106,19 @@ def main():
          "--loglevel", "warning", "-n", "suite@%h"], stdin=subprocess.DEVNULL,
         env={**os.environ, "C_FORCE_ROOT": "1"})
     try:
+        failed = False
         for test in (retries, gives_up, countdown, many_countdowns, groups, chains, chords,
                      inspects, redelivers_what_a_dead_worker_had):
             try:
                 test()
                 print("PASS", test.__name__, flush=True)
             except Exception as error:
+                failed = True
                 print("FAIL", test.__name__, type(error).__name__, error, flush=True)
     finally:
         worker.terminate()
         worker.wait(20)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, Notice, Published, Receipt, Refusal, SessionOpened};
+use mainstem_broker::{Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened};
 use mainstem_schemas::{Filter, Settlement, Verdict};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -40,6 +40,8 @@ pub(super) struct Connection<R, W> {
     pub(super) server: Arc<Server>,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
+    /// Counted in its namespace and with its user, until the session is closed.
+    _entered: Entered,
     pub(super) holder: Holder,
     pub(super) identity: Identity,
     pub(super) session: Session,
@@ -131,6 +133,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             server,
             client: opened.client,
             inbox: opened.inbox,
+            _entered: opened.entered,
             holder: opened.holder,
             identity: opened.identity,
             session: opened.session,

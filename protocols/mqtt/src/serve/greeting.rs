@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, LoginError, OpenSession, SessionOpened};
+use mainstem_broker::{Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -124,6 +124,7 @@ fn check(connect: &Connect) -> Result<(), Refused> {
 pub(super) struct Opened {
     pub(super) client: Client,
     pub(super) inbox: Inbox,
+    pub(super) entered: Entered,
     pub(super) holder: Holder,
     pub(super) connect: Connect,
     pub(super) identity: Identity,
@@ -157,6 +158,14 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         return Err(refused(Reason::BANNED, "the client came and went too often"));
     }
     let holder = server.peers.take(key, connect.clean, patience).await;
+    // The one that had the client id is counted no more.
+    let entered = server.broker.enter(client.principal()).map_err(|over| {
+        let text = match over.scope {
+            Scope::Namespace(_) => "the namespace has as many connections as it may",
+            Scope::User(_) => "the user has as many connections as it may",
+        };
+        refused(Reason::QUOTA_EXCEEDED, text)
+    })?;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);
     let in_flight_max = in_flight_max(&connect, limits);
@@ -193,6 +202,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     Ok(Opened {
         client,
         inbox,
+        entered,
         holder,
         connect,
         identity,

@@ -60,7 +60,7 @@ impl Front {
         Ok(ReceiverStream::new(stream))
     }
 
-    /// Commands commands until the client has no more.
+    /// Answers a client's commands until it has no more.
     async fn converse(
         &self,
         caller: &Caller,

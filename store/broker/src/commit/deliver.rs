@@ -259,8 +259,8 @@ impl Commit {
                     Claim::Client => UnixMillis::NONE,
                     Claim::Lease { ms } => now.plus(ms),
                 };
-                let (consumer, pool, size, group) = (None, 0, place.size, place.group);
-                let hand = InHand { client, consumer, pool, epoch, attempt, size, group, deadline };
+                let (consumer, pool, body, group) = (None, 0, place.body, place.group);
+                let hand = InHand { client, consumer, pool, epoch, attempt, body, group, deadline };
                 cursor.hand_out(offset, hand);
                 if let Some(member) = self.members.get_mut(&client) {
                     member.hands.insert((id, cursor_id));
@@ -328,7 +328,7 @@ fn hand_out(
             pool: consumer.pool,
             epoch,
             attempt,
-            size: place.size,
+            body: place.body,
             group: place.group,
             deadline: UnixMillis::NONE,
         };

@@ -80,8 +80,7 @@ impl Commit {
                 self.purge_queue(client, &name, reply);
             }
             Command::SetParameter { key, value, reply } => {
-                self.set_parameter(key, value);
-                self.answer_durably(Some(reply), ());
+                self.set_parameter(key, value, reply);
             }
             Command::DeleteParameter { key, reply } => {
                 let known = self.delete_parameter(key);

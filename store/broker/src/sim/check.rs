@@ -4,7 +4,7 @@ use mainstem_index::LANE_SHIFT;
 use mainstem_schemas::{Entrance, Record, UnixMillis};
 
 use super::{
-    audit::number_of,
+    audit::{is_settled, number_of},
     model::{Done, Hold, Kind, Model},
 };
 use crate::inbox::Delivery;
@@ -57,7 +57,8 @@ pub(super) fn delivered(
         reader.done.remove(&number);
         reader.rejected.remove(&number);
     }
-    let is_ended = reader.ended.contains(&delivery.id.offset.0);
+    let offset = delivery.id.offset.0;
+    let is_ended = reader.ended.contains(&offset) || is_settled(&reader.over, offset);
     assert!(!is_ended, "it was settled: {whom}");
     let delivering = &reader.policy.delivery;
     if let Some(max) = delivering.attempts_max {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use mainstem_index::Progress;
 use mainstem_schemas::{Address, CursorId, Entrance, Filter, QueueId, UnixMillis};
 
 use crate::{
@@ -80,6 +81,8 @@ pub(super) struct Reader {
     pub(super) purged: BTreeSet<u64>,
     /// Offsets that were settled in this run of the store.
     pub(super) ended: BTreeSet<u64>,
+    /// What was settled when this run of the store began.
+    pub(super) over: Progress,
     /// Offsets that were settled for certain.
     pub(super) acked: BTreeSet<u64>,
     /// Records that were refused for good, and go where the policy says.
@@ -133,6 +136,7 @@ impl Reader {
             was_purged: false,
             purged: BTreeSet::new(),
             ended: BTreeSet::new(),
+            over: Progress::default(),
             acked: BTreeSet::new(),
             rejected: BTreeSet::new(),
             returned: BTreeSet::new(),

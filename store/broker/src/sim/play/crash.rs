@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use mainstem_index::{CursorName, QueueName};
+use mainstem_index::{CursorName, Progress, QueueName};
 use mainstem_log::sim::Faults;
-use mainstem_schemas::Position;
+use mainstem_schemas::{CursorId, Position};
 use tokio::sync::oneshot;
 
 use super::Game;
@@ -193,7 +193,8 @@ impl Game {
             }
             reader.is_confirmed = true;
             reader.place = Some((id, cursor));
-            let there = pending(stored, cursor);
+            reader.over = progress(stored, cursor);
+            let there = pending(stored, &reader.over);
             reader.numbers = there.iter().map(|(offset, number)| (*offset, *number)).collect();
             let there: std::collections::BTreeSet<u64> =
                 there.into_iter().map(|(_, n)| n).collect();
@@ -219,7 +220,7 @@ impl Game {
                 continue;
             }
             let mut reader = Reader::new(kind, stored.policy.clone(), true, now());
-            reader.place = Some((*id, mainstem_schemas::CursorId::MAIN));
+            reader.place = Some((*id, CursorId::MAIN));
             reader.is_loose = true;
             reader.is_confirmed = true;
             self.model.readers.push(reader);
@@ -232,7 +233,8 @@ impl Game {
         let there: Vec<std::collections::BTreeSet<u64>> = places
             .iter()
             .map(|place| {
-                let its = place.map(|(_, stored, cursor)| pending(stored, cursor));
+                let its =
+                    place.map(|(_, stored, cursor)| pending(stored, &progress(stored, cursor)));
                 its.unwrap_or_default().into_iter().map(|(_, number)| number).collect()
             })
             .collect();
@@ -255,7 +257,7 @@ impl Game {
             if reader.is_gone || reader.place != Some((*id, *cursor)) {
                 continue;
             }
-            for (offset, number) in pending(stored, *cursor) {
+            for (offset, number) in pending(stored, &progress(stored, *cursor)) {
                 let is_back = reader.acked.contains(&offset);
                 assert!(!is_back, "{number} was settled for sure in {:?}", reader.kind);
             }
@@ -293,22 +295,25 @@ impl Game {
     }
 }
 
-/// What a cursor has still to get.
-fn pending(stored: &Stored, cursor: mainstem_schemas::CursorId) -> Vec<(u64, u64)> {
-    let progress = match stored.cursors.get(&cursor) {
+/// What a cursor is done with.
+fn progress(stored: &Stored, cursor: CursorId) -> Progress {
+    match stored.cursors.get(&cursor) {
         Some((_, progress)) => progress.clone(),
         None => stored.state.main.clone().unwrap_or_default(),
-    };
+    }
+}
+
+/// What is still to be got.
+fn pending(stored: &Stored, progress: &Progress) -> Vec<(u64, u64)> {
     let entries = stored.entries.iter().map(|(offset, (number, _))| (*offset, *number));
-    entries.filter(|(offset, _)| !is_settled(&progress, *offset)).collect()
+    entries.filter(|(offset, _)| !is_settled(progress, *offset)).collect()
 }
 
 /// Where a reader is in the index.
 fn find<'a>(
     contents: &'a Contents,
     kind: &Kind,
-) -> Option<(mainstem_schemas::QueueId, &'a Stored, mainstem_schemas::CursorId)> {
-    use mainstem_schemas::CursorId;
+) -> Option<(mainstem_schemas::QueueId, &'a Stored, CursorId)> {
     if let Kind::Subscription { session, share, filter } = kind {
         let key = (session.clone(), share.clone(), filter.clone());
         let (queue, cursor) = contents.subscriptions.get(&key)?;

@@ -2,7 +2,6 @@
 //! say.
 
 #![expect(clippy::await_holding_lock, reason = "the lock is the gate that the store waits at")]
-#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 use std::{
     sync::{
@@ -14,28 +13,22 @@ use std::{
 
 use bytes::Bytes;
 use mainstem_broker::{
-    Authenticator, Bind, Broker, Claim, Client, Config, Consume, DeclareExchange, DeclareQueue,
-    Delivery, DeliveryPolicy, ExchangeDef, ExchangeKind, Fetch, Inbox, LoginError, Notice, Publish,
-    Published, QueueDef, Refusal, Retention, Source, Terms,
+    Bind, Broker, Claim, Client, Config, Consume, DeclareExchange, DeclareQueue, Delivery,
+    DeliveryPolicy, ExchangeDef, ExchangeKind, Fetch, Inbox, Notice, Publish, Published, Refusal,
+    Source, Terms,
 };
 use mainstem_schemas::{
-    Address, ConsumerId, Credentials, Origin, Principal, QueueId, Record, RecordDraft, Secret,
-    Settlement, Table, UnixMillis, Value, Verdict, View, Views, flags, view::ViewFn,
+    Address, ConsumerId, Origin, Record, RecordDraft, Settlement, Table, UnixMillis, Value,
+    Verdict, View, Views, flags, view::ViewFn,
 };
 use tempfile::TempDir;
+
+use crate::door::{self, login, queue};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at something that nothing announces.
 const LOOK: Duration = Duration::from_millis(5);
-
-struct Everybody;
-
-impl Authenticator for Everybody {
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        Ok(Principal { name: "tester".into(), namespace: credentials.namespace.as_str().into() })
-    }
-}
 
 struct Store {
     _dir: TempDir,
@@ -52,19 +45,11 @@ async fn store(set: impl FnOnce(&mut Config)) -> Store {
 
 async fn store_with(set: impl FnOnce(&mut Config), views: Views) -> Store {
     let dir = TempDir::new().unwrap();
-    let mut config = Config::new(dir.path().to_owned());
-    config.segment_bytes = 8 << 20;
-    config.message_bytes_max = 1 << 20;
+    let mut config = door::config(dir.path(), 8 << 20, 1 << 20);
     set(&mut config);
-    let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
+    let broker = door::open(config, views).unwrap();
     let (client, inbox) = login(&broker).await;
     Store { _dir: dir, _broker: broker, client, inbox }
-}
-
-async fn login(broker: &Broker) -> (Client, Inbox) {
-    let peer = "127.0.0.1:1".parse().unwrap();
-    let credentials = Credentials { namespace: "/".to_owned(), secret: Secret::Anonymous, peer };
-    broker.login(&credentials).await.unwrap()
 }
 
 fn record(address: &Address, partition: u64, body: &[u8]) -> Record {
@@ -92,17 +77,7 @@ fn direct(queue: &str, body: &[u8]) -> Record {
 
 impl Store {
     async fn declare(&self, name: &str) {
-        let def = QueueDef {
-            id: QueueId::default(),
-            name: name.to_owned(),
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            retention: Retention::Unsettled,
-            policy: std::sync::Arc::default(),
-            arguments: Table::new(),
-        };
-        self.client.declare_queue(DeclareQueue { def }).await.unwrap();
+        self.client.declare_queue(DeclareQueue { def: queue(name) }).await.unwrap();
     }
 
     async fn publish(&self, publish: Publish) -> Published {

@@ -1,47 +1,29 @@
 //! Policies: what is asked of queues and exchanges by their names holds at once, for those there are
 //! and those to come, after a restart, and when the log's beginning is gone.
 
-#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 #![allow(clippy::indexing_slicing, reason = "a failed test is a panic")]
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use bytes::Bytes;
 use mainstem_broker::{
-    ApplyTo, Authenticator, Authority, Bind, Broker, Client, Config, Consume, DeclareExchange,
-    DeclareQueue, ExchangeDef, ExchangeKind, Inbox, LoginError, Notice, Policy, Publish, Published,
-    QueueDef, Refusal, Retention, Rule, Source,
+    ApplyTo, Authority, Bind, Broker, Client, Consume, DeclareExchange, DeclareQueue, ExchangeDef,
+    ExchangeKind, Notice, Publish, Published, QueueDef, Refusal, Rule, Source,
     survey::{Seen, walk},
 };
 use mainstem_schemas::{
-    Address, ConsumerId, Credentials, Position, Principal, QueueId, RecordDraft, Secret,
-    Settlement, Table, Value, Verdict, Views, flags,
+    Address, ConsumerId, Position, RecordDraft, Settlement, Table, Value, Verdict, Views, flags,
 };
 use tempfile::TempDir;
+
+use crate::door::{self, login, queue};
 
 const SEGMENT_BYTES: u64 = 256 << 10;
 const LOOK: Duration = Duration::from_millis(5);
 const LOOKS_MAX: u32 = 2000;
 
-struct Everybody;
-
-impl Authenticator for Everybody {
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        Ok(Principal { name: "tester".into(), namespace: credentials.namespace.as_str().into() })
-    }
-}
-
 fn open(dir: &Path) -> Broker {
-    let mut config = Config::new(dir.to_owned());
-    config.segment_bytes = SEGMENT_BYTES;
-    config.message_bytes_max = 16 << 10;
-    Broker::open(config, Box::new(Everybody), Views::default()).unwrap()
-}
-
-async fn login(broker: &Broker) -> (Client, Inbox) {
-    let peer = "127.0.0.1:1".parse().unwrap();
-    let credentials = Credentials { namespace: "/".to_owned(), secret: Secret::Anonymous, peer };
-    broker.login(&credentials).await.unwrap()
+    door::open(door::config(dir, SEGMENT_BYTES, 16 << 10), Views::default()).unwrap()
 }
 
 fn table(entries: &[(&str, Value)]) -> Table {
@@ -53,16 +35,7 @@ fn text(text: &str) -> Value {
 }
 
 async fn declare(client: &Client, name: &str, durable: bool, arguments: &[(&str, Value)]) {
-    let def = QueueDef {
-        id: QueueId::default(),
-        name: name.to_owned(),
-        durable,
-        exclusive: false,
-        auto_delete: false,
-        retention: Retention::Unsettled,
-        policy: Arc::new(Policy::default()),
-        arguments: table(arguments),
-    };
+    let def = QueueDef { durable, arguments: table(arguments), ..queue(name) };
     client.declare_queue(DeclareQueue { def }).await.unwrap();
 }
 

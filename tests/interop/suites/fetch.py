@@ -1,0 +1,188 @@
+"""Fetches the suites: each source comes from where its project publishes it, at the version in
+`sources.json`, and is compiled and kept in the tools' cache."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TOOLS = Path(os.environ.get("MAINSTEM_TOOLS", Path.home() / ".cache/mainstem/tools"))
+CACHE = TOOLS / "suites"
+SOURCES = json.loads((HERE / "sources.json").read_text())
+PYTHON = CACHE / "python/bin/python"
+APT = "/usr/lib/apt/apt-helper"
+# What each needs here; the certificates of the server, and so every suite, need openssl.
+NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
+         "java": ["javac", "mvn", APT], "lapin": ["cargo"]}
+SH_S = 600
+COMPILE_S = 1800
+
+
+class Failed(Exception):
+    """What a program said that should have succeeded."""
+
+
+def run(command, limit_s, cwd=None, env=None):
+    """Its exit code (negative: a signal; None: it was stopped at the limit), and what it said."""
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        process = subprocess.Popen([str(part) for part in command], cwd=cwd, stdout=out,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   start_new_session=True, env={**os.environ, **(env or {})})
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.returncode is None:
+                # With what it started.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        out.seek(0)
+        return code, out.read()
+
+
+def sh(*command, cwd=None, env=None, limit_s=SH_S):
+    """Runs what must succeed, quietly."""
+    code, said = run(command, limit_s, cwd, env)
+    if code != 0:
+        ending = f"exit code {code}" if code is not None else f"stopped after {limit_s} s"
+        raise Failed(f"{' '.join(map(str, command))}: {ending}\n{said[-3000:]}")
+    return said
+
+
+@contextmanager
+def alone():
+    """Two runs at a time fetch once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def once(name, *files):
+    """Makes the decorated fetcher run once for each version (and content of files of ours), into
+    an empty folder."""
+    def decorate(fetch):
+        def folder():
+            version = SOURCES[name]["version"]
+            place = CACHE / f"{name}-{version}"
+            ours = b"".join((HERE / file).read_bytes() for file in files)
+            wanted, mark = hashlib.sha256(ours).hexdigest(), place / ".done"
+            if not mark.exists() or mark.read_text() != wanted:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+                print(f"suites: fetching {name} {version}", flush=True)
+                fetch(place, version)
+                mark.write_text(wanted)
+            return place
+        return folder
+    return decorate
+
+
+def unpack(archive, place):
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            # Without the archive's own top folder.
+            member.name = member.name.partition("/")[2]
+            if member.name and ".." not in member.name.split("/"):
+                tar.extract(member, place)
+    Path(archive).unlink()
+
+
+def download(name, place):
+    """A Debian source archive, checked: it has the tests that the packages leave out."""
+    source = SOURCES[name]
+    archive = place / "archive.tar"
+    sh(APT, "download-file", source["url"], archive, f"SHA256:{source['sha256']}")
+    unpack(archive, place)
+
+
+def python():
+    """The interpreter of the suites, with what they import."""
+    wanted = SOURCES["python"]["packages"]
+    mark = CACHE / "python.done"
+    if not PYTHON.exists() or not mark.exists() or json.loads(mark.read_text()) != wanted:
+        print("suites: fetching Python packages", flush=True)
+        mark.unlink(missing_ok=True)
+        shutil.rmtree(CACHE / "python", ignore_errors=True)
+        tools = Path(os.environ.get("MAINSTEM_PYTHON") or TOOLS / "python/bin/python")
+        sh(tools if tools.exists() else sys.executable, "-m", "venv", CACHE / "python")
+        sh(PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted)
+        mark.write_text(json.dumps(wanted))
+
+
+def sdist(name, place, version):
+    python()
+    sh(PYTHON, "-m", "pip", "download", "-q", "--no-deps", "--no-binary",
+       ":all:", "-d", place, f"{name}=={version}")
+    unpack(next(place.glob("*.tar.gz")), place)
+
+
+@once("pika")
+def pika(place, _version):
+    python()
+    download("pika", place)
+
+
+@once("amqp")
+def amqp(place, version):
+    sdist("amqp", place, version)
+
+
+@once("kombu")
+def kombu(place, version):
+    sdist("kombu", place, version)
+
+
+@once("amqplib")
+def amqplib(place, version):
+    sh("npm", "pack", f"amqplib@{version}", cwd=place)
+    unpack(next(place.glob("*.tgz")), place)
+    sh("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", cwd=place)
+    sh("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save",
+       f"claire@{SOURCES['amqplib']['claire']}", cwd=place)
+
+
+@once("amqp091-go")
+def amqp091_go(place, version):
+    module = f"github.com/rabbitmq/amqp091-go@{version}"
+    sh("go", "mod", "download", module, cwd=place)
+    shutil.copytree(Path(sh("go", "env", "GOMODCACHE").strip()) / module, place / "source")
+    sh("chmod", "-R", "u+w", place / "source")
+    sh("go", "test", "-c", "-o", place / "suite", ".", cwd=place / "source")
+
+
+@once("lapin")
+def lapin(place, version):
+    # Fetched with the workspace's own dependencies.
+    cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+    found = sorted(cargo.glob(f"registry/src/*/lapin-{version}"))
+    if not found:
+        raise Failed(f"lapin {version} is not in {cargo}/registry: `cargo fetch` brings it")
+    shutil.copytree(found[0], place / "source")
+    sh("cargo", "test", "--locked", "--no-run", "--tests", cwd=place / "source",
+       env={"CARGO_TARGET_DIR": str(place / "target"), "CARGO_PROFILE_DEV_DEBUG": "0"},
+       limit_s=COMPILE_S)
+
+
+@once("java", "JavaSuite.java", "pom.xml")
+def java(place, _version):
+    download("java", place)
+    shutil.copy(HERE / "pom.xml", place / "suite-pom.xml")
+    sh("mvn", "-q", "-B", "-f", "suite-pom.xml", "dependency:copy-dependencies",
+       "-DoutputDirectory=lib", cwd=place)
+    sources = [*(place / "src/test/java").rglob("*.java"), HERE / "JavaSuite.java"]
+    sh("javac", "-nowarn", "-proc:none", "-d", "classes", "-cp", "lib/*", *sources, cwd=place)
+
+
+FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
+         "java": java, "celery": python, "lapin": lapin}
