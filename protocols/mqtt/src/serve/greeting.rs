@@ -140,13 +140,9 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     let bytes_max = packet_bytes_max(&connect);
     let refused = |reason, text| Refused::With(version, bytes_max, reason, text);
     let credentials = credentials(&connect, peer);
-    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| match error {
-        LoginError::BadCredentials => refused(Reason::BAD_CREDENTIALS, "wrong name or password"),
-        LoginError::LoopbackOnly => {
-            refused(Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
-        }
-        LoginError::NoNamespace => refused(Reason::NOT_AUTHORIZED, "no such namespace"),
-        LoginError::Closed => refused(Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| {
+        let (reason, text) = login_refused(&error);
+        refused(reason, text)
     })?;
     let assigned = connect.client_id.is_empty().then(|| format!("ms-{}", client.stamp().id));
     let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
@@ -159,13 +155,8 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     }
     let holder = server.peers.take(key, connect.clean, patience).await;
     // The one that had the client id is counted no more.
-    let entered = server.broker.enter(client.principal()).map_err(|over| {
-        let text = match over.scope {
-            Scope::Namespace(_) => "the namespace has as many connections as it may",
-            Scope::User(_) => "the user has as many connections as it may",
-        };
-        refused(Reason::QUOTA_EXCEEDED, text)
-    })?;
+    let entered = server.broker.enter(client.principal());
+    let entered = entered.map_err(|over| refused(Reason::QUOTA_EXCEEDED, too_many(&over.scope)))?;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);
     let in_flight_max = in_flight_max(&connect, limits);
@@ -212,6 +203,24 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         connack,
         ears,
     })
+}
+
+fn login_refused(error: &LoginError) -> (Reason, &'static str) {
+    match error {
+        LoginError::BadCredentials => (Reason::BAD_CREDENTIALS, "wrong name or password"),
+        LoginError::LoopbackOnly => {
+            (Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
+        }
+        LoginError::NoNamespace => (Reason::NOT_AUTHORIZED, "no such namespace"),
+        LoginError::Closed => (Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    }
+}
+
+fn too_many(scope: &Scope) -> &'static str {
+    match scope {
+        Scope::Namespace(_) => "the namespace has as many connections as it may",
+        Scope::User(_) => "the user has as many connections as it may",
+    }
 }
 
 /// The session, with what its last connection left under way.
