@@ -27,6 +27,10 @@ mod log_command;
 mod metrics;
 #[path = "e2e/mqtt.rs"]
 mod mqtt;
+#[path = "e2e/mqtt_exactly_once.rs"]
+mod mqtt_exactly_once;
+#[path = "e2e/mqtt_websocket.rs"]
+mod mqtt_websocket;
 #[path = "e2e/one_body.rs"]
 mod one_body;
 #[path = "e2e/policies.rs"]

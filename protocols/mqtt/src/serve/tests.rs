@@ -1,5 +1,7 @@
 //! Whole conversations with a real store behind: what one connection must see of another.
 
+mod script;
+
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -31,11 +33,14 @@ struct Server {
     broker: Broker,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn start_with(limits: Limits) -> Server {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), limits).await
+}
+
+async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     let mut config = Config::new(dir.path().to_owned());
     config.durability = mainstem_broker::config::Durability::None;
     config.segment_bytes = 8 << 20;
@@ -46,7 +51,7 @@ async fn start_with(limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(run(listener, broker.clone(), Arc::new(limits), shutdown.clone()));
-    Server { address, broker, shutdown, task, _dir: dir }
+    Server { address, broker, shutdown, task, dir }
 }
 
 async fn start() -> Server {

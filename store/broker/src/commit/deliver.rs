@@ -107,7 +107,6 @@ impl Commit {
             };
             let Some(consumer) = consumers.get_mut(&(seat.client, seat.consumer)) else { break };
             let Some(member) = members.get_mut(&seat.client) else { break };
-            cursor.turn = place + 1;
             let (mut given, mut held) = (0, 0);
             while given < share && member.has_room() {
                 let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
@@ -124,6 +123,12 @@ impl Commit {
                 if member.push(Notice::Delivery(delivery)) {
                     noticed.push(seat.client);
                 }
+            }
+            // Who found nothing there keeps its turn; else every other seat would be passed over.
+            if (given > 0 || !member.has_room())
+                && let Some(cursor) = queue.cursor_mut(cursor_id)
+            {
+                cursor.turn = place + 1;
             }
             counts.delivered += u64::from(given);
             if held > 0 {

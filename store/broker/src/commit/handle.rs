@@ -132,6 +132,10 @@ impl Commit {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
+            Command::Forget { client, writers, reply } => {
+                let known = self.forget(client, writers);
+                self.answer_durably(Some(reply), known);
+            }
             Command::Decide { client, id, publish, reply } => {
                 let decided = self.decide(client, id, publish);
                 self.answer_durably(Some(reply), decided);

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Commit, dead::routing_key, send};
 use crate::{
     command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
+    entry::{Entry, Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
@@ -195,6 +195,20 @@ impl Commit {
             }
             None => Ok(*sequence == 0),
         }
+    }
+
+    /// Forgets writers, and tells which of them were known.
+    pub(super) fn forget(&mut self, client: ClientId, writers: Vec<String>) -> Vec<bool> {
+        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
+        let forgets = writers.into_iter().map(|writer| {
+            let is_known = self.state.writers.contains_key(&(namespace.clone(), writer.clone()));
+            if is_known {
+                let (namespace, seen) = ((*namespace).to_owned(), UnixMillis::NONE);
+                self.log(Entry::Writer { namespace, writer, sequence: 0, seen });
+            }
+            is_known
+        });
+        forgets.collect()
     }
 
     /// Keeps a record that nobody sees yet.
