@@ -233,6 +233,8 @@ impl Model {
             return true;
         }
         seen.push(target);
+        let was_there = reader.owed.contains_key(&number)
+            || reader.wants(&self.sent[&number].address, &self.bindings);
         let is_bounded = reader.policy.is_bounded();
         present(target, number)
             || reader.done.contains_key(&number)
@@ -241,6 +243,8 @@ impl Model {
             || is_bounded
             // Its time there began when it came there.
             || reader.policy.ttl_ms.is_some()
+            // It came from there: it would go round, which ends it unless it was refused.
+            || (was_there && !self.readers[from].rejected.contains(&number))
             || (reader.returned.contains(&number) && reader.policy.delivery.attempts_max.is_some())
                 && self.is_buried(target, number, present, seen)
     }
