@@ -237,7 +237,9 @@ impl Game {
             (None, Start::Offset(_)) => reading.known_end,
             (None, Start::Time(time)) => {
                 let sent = &self.model.sent[&number];
-                let is_plain = sent.hold == Hold::No && delivery.passage.is_none();
+                // What may have been sent again came later.
+                let is_plain =
+                    sent.hold == Hold::No && sent.once.is_none() && delivery.passage.is_none();
                 assert!(!is_plain || sent.at >= time, "{number} is older than {reading:?}");
                 return;
             }
