@@ -133,8 +133,8 @@ impl Commit {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
-            Command::Decide { client, id, publish, reply } => {
-                let decided = self.decide(client, id, publish);
+            Command::Decide { client, id, record, publish, reply } => {
+                let decided = self.decide(client, id, record, publish);
                 self.answer_durably(Some(reply), decided);
             }
             Command::Undecided { client, from, reply } => {
