@@ -27,7 +27,7 @@ check: setup ## formatting, lints and the tidy test
 run: build ## serve with the default configuration, data in ./data
 	exec $(SERVER) serve --config deploy/mainstem.toml
 
-test: setup tools ## everything: formatting, lints, all tests with real clients, crashes
+test: setup tools ## formatting, lints, all tests: units, real clients, crashes; says what this machine cannot try
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
 	$(CARGO) test $(TESTED)
