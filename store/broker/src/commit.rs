@@ -196,6 +196,10 @@ pub(crate) struct Commit {
     expired: Vec<(QueueId, CursorId, u64, Place)>,
     /// Queues that may be over their bounds by what died into them.
     over_bounds: BTreeSet<QueueId>,
+    /// Where the log ended at the last tick.
+    ticked_at: Position,
+    /// How many trimmed segments the log's thread keeps to be used again.
+    spares: u64,
     /// Dead records that wait for somebody to take them.
     doomed: BTreeMap<(QueueId, CursorId), VecDeque<Doomed>>,
     timers: BTreeSet<(UnixMillis, Timer)>,
@@ -303,6 +307,8 @@ impl Commit {
             unwritten_keys: BTreeMap::new(),
             expired: Vec::new(),
             over_bounds: BTreeSet::new(),
+            ticked_at: written,
+            spares: 0,
             doomed: BTreeMap::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
             ids: 0,

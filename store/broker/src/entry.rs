@@ -23,7 +23,7 @@ mod placed;
 
 pub(crate) use body::{
     Carried, Head, KIND_HOLD, KIND_MOVE, KIND_PUBLISH, Once, carries_record, decode_carried,
-    decode_record, encode_head,
+    decode_record, encode_head, names_writer,
 };
 pub(crate) use placed::Placed;
 

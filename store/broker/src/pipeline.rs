@@ -19,6 +19,8 @@ pub(crate) enum Job {
     Trim { below: Position },
     /// Look again whether the disk has room for the next segment.
     CheckSpace,
+    /// How many trimmed segments are kept besides the next one.
+    KeepSpares(u64),
     /// Write what the planner holds, say the last word, end. Nothing else is in hand.
     Close { planner: Box<Planner> },
 }
@@ -100,6 +102,10 @@ impl Pen {
                 Err(error) => vec![Done::Failed(error)],
             },
             Job::CheckSpace => self.try_again(),
+            Job::KeepSpares(max) => {
+                writer.keep_spares(max);
+                Vec::new()
+            }
             Job::Close { planner } => {
                 let closed = self.writer.take().map_or(Ok(()), |writer| writer.close(*planner));
                 vec![closed.map_or_else(Done::Failed, |()| Done::Closed)]

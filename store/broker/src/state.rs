@@ -505,7 +505,7 @@ impl State {
 }
 
 /// What a definition counts for in its segment, whatever its length.
-const HOME_BYTES: u32 = 128;
+pub(crate) const HOME_BYTES: u32 = 128;
 
 /// A record's ordering group.
 pub(crate) fn group(record: &Record) -> u32 {

@@ -131,9 +131,15 @@ impl Header {
         fold(self.seed(salt, position)) == self.check
     }
 
-    /// The frame that starts `bytes`, if it was written for this place of this log.
-    pub(crate) fn verify(&self, bytes: &Bytes, salt: u64, position: u64) -> Option<Frame> {
-        let body = bytes.get(FRAME_HEADER_BYTES..self.size())?;
+    /// The frame that starts at `start` of `bytes`, if it was written for this place of this log.
+    pub(crate) fn verify(
+        &self,
+        bytes: &Bytes,
+        start: usize,
+        salt: u64,
+        position: u64,
+    ) -> Option<Frame> {
+        let body = bytes.get(start..)?.get(FRAME_HEADER_BYTES..self.size())?;
         let seed = self.seed(salt, position);
         if fold(seed) != self.check || crc32c::crc32c_append(seed, body) != self.checksum {
             return None;

@@ -8,8 +8,9 @@
 //! writer comes to it. Only the first segment of a log is used while it is still being filled: the
 //! writer waits for `filled` to pass the place it wants to write.
 //!
-//! One segment is kept ahead, no more: what is trimmed while there is one is deleted, so that a
-//! drained log gives its space back.
+//! One segment is kept ahead. What is trimmed while there is one is deleted, so that a drained log
+//! gives its space back; but for some where the writer is so fast that the next trim would come too
+//! late, and zeros would be written all the time.
 
 use std::{
     io,
@@ -46,6 +47,8 @@ struct State {
     is_wanted: bool,
     /// Segments to clear away, from the front.
     trimmed: Range<u64>,
+    /// How many of them are kept to be used again.
+    spares_max: u64,
     /// The last try found no space.
     full: Option<LogError>,
     /// The disk is not to be trusted any more.
@@ -96,6 +99,7 @@ impl Preparer {
             next: next.map_or(Next::Absent, Next::Ready),
             is_wanted: false,
             trimmed: first..first,
+            spares_max: 0,
             full: None,
             fatal: None,
             is_busy: false,
@@ -163,6 +167,11 @@ impl Preparer {
         self.start(|state| state.trimmed.end = state.trimmed.end.max(keep));
     }
 
+    /// How many trimmed segments are kept while there is a next one.
+    pub(crate) fn keep_spares(&self, max: u64) {
+        self.start(|state| state.spares_max = max);
+    }
+
     /// Whether the next segment is ready; `Err` is why it cannot be made.
     pub(crate) fn is_next_ready(&self) -> Result<bool, LogError> {
         let state = self.shared.lock();
@@ -207,8 +216,8 @@ impl Preparer {
 /// trimmed is cleared away first.
 impl Drop for Preparer {
     fn drop(&mut self) {
+        self.start(|state| state.stop = true);
         let mut state = self.shared.lock();
-        state.stop = true;
         while state.is_busy {
             state = self.shared.wait(state);
         }
@@ -229,11 +238,12 @@ impl State {
         if !self.trimmed.is_empty() {
             let from = self.trimmed.start;
             let is_lacking = is_absent && !self.stop;
-            return Some(if is_lacking {
-                Work::Recycle { from, number: next }
-            } else {
-                Work::Remove(from)
-            });
+            let is_spare = !self.stop && self.trimmed.end - from <= self.spares_max;
+            if is_lacking {
+                return Some(Work::Recycle { from, number: next });
+            } else if !is_spare {
+                return Some(Work::Remove(from));
+            }
         }
         (is_absent && self.is_wanted && may_fill).then_some(Work::Make(next))
     }

@@ -80,7 +80,7 @@ impl Reader {
             bytes.extend_from_slice(&read(missing, offset + bytes.len() as u64)?);
         }
         bytes.truncate(header.size());
-        header.verify(&Bytes::from(bytes), shared.salt, position.0).ok_or_else(damaged)
+        header.verify(&Bytes::from(bytes), 0, shared.salt, position.0).ok_or_else(damaged)
     }
 
     /// Hands out the frames from `from` to `upto`, the log's own left out, in order and read in

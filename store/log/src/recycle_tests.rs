@@ -82,6 +82,40 @@ fn one_trimmed_file_becomes_the_next_segment_and_the_rest_are_deleted() {
 }
 
 #[test]
+fn a_spare_is_kept_where_that_is_wanted_and_used_when_the_next_one_is() {
+    let disk = SimDisk::new(1);
+    let ((mut planner, mut writer, ..), _) = open(&disk);
+    writer.keep_spares(1);
+    for n in 1..4 {
+        append(&mut planner, &mut writer, &[n; 3900]);
+    }
+    let kept = append(&mut planner, &mut writer, &[4; 600]);
+    writer.trim(kept).unwrap();
+    assert_eq!(names(&disk), [name(2), name(3), name(4)], "one is next, one is spare");
+    assert_eq!(writer.files(), 3);
+    append(&mut planner, &mut writer, &[5; 3900]);
+    assert_eq!(names(&disk), [name(3), name(4), name(5)]);
+    let mut bytes = [0; 40];
+    disk.open(&name(5)).unwrap().read_at(&mut bytes, 1000).unwrap();
+    assert_eq!(bytes, [3; 40], "not the file of segment 2");
+    let last = append(&mut planner, &mut writer, &[6; 600]);
+    writer.trim(last).unwrap();
+    assert_eq!(names(&disk), [name(4), name(5), name(6)]);
+    // Who wants it no longer, and an end, clear it away.
+    writer.keep_spares(0);
+    assert_eq!(names(&disk), [name(5), name(6)]);
+    writer.keep_spares(1);
+    append(&mut planner, &mut writer, &[7; 3900]);
+    let last = append(&mut planner, &mut writer, &[8; 3000]);
+    writer.trim(last).unwrap();
+    assert_eq!(names(&disk).len(), 3);
+    drop(writer);
+    assert_eq!(names(&disk).len(), 2);
+    let (_, frames) = open(&disk);
+    assert!(frames.iter().any(|(at, _)| *at == last));
+}
+
+#[test]
 fn zeros_are_written_once_half_is_full_and_nothing_was_trimmed() {
     let disk = SimDisk::new(1);
     let ((mut planner, mut writer, _, _), _) = open(&disk);

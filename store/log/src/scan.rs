@@ -131,7 +131,7 @@ impl<'a> Scan<'a> {
     pub(crate) fn torn_end(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
         let bytes = self.view(offset, TAIL_BYTES)?;
         let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return Ok(None) };
-        let header = Header::peek(&bytes)
+        let header = Header::peek(bytes)
             .filter(|header| header.belongs(self.salt, self.base + offset))
             .filter(|header| header.size() as u64 <= self.room(offset));
         let len = header.map_or(last + 1, |header| header.size());
@@ -141,25 +141,32 @@ impl<'a> Scan<'a> {
     /// The frame of any kind that verifies at `offset`.
     fn frame(&mut self, offset: u64) -> Result<Option<Frame>, LogError> {
         let position = self.base + offset;
-        let header = Header::peek(&self.view(offset, FRAME_HEADER_BYTES)?)
+        let header = Header::peek(self.view(offset, FRAME_HEADER_BYTES)?)
             .filter(|header| header.size() as u64 <= self.room(offset))
             .filter(|header| header.belongs(self.salt, position));
         let Some(header) = header else { return Ok(None) };
-        let bytes = self.view(offset, header.size())?;
-        Ok(header.verify(&bytes, self.salt, position))
+        let start = self.fill(offset, header.size())?;
+        Ok(header.verify(&self.window, start, self.salt, position))
     }
 
     /// `len` bytes at `offset`, or fewer at the end of the file.
-    fn view(&mut self, offset: u64, len: usize) -> Result<Bytes, LogError> {
+    fn view(&mut self, offset: u64, len: usize) -> Result<&[u8], LogError> {
+        let start = self.fill(offset, len)?;
+        let bytes = self.window.get(start..).unwrap_or_default();
+        Ok(bytes.get(..len).unwrap_or(bytes))
+    }
+
+    /// Sees to it that the window holds `len` bytes at `offset`, unless the file ends before, and
+    /// says where in the window they begin.
+    fn fill(&mut self, offset: u64, len: usize) -> Result<usize, LogError> {
         let start = usize::try_from(offset.wrapping_sub(self.window_offset)).unwrap_or(usize::MAX);
-        let within = start.checked_add(len).is_some_and(|end| end <= self.window.len());
-        if within {
-            return Ok(self.window.slice(start..start + len));
+        if start.checked_add(len).is_some_and(|end| end <= self.window.len()) {
+            return Ok(start);
         }
         let room = usize::try_from(self.room(offset)).unwrap_or(usize::MAX);
         self.window = (self.read)(offset, len.max(CHUNK_BYTES).min(room))?;
         self.window_offset = offset;
-        Ok(self.window.slice(..len.min(self.window.len())))
+        Ok(0)
     }
 
     /// Bytes of the segment from `offset` on.

@@ -205,7 +205,7 @@ impl Start {
     /// Reads the header of the segment that begins at `base`, if it verifies.
     pub(crate) fn decode(base: u64, bytes: &Bytes) -> Option<Self> {
         let header = Header::peek(bytes)?;
-        let mut body = header.verify(bytes, 0, base)?.body;
+        let mut body = header.verify(bytes, 0, 0, base)?.body;
         if header.kind != KIND_SEGMENT || body.len() < 4 {
             return None;
         }

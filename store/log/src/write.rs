@@ -115,6 +115,12 @@ impl Writer {
         Ok(self.reader.first())
     }
 
+    /// How many trimmed segments may be kept besides the next one, for a log that turns over faster
+    /// than it is trimmed. At first none is.
+    pub fn keep_spares(&mut self, max: u64) {
+        self.preparer.keep_spares(max);
+    }
+
     /// Segment files there are: full ones, the one in use, the next one, and trimmed ones that
     /// are not cleared away yet.
     #[must_use]

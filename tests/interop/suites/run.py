@@ -358,6 +358,9 @@ def main():
                 data = Path(data)
                 command, env = rabbitmq(data) if asked.rabbitmq else mainstem(server, data)
                 run_all(command, env, folders, tally, judged=not asked.rabbitmq)
+                if asked.rabbitmq:
+                    # Its port mapper outlives it, and keeps the namespace.
+                    fetch.run(["epmd", "-kill"], END_S)
         else:
             tally.not_tried(" ".join(folders), "a network namespace cannot be made here, and the "
                             "suites want port 5672")

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
 
 use mainstem_log::{Frame, LogError};
-use mainstem_schemas::{Position, QueueId, Record};
+use mainstem_schemas::{Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
@@ -16,10 +16,10 @@ use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure};
 use crate::{
     entry::{
         Carried, Entry, EntryError, Head, KIND_MOVE, KIND_PLACE, Placed, carries_record,
-        decode_carried,
+        decode_carried, names_writer,
     },
     pipeline::Job,
-    state::SEEN,
+    state::{HOME_BYTES, SEEN},
 };
 
 mod restate;
@@ -35,6 +35,10 @@ const BATCHES_MAX: usize = if cfg!(test) { 4096 } else { 16 };
 /// Batches that are looked at in one turn, and how many moved records end it: about a millisecond.
 const BATCHES_PER_TURN: usize = 16;
 const MOVES_PER_TURN: u64 = 256;
+/// How long what is left of a segment must stay as it is while little is written.
+const LOOK_MS: u64 = 900;
+/// Segments that are looked at.
+const LOOKED_AT: u64 = 64;
 /// What the thread that reads a segment found.
 enum Scanned {
     Frames(Vec<(Position, Found)>),
@@ -58,11 +62,35 @@ fn decode(frame: Frame) -> Found {
     Entry::decode(frame.kind, body).map(Stated::Other)
 }
 
+/// A look at the oldest segments.
+#[derive(Default)]
+struct Look {
+    first: u64,
+    /// What was needed of each.
+    refs: Vec<u64>,
+    /// What was written by then.
+    written: Position,
+    at: UnixMillis,
+    /// Of the segments before this one, little had gone since the look before.
+    settled_below: u64,
+}
+
+impl Look {
+    /// Whether what was needed of a segment is needed now that so much is.
+    fn stays(&self, number: u64, refs: u64) -> bool {
+        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let then = at.and_then(|at| self.refs.get(at));
+        then.is_some_and(|then| refs.saturating_mul(100) >= then.saturating_mul(99))
+    }
+}
+
 /// Where the cleaning is.
 #[derive(Default)]
 pub(super) struct Cleaning {
     /// The segment whose survivors are being moved.
     segment: Option<u64>,
+    /// Records in it are needed, too.
+    has_records: bool,
     /// Where the log ended when the scan began.
     began_at: Position,
     /// Something in it could not be moved, so it stays as it is.
@@ -78,9 +106,7 @@ pub(super) struct Cleaning {
     stuck: Option<(u64, u64)>,
     /// Entries of transient queues that point to placings.
     transient_pointers: FxHashMap<Position, Vec<(QueueId, u64)>>,
-    /// When the oldest segment was looked at last: what was written by then, which one it was, and
-    /// what was needed of it.
-    look: Option<(Position, u64, u64)>,
+    look: Look,
     pub(super) pressure: Pressure,
     /// What goes of queues that keep records for a time, up to these offsets.
     pub(super) outgrown: BTreeMap<QueueId, u64>,
@@ -123,32 +149,53 @@ impl Commit {
         (number, end)
     }
 
-    /// Whether what is left of a segment is likely to stay. While it is being consumed, to move it
-    /// would be a waste. Looked at each time an eighth of a segment was written.
-    fn is_settled_down(&mut self, number: u64) -> bool {
-        let before = self.clean.look.filter(|(_, looked_at, _)| *looked_at == number);
-        let step = self.config.segment_bytes / 8;
-        if before.is_some_and(|(written_at, ..)| self.written.0 < written_at.0 + step) {
-            return false;
+    /// Whether what is left of the oldest segment is likely to stay. While it is being consumed, to
+    /// move it would be a waste. Looked at each time an eighth of a segment was written, or some
+    /// time has passed.
+    fn is_settled_down(&mut self, oldest: u64, end: u64) -> bool {
+        let before = &self.clean.look;
+        let next = Position(before.written.0 + self.config.segment_bytes / 8);
+        if self.written >= next || before.at.plus(LOOK_MS).reached(self.now) {
+            let numbers = oldest..end.min(oldest + LOOKED_AT);
+            let refs: Vec<u64> =
+                numbers.map(|number| self.state.segments.usage(number).0.refs).collect();
+            let stays = |(refs, number): &(&u64, u64)| before.stays(*number, **refs);
+            let settled = refs.iter().zip(oldest..).take_while(stays).count();
+            self.clean.look = Look {
+                first: oldest,
+                settled_below: oldest + settled as u64,
+                refs,
+                written: self.written,
+                at: self.now,
+            };
         }
-        let refs = self.state.segments.usage(number).0.refs;
-        self.clean.look = Some((self.written, number, refs));
-        before.is_some_and(|(_, _, then)| refs.saturating_mul(100) >= then.saturating_mul(99))
+        oldest < self.clean.look.settled_below
     }
 
-    /// Begins to empty the oldest segment if that is worth it.
-    pub(super) fn begin_cleaning(&mut self) {
+    /// Begins to empty the oldest segment if what is left of it does not go by itself.
+    pub(super) fn look_at_oldest(&mut self) {
         if self.clean.segment.is_some() {
             return;
         }
-        let (number, end) = self.let_go_of_empty();
-        if number >= end || self.clean.stuck.is_some_and(|(at, when)| at == number && when == end) {
+        let (oldest, end) = self.let_go_of_empty();
+        let is_pressed = self.clean.pressure.reaches(oldest);
+        if oldest < end && (is_pressed || self.is_settled_down(oldest, end)) {
+            self.begin_cleaning(oldest, end);
+        }
+    }
+
+    /// Does so if that is worth it.
+    fn begin_cleaning(&mut self, number: u64, end: u64) {
+        if self.clean.stuck.is_some_and(|(at, when)| at == number && when == end) {
             return;
         }
-        let (durable, _) = self.state.segments.usage(number);
+        let (durable, transient) = self.state.segments.usage(number);
         let sealed = (end - number).saturating_mul(self.config.segment_bytes);
         let live = self.state.segments.live_bytes();
-        let is_mostly_dead = durable.bytes < self.config.segment_bytes / 4;
+        // Where the log turns over fast, some come free at once, since a definition that stays would
+        // else be moved from each segment to the next.
+        let is_due = end - number > self.spares / 2;
+        let is_mostly_dead = is_due && durable.bytes < self.config.segment_bytes / 4;
         let is_pressed = self.clean.pressure.reaches(number);
         if !is_pressed && !is_mostly_dead && sealed <= live.saturating_mul(2) {
             return;
@@ -157,7 +204,9 @@ impl Commit {
         if self.is_full && durable.bytes > room / 2 {
             return;
         }
-        self.begin_scan(number);
+        // Where only definitions are needed, records are passed over.
+        let has_records = durable.bytes != durable.refs.saturating_mul(HOME_BYTES.into());
+        self.begin_scan(number, has_records || transient > 0);
     }
 
     /// Whether the log must wait for the index: what it lets go of, the index on the disk must
@@ -172,7 +221,7 @@ impl Commit {
         self.clean.proven_at = self.planner.end();
     }
 
-    fn begin_scan(&mut self, number: u64) {
+    fn begin_scan(&mut self, number: u64, has_records: bool) {
         let (from, upto) = self.reader.segment_bounds(number);
         let pointers = self.state.pointers_in(from, upto);
         self.clean.transient_pointers = if pointers.is_empty() {
@@ -180,6 +229,8 @@ impl Commit {
         } else {
             self.state.transient_pointers()
         };
+        let has_records = has_records || !pointers.is_empty();
+        self.clean.has_records = has_records;
         self.clean.pointers = pointers;
         self.clean.transient = self.state.transient_places_in(number);
         self.clean.segment = Some(number);
@@ -192,6 +243,9 @@ impl Commit {
         self.aside.run(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let ended = reader.scan(from, upto, &mut |position, frame| {
+                if !has_records && carries_record(frame.kind) && !names_writer(&frame.body) {
+                    return true;
+                }
                 bytes += frame.size();
                 batch.push((position, decode(frame)));
                 if batch.len() < FRAMES_PER_BATCH && bytes < BYTES_PER_BATCH {
@@ -211,11 +265,7 @@ impl Commit {
     /// Looks at what the scan found since the last turn.
     pub(super) fn go_on_cleaning(&mut self) -> Result<(), Fatal> {
         let Some(number) = self.clean.segment else {
-            let (oldest, end) = self.let_go_of_empty();
-            if oldest < end && (self.clean.pressure.reaches(oldest) || self.is_settled_down(oldest))
-            {
-                self.begin_cleaning();
-            }
+            self.look_at_oldest();
             return Ok(());
         };
         if !self.clean.waiting.is_empty() {
@@ -264,11 +314,16 @@ impl Commit {
         let pointers = self.state.pointers_in(from, upto);
         if pointers.values().flatten().any(|(frame, _)| *frame >= began_at) {
             // A body was placed again after it had been looked at.
-            self.begin_scan(number);
+            self.begin_scan(number, true);
             return;
         }
         self.state.forget_pointers_of(number);
         let (durable, transient) = self.state.segments.usage(number);
+        if (durable.refs > 0 || transient > 0) && !self.clean.has_records {
+            // It looked as if there were only definitions.
+            self.begin_scan(number, true);
+            return;
+        }
         if durable.refs > 0 || transient > 0 {
             // What came to be referred to while it was read: a dead letter of an old body.
             let refs = durable.refs + transient;
@@ -278,7 +333,7 @@ impl Commit {
         }
         self.clean.stuck = None;
         self.let_go_below(self.state.segments.base(number + 1));
-        self.begin_cleaning();
+        self.look_at_oldest();
     }
 
     fn clean_frames(&mut self, frames: Vec<(Position, Found)>) {
@@ -413,7 +468,7 @@ impl Commit {
         });
         let moved = Head {
             from: position,
-            held: if is_held { head.held } else { mainstem_schemas::UnixMillis::NONE },
+            held: if is_held { head.held } else { UnixMillis::NONE },
             origin: if is_held { origin } else { Position(0) },
             seen: seen.unwrap_or(false) || position < self.state.started_at,
             retained: is_retained,

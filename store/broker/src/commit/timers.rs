@@ -1,6 +1,6 @@
 //! What happens by itself when its time has come.
 
-use std::mem;
+use std::{mem, sync::mpsc::TrySendError};
 
 use mainstem_schemas::UnixMillis;
 
@@ -50,10 +50,30 @@ impl Commit {
         self.set_timer(self.now.plus(TICK_MS), Timer::Tick);
         self.end_sessions();
         self.forget_writers();
-        self.begin_cleaning();
+        self.look_at_oldest();
         self.export_counts();
+        self.note_pace()?;
         if self.is_full && self.writing.is_none() {
             self.jobs.send(Job::CheckSpace).map_err(|_| Fatal::WriterGone)?;
+        }
+        Ok(())
+    }
+
+    /// A log that turns over fast keeps trimmed segments to be used again: as many as it grew by
+    /// between two ticks, but not more than come free by one checkpoint.
+    fn note_pace(&mut self) -> Result<(), Fatal> {
+        let end = self.planner.end();
+        let grown = end.0 - mem::replace(&mut self.ticked_at, end).0;
+        let is_bounded = self.config.log_bytes_max != 0;
+        let bytes = if is_bounded { 0 } else { grown.min(self.config.checkpoint_bytes) };
+        let spares = bytes / self.config.segment_bytes;
+        if spares != self.spares {
+            match self.jobs.try_send(Job::KeepSpares(spares)) {
+                Ok(()) => self.spares = spares,
+                // The next tick tries again.
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Fatal::WriterGone),
+            }
         }
         Ok(())
     }

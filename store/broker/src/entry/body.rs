@@ -120,6 +120,12 @@ pub(crate) fn decode_record(body: Bytes) -> Result<Record, EntryError> {
     Ok(Record::decode(reader.rest())?)
 }
 
+/// Whether such an entry says something of its writer, besides its record.
+pub(crate) fn names_writer(body: &[u8]) -> bool {
+    // Behind the head's length; a cut one is decoded to find out what is wrong with it.
+    body.get(4).is_none_or(|marks| marks & ONCE != 0)
+}
+
 /// All of such an entry.
 pub(crate) fn decode_carried(body: Bytes) -> Result<Carried, EntryError> {
     let mut reader = Reader::new(body);
