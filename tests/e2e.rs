@@ -11,6 +11,8 @@
 mod amqp_errors;
 #[path = "e2e/amqp_queues.rs"]
 mod amqp_queues;
+#[path = "e2e/amqps.rs"]
+mod amqps;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
 #[path = "e2e/faults.rs"]
@@ -25,6 +27,10 @@ mod log_command;
 mod metrics;
 #[path = "e2e/mqtt.rs"]
 mod mqtt;
+#[path = "e2e/mqtt_exactly_once.rs"]
+mod mqtt_exactly_once;
+#[path = "e2e/mqtt_websocket.rs"]
+mod mqtt_websocket;
 #[path = "e2e/one_body.rs"]
 mod one_body;
 #[path = "e2e/policies.rs"]

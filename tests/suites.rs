@@ -11,7 +11,8 @@ use std::{env, path::Path, process::Stdio};
 
 use mainstem_tests::{Language, server, untried};
 
-const QUICK: [&str; 7] = ["pika", "amqp", "kombu", "amqplib", "amqp091-go", "java", "celery"];
+const QUICK: [&str; 8] =
+    ["pika", "amqp", "kombu", "amqplib", "amqp091-go", "java", "spring", "celery"];
 /// They take minutes to compile, and are left to `make interop`.
 const SLOW: [&str; 1] = ["lapin"];
 

@@ -174,7 +174,7 @@ fn the_store_has_never_heard_of_a_protocol() {
                     .replace("Dialect::Amqp", "")
                     .replace("Dialect::Mqtt", "")
                     .to_lowercase();
-                for word in ["amqp", "mqtt", "rocketmq"] {
+                for word in ["amqp", "mqtt", "rocketmq", "vhost"] {
                     if line.contains(word) {
                         complaints.push(format!("{}:{}: {word}", path.display(), number + 1));
                     }

@@ -1,7 +1,8 @@
-//! The HTTP port: health, metrics, and publishing.
+//! The HTTP port: health, metrics, publishing, and MQTT over WebSocket.
 
 pub mod normalize;
 mod publish;
+mod websocket;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Gate {
     broker: Broker,
+    mqtt: mainstem_mqtt::Service,
     shutdown: CancellationToken,
 }
 
@@ -47,11 +49,12 @@ struct Peer(SocketAddr);
 pub async fn run(
     listener: TcpListener,
     broker: Broker,
+    mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
     shutdown: CancellationToken,
 ) {
     let body_bytes_max = broker.config().message_bytes_max;
-    let router = router(Gate { broker, shutdown: shutdown.clone() }, body_bytes_max);
+    let router = router(Gate { broker, mqtt, shutdown: shutdown.clone() }, body_bytes_max);
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
     let mut connections = JoinSet::new();
@@ -92,7 +95,8 @@ async fn serve_connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_max)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         // Not lost when the other branch wins: it is polled again below.
@@ -114,6 +118,7 @@ fn router(gate: Gate, body_bytes_max: usize) -> Router {
         .route("/healthz", get(ready))
         .route("/metrics", get(scrape))
         .route("/topics/{*path}", post(publish::publish))
+        .route("/mqtt", get(websocket::upgrade))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(gate)
 }

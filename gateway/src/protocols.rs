@@ -64,6 +64,7 @@ impl Protocol {
 #[derive(Clone)]
 pub struct Host {
     pub broker: Broker,
+    pub mqtt: mainstem_mqtt::Service,
     pub config: Arc<Config>,
     pub tls: Certificates,
     pub shutdown: CancellationToken,
@@ -72,23 +73,20 @@ pub struct Host {
 impl Host {
     /// Serves a protocol until the shutdown, and returns when its connections have ended.
     pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
-        let Self { broker, config, tls, shutdown } = self;
+        let Self { broker, mqtt, config, tls, shutdown } = self;
         match protocol {
             Protocol::Amqp | Protocol::Amqps => {
                 let limits = Arc::new(config.amqp.clone());
                 let tls = (protocol == Protocol::Amqps).then_some(tls.amqps);
                 mainstem_amqp::run(listener, broker, limits, shutdown, tls).await;
             }
-            Protocol::Mqtt => {
-                let limits = Arc::new(config.mqtt.clone());
-                mainstem_mqtt::run(listener, broker, limits, shutdown).await;
-            }
+            Protocol::Mqtt => mqtt.run(listener).await,
             Protocol::Rocketmq => {
                 let limits = Arc::new(config.rocketmq.clone());
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))
                     .await;
             }
-            Protocol::Http => http::run(listener, broker, config, shutdown).await,
+            Protocol::Http => http::run(listener, broker, mqtt, config, shutdown).await,
         }
     }
 }

@@ -72,7 +72,9 @@ impl Server {
         let tls = tls::certificates(&config)?;
         let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
         let shutdown = CancellationToken::new();
-        let host = Host { broker: broker.clone(), config, tls, shutdown: shutdown.clone() };
+        let limits = Arc::new(config.mqtt.clone());
+        let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
+        let host = Host { broker: broker.clone(), mqtt, config, tls, shutdown: shutdown.clone() };
         let mut tasks = JoinSet::new();
         for (protocol, listener) in bound {
             tasks.spawn(host.clone().serve(protocol, listener));

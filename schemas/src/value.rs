@@ -28,6 +28,12 @@ pub enum Value {
 /// Names with values, in the sender's order.
 pub type Table = Vec<(String, Value)>;
 
+/// The value of this name; of two the first.
+#[must_use]
+pub fn find<'a>(table: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
+    table.iter().find(|(have, _)| have == name).map(|(_, value)| value)
+}
+
 impl Value {
     /// The text of a text value.
     #[must_use]

@@ -5,17 +5,18 @@ use std::{sync::Arc, time::Duration};
 
 use lapin::{
     Connection, ConnectionProperties, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions},
+    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use mainstem_amqp::Limits;
 use mainstem_broker::{
-    ApplyTo, Authenticator, Authority, Bounded, Broker, Config, LoginError, Rule, Scope,
+    ApplyTo, Authenticator, Authority, Bounded, Broker, Config, LoginError, Refusal, Rule, Scope,
 };
 use mainstem_schemas::{Credentials, Origin, Principal, Secret, Table, Value, Views};
 use mainstem_tests::{Amqp, Deadline, clients::reply_code};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 struct ByName;
@@ -173,7 +174,13 @@ async fn limits_are_told_in_rabbitmqs_words() {
     let words = "number of channels opened for user 'ann' has reached the maximum allowed user \
                  limit of (2)";
     assert!(refused.to_string().contains(words), "{refused}");
-    house.limit(ann, Bounded::Channels, None).await;
+    house.limit(ann.clone(), Bounded::Channels, None).await;
+
+    // What nobody would keep to.
+    for (scope, bounded) in [(&vhost, Bounded::Channels), (&ann, Bounded::Queues)] {
+        let refused = house.broker.set_limit(scope, bounded, Some(1)).await;
+        assert!(matches!(refused, Err(Refusal::BadArguments(_))), "{scope:?} {refused:?}");
+    }
 
     let amqp = Amqp::connect(house.port).await;
     amqp.queue("one", None).await;
@@ -202,17 +209,24 @@ async fn a_consumer_timeout_by_policy_is_its_queues_own() {
     arguments.insert("x-consumer-timeout".into(), AMQPValue::LongInt(60_000));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     amqp.channel.queue_declare("slow".into(), durable, arguments).await.unwrap();
-    let client = house.broker.login(&credentials()).await.unwrap().0;
-    for (queue, expected) in [("work", Some(100)), ("slow", Some(60_000))] {
-        let found = client.find_queue(queue.to_owned()).await.unwrap();
-        assert_eq!(found.def.policy.settle_max_ms, expected, "{queue}");
+    for queue in ["work", "slow"] {
+        amqp.publish("", queue, b"never settled").await;
     }
-    client.close().await;
+    let hold = async |queue: &str| {
+        let channel = amqp.connection.create_channel().await.unwrap();
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consume = channel.basic_consume(queue.into(), "".into(), options, none);
+        let mut consumer = consume.await.unwrap();
+        consumer.next().await.unwrap().unwrap();
+        (channel, consumer)
+    };
+    let (slow, _slow) = hold("slow").await;
+    let (_, mut work) = hold("work").await;
+    let next = tokio::time::timeout(Duration::from_secs(20), work.next()).await;
+    let error = next.expect("the channel closes").expect("with an error").unwrap_err();
+    assert_eq!(reply_code(&error), Some(406), "{error}");
+    assert!(error.to_string().contains("Timeout value used: 100 ms"), "{error}");
+    until_ready(&amqp, "work", 1).await;
+    assert!(slow.status().connected(), "its own argument gives it a minute");
     house.close().await;
-}
-
-fn credentials() -> Credentials {
-    let secret = Secret::Password { user: "ann".to_owned(), password: b"x".to_vec() };
-    let peer = "127.0.0.1:1".parse().unwrap();
-    Credentials { namespace: "/".to_owned(), secret, peer }
 }

@@ -39,7 +39,8 @@ impl Ports {
             return;
         };
         let names = ["AMQP", "MQTT", "RocketMQ", "HTTP"];
-        match names.into_iter().find(|name| head.contains(name)) {
+        let is_named = |name: &&str| head.split_whitespace().any(|word| word == *name);
+        match names.into_iter().find(is_named) {
             Some("AMQP") => self.amqp = port,
             Some("MQTT") => self.mqtt = port,
             Some("RocketMQ") => self.rocketmq = port,

@@ -39,10 +39,12 @@ pub struct Limits {
     /// Batches of publishes of one connection that may wait to become durable.
     pub batches_unconfirmed_max: usize,
     /// How long a consumer may leave a delivery unsettled before its channel is closed; 0 for any
-    /// time. Queues and consumers may ask for another one (`x-consumer-timeout`).
+    /// time. A consumer's own argument goes before it (`x-consumer-timeout`), then the shorter one
+    /// of its queue's argument and policies (`consumer-timeout`).
     pub delivery_ack_timeout_ms: u64,
-    /// Bytes of content that one connection may have sent and that are not published yet: of
-    /// messages of which more is to come, and of transactions before their commit.
+    /// Bytes of memory for what one connection has sent and what is not published yet, on all its
+    /// channels: messages of which more is to come, and transactions before their commit, with
+    /// names, properties and bodies. One message always has room.
     pub unpublished_bytes_max: usize,
 }
 

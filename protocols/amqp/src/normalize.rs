@@ -21,6 +21,19 @@ pub use inward::{Delaying, delay_ms, record};
 pub use outward::{Outgoing, Told, outgoing};
 pub use view::{filter_value, routing, view};
 
+use crate::codec::{Properties, table};
+
+/// The properties of a record that came by AMQP: what is stored was parsed when it came.
+fn stored(native: &[u8]) -> Properties<'_> {
+    Properties::parse(native).unwrap_or_default()
+}
+
+/// The routing keys that a header names besides the message's own.
+fn further_keys<'a>(entry: &table::Entry<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let has_keys = matches!((entry.name, entry.tag), (header::CC | header::BCC, b'A'));
+    table::long_strings(if has_keys { entry.content } else { &[] })
+}
+
 /// Headers that mean something to the mapping, by the names clients use.
 mod header {
     pub(super) const CC: &[u8] = b"CC";

@@ -22,6 +22,7 @@ mod policy;
 mod publish;
 mod sieve;
 mod topology;
+mod unpublished;
 mod unsettled;
 
 pub(crate) use basic::DIRECT_REPLY;
@@ -41,6 +42,7 @@ use crate::{
     limits::Limits,
 };
 use channel::Channel;
+use unpublished::Unpublished;
 
 /// Largest frame before the peers have agreed on one (RabbitMQ 4.1: `initial_frame_max`).
 const FRAME_MAX_UNTUNED: usize = 8192;
@@ -114,6 +116,9 @@ pub struct Session {
     readers: FxHashMap<ConsumerId, Reader>,
     last_consumer: u64,
     run: Option<Run>,
+    /// The shortest time that somebody's deliveries may stay unsettled; 0 for any time.
+    shortest_timeout_ms: u64,
+    unpublished: Unpublished,
     has_published: bool,
     disk_low: bool,
     told_blocked: bool,
@@ -135,6 +140,7 @@ impl Session {
         let frame_max = FRAME_MAX_UNTUNED.min(limits.frame_max_bytes as usize);
         Self {
             channel_max: limits.channel_max,
+            shortest_timeout_ms: limits.delivery_ack_timeout_ms,
             frame_max,
             limits,
             body_max,
@@ -152,6 +158,7 @@ impl Session {
             readers: FxHashMap::default(),
             last_consumer: 0,
             run: None,
+            unpublished: Unpublished::default(),
             has_published: false,
             disk_low: false,
             told_blocked: false,
@@ -315,32 +322,13 @@ impl Session {
 
     fn handle_closing_channel(&mut self, channel: u16, method: &Method, effects: &mut Effects) {
         match method {
-            Method::ChannelCloseOk => {
-                self.channels.remove(&channel);
-            }
+            Method::ChannelCloseOk => self.forget_channel(channel),
             Method::ChannelClose { .. } => {
-                self.channels.remove(&channel);
+                self.forget_channel(channel);
                 effects.push_back(Effect::Write { channel, reply: Reply::ChannelCloseOk });
             }
             _ => {}
         }
-    }
-
-    /// channel_max counts open channels; it does not bound their numbers.
-    fn open_channel(&mut self, channel: u16, effects: &mut Effects) -> Result<(), Fault> {
-        let open = self.channels.len();
-        if open >= usize::from(self.channel_max) {
-            let text = format!(
-                "number of channels opened ({open}) has reached the negotiated channel_max ({})",
-                self.channel_max
-            );
-            return Err(Fault::new(Code::NotAllowed, text));
-        }
-        self.channel_lives = self.channel_lives.wrapping_add(1);
-        self.channels.insert(channel, Channel::new(self.channel_lives));
-        effects.push_back(Effect::CountChannel);
-        effects.push_back(Effect::Write { channel, reply: Reply::ChannelOpenOk });
-        Ok(())
     }
 
     fn handle_channel(
@@ -364,7 +352,7 @@ impl Session {
             }
             Method::ChannelClose { .. } => {
                 self.release_channel(channel, effects);
-                self.channels.remove(&channel);
+                self.forget_channel(channel);
                 effects.push_back(Effect::Write { channel, reply: Reply::ChannelCloseOk });
                 Ok(())
             }
@@ -424,6 +412,9 @@ impl Session {
         payload: Bytes,
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        if kind == Kind::Header {
+            self.attach(channel);
+        }
         let Some(open) = self.channels.get_mut(&channel) else {
             return Err(Fault::new(Code::ChannelError, "expected 'channel.open'"));
         };
@@ -435,11 +426,11 @@ impl Session {
             Kind::Body => open.body(payload)?,
             Kind::Method | Kind::Heartbeat => None,
         };
-        match whole {
-            Some((publish, content)) => self.published_whole(channel, &publish, content, effects),
-            None if kind == Kind::Body => self.check_unpublished(),
-            None => Ok(()),
+        if let Some((publish, content)) = whole {
+            self.published_whole(channel, &publish, content, effects)?;
         }
+        self.recount(channel);
+        self.check_unpublished()
     }
 
     /// Tells the client what it did wrong, and ends what the fault ends.
@@ -454,6 +445,7 @@ impl Session {
             let reply = Reply::Close(fault.close(method));
             effects.push_back(Effect::Write { channel: 0, reply });
             self.channels.clear();
+            self.unpublished = Unpublished::default();
             self.readers.clear();
             effects.push_back(Effect::Leave);
             return;
@@ -468,6 +460,7 @@ impl Session {
             open.incoming = channel::Incoming::Nothing;
             open.mode = channel::Mode::Plain;
         }
+        self.recount(channel);
         let reply = Reply::ChannelClose(fault.close(method));
         effects.push_back(Effect::Write { channel, reply });
     }
@@ -498,21 +491,6 @@ impl Session {
         }
         if std::mem::take(&mut open.pooled) {
             effects.push_back(Effect::SetPool { pool: channel, limit: 0 });
-        }
-    }
-
-    /// Looks for consumers that have left a delivery unsettled for too long: they may never settle
-    /// it, and their channel ends so that others get it.
-    pub fn look_at_unsettled(&mut self, now: UnixMillis, effects: &mut Effects) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let open = self.channels.iter().filter(|(_, open)| !open.closing);
-        let overdue = open.filter_map(|(channel, open)| {
-            open.unsettled.overdue(now).map(|timeout_ms| (*channel, timeout_ms))
-        });
-        for (channel, timeout_ms) in overdue.collect::<Vec<_>>() {
-            self.fail(channel, &Fault::unsettled_for_long(channel, timeout_ms), (0, 0), effects);
         }
     }
 
@@ -565,6 +543,8 @@ impl Session {
         if let Some(open) = self.channels.get_mut(&channel) {
             open.incoming = channel::Incoming::Method(publish);
         }
+        self.attach(channel);
+        self.recount(channel);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub mod publish;
 pub mod reason;
 pub mod reply;
 pub mod subscribe;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -86,10 +87,13 @@ pub fn decode(frame: &Frame, version: Version) -> Result<Packet, Fault> {
 }
 
 /// Reads a whole byte stream as a connection would, for fuzzing: a CONNECT, then packets until
-/// the stream ends or breaks the rules. Answers how many packets were read.
+/// the stream ends or breaks the rules; and the same bytes as a WebSocket's. Answers how many packets
+/// were read.
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> usize {
     const PACKET_BYTES_MAX: usize = 1 << 20;
+    let (mut frames, mut socket) = (websocket::Frames::default(), BytesMut::from(bytes));
+    while let Ok(Some(_)) = frames.next(&mut socket) {}
     let mut buffer = BytesMut::from(bytes);
     let Ok(Some(first)) = frame::next(&mut buffer, PACKET_BYTES_MAX) else { return 0 };
     let Ok(greeting) = connect::decode(&first) else { return 0 };

@@ -18,7 +18,7 @@ pub struct Limits {
     pub in_flight_max: u16,
     /// The same for clients of earlier versions, which cannot say how many they take.
     pub v3_in_flight_max: u16,
-    /// Topic aliases a client may set.
+    /// Topic aliases a client may set, and that are set for a client if it allows as many.
     pub topic_alias_max: u16,
     /// Longest time a session is kept, in seconds; 4294967295 for ever.
     pub session_expiry_max_s: u32,
@@ -32,6 +32,18 @@ pub struct Limits {
     pub topic_levels_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
+    /// What the response information begins with that a client gets which asks for it:
+    /// `<this>/<client id>/`. Empty to give none.
+    pub response_topic: String,
+    /// A client whose connections end so often within `flap_window_s` is refused for `flap_ban_s`;
+    /// 0 for no such rule.
+    pub flaps_max: u32,
+    /// See `flaps_max`, in seconds.
+    pub flap_window_s: u64,
+    /// See `flaps_max`, in seconds.
+    pub flap_ban_s: u64,
+    /// How often statistics are told to subscribers of `$SYS/broker/#`, in seconds; 0 for never.
+    pub sys_interval_s: u64,
     /// Longest delay of a message to `$delayed/<seconds>/<topic>`, in seconds.
     pub delay_max_s: u64,
     /// Wills that may wait for their delay; more are published at once.
@@ -61,8 +73,13 @@ impl Default for Limits {
             session_expiry_max_s: u32::MAX,
             v3_session_expiry_s: 7 * 24 * 3600,
             keep_alive_max_s: 0,
-            topic_levels_max: 200,
+            topic_levels_max: 256,
             subscriptions_max: 10_000,
+            response_topic: "response".to_owned(),
+            flaps_max: 0,
+            flap_window_s: 60,
+            flap_ban_s: 300,
+            sys_interval_s: 10,
             delay_max_s: 4_294_967,
             wills_waiting_max: 100_000,
             connect_timeout_ms: 10_000,

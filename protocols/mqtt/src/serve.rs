@@ -1,41 +1,62 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`run`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering` and `publishing` are its verbs; `farewell` ends it; `peers`
-//! lets one connection at a time hold a client id.
+//! loop; `subscribing`, `delivering`, `publishing` and `exactly_once` are its verbs; `farewell` ends it; `peers`
+//! lets one connection at a time hold a client id; `statistics` tells
+//! of all of them; `websocket` is the other way in.
 
 mod connection;
 mod delivering;
+mod exactly_once;
+mod exclusive;
 mod farewell;
+mod flapping;
 mod greeting;
 mod peers;
 mod publishing;
+mod statistics;
 mod subscribing;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use mainstem_broker::Broker;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::Limits;
 use connection::Connection;
+use exclusive::Exclusives;
+use flapping::Flapping;
 use peers::Peers;
+use statistics::Statistics;
 
 /// What all connections of a listener share.
 pub(crate) struct Server {
     broker: Broker,
     limits: Arc<Limits>,
     peers: Peers,
+    exclusives: Exclusives,
+    flapping: Flapping,
+    statistics: Statistics,
     /// Places for wills that wait for their delay.
     wills: Semaphore,
     shutdown: CancellationToken,
+}
+
+/// The MQTT front-end: what its listeners, TCP's and WebSocket's, have in common. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    server: Arc<Server>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
 /// Accepts connections until `shutdown` fires, then tells clients that the server shuts down and
@@ -46,33 +67,79 @@ pub async fn run(
     limits: Arc<Limits>,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let goodbye = Duration::from_millis(limits.goodbye_ms);
-    let wills = Semaphore::new(limits.wills_waiting_max);
-    let server = Arc::new(Server { broker, limits, peers: Peers::default(), wills, shutdown });
-    let tasks = TaskTracker::new();
-    loop {
-        // Dropping either future loses nothing: an accepted socket is returned at once.
-        let accepted = tokio::select! {
-            biased;
-            () = server.shutdown.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+    Service::new(broker, limits, shutdown).run(listener).await;
+}
+
+impl Service {
+    #[must_use]
+    pub fn new(broker: Broker, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.connections_max));
+        let server = Server {
+            wills: Semaphore::new(limits.wills_waiting_max),
+            broker,
+            limits,
+            peers: Peers::default(),
+            exclusives: Exclusives::default(),
+            flapping: Flapping::default(),
+            statistics: Statistics::new(),
+            shutdown,
         };
-        let Some((stream, permit)) = accepted else { continue };
-        tasks.spawn(serve(server.clone(), stream, permit));
+        Self { server: Arc::new(server), slots, tasks: TaskTracker::new() }
     }
-    drop(listener);
-    tasks.close();
-    // Twice the time: a connection may use all of it for its goodbye and again for its session.
-    if tokio::time::timeout(goodbye * 2, tasks.wait()).await.is_err() {
-        tracing::warn!(left = tasks.len(), "mqtt connections did not end in time");
+
+    /// As [`run`], for the connections of all ways in.
+    pub async fn run(self, listener: TcpListener) {
+        let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);
+        loop {
+            // Dropping either future loses nothing: an accepted socket is returned at once.
+            let accepted = tokio::select! {
+                biased;
+                () = self.server.shutdown.cancelled() => break,
+                accepted = accept(&listener, &self.slots) => accepted,
+            };
+            let Some((stream, permit)) = accepted else { continue };
+            let Ok(peer) = stream.peer_addr() else { continue };
+            // Without it small packets wait for acknowledgements; the socket works all the same.
+            let _best_effort = stream.set_nodelay(true);
+            let (reader, writer) = stream.into_split();
+            self.tasks.spawn(serve(self.server.clone(), (reader, writer), peer, permit));
+        }
+        drop(listener);
+        self.tasks.close();
+        // Twice the time: a connection may use all of it for its goodbye and again for its
+        // session.
+        if tokio::time::timeout(goodbye * 2, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "mqtt connections did not end in time");
+        }
+    }
+
+    /// Serves the client behind a WebSocket whose handshake is over. One over `connections_max`
+    /// is closed.
+    pub fn websocket<S>(&self, socket: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Ok(permit) = self.slots.clone().try_acquire_owned() else { return };
+        let (stream, loops) = websocket::bridge(socket);
+        let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);
+        let served = serve(self.server.clone(), tokio::io::split(stream), peer, permit);
+        self.tasks.spawn(async move {
+            let (mut loops, mut served) = (pin!(loops), pin!(served));
+            tokio::select! {
+                () = &mut loops => served.await,
+                // A peer that takes nothing does not keep its socket.
+                () = &mut served => {
+                    let _in_time = tokio::time::timeout(goodbye, loops).await;
+                }
+            }
+        });
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let permit = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, permit)),
@@ -85,16 +152,22 @@ async fn accept(
     }
 }
 
-async fn serve(server: Arc<Server>, stream: tokio::net::TcpStream, permit: OwnedSemaphorePermit) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    // Without it small packets wait for acknowledgements; the socket works all the same.
-    let _best_effort = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    let Some(mut connection) = Connection::greet(server, reader, writer, peer).await else {
+async fn serve<R, W>(
+    server: Arc<Server>,
+    (reader, writer): (R, W),
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Some(mut connection) = Connection::greet(server.clone(), reader, writer, peer).await else {
         return;
     };
+    server.statistics.connect();
     metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
     let end = connection.talk().await;
     metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
+    server.statistics.disconnect();
     connection.end(end, permit).await;
 }

@@ -1,6 +1,7 @@
 //! What each packet means, given what was said before. Pure: packets and deliveries go in, a
 //! closed set of [`Effect`]s comes out; time is an argument.
 
+pub mod aliases;
 pub mod inbound;
 pub mod options;
 pub mod outbound;
@@ -10,6 +11,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use aliases::Aliases;
 pub use inbound::Inbound;
 pub use options::Options;
 pub use outbound::{Copy, DeliveryIds, InFlight, Outbound, Stage, SubscriptionIds};
@@ -25,6 +27,12 @@ pub enum Effect {
     /// Hand it to the store, then call [`Session::stored`] with the answer.
     Store(Publish),
     Send(Reply),
+    /// The client released a QoS 2 message: forget it, then answer PUBCOMP, which tells if neither
+    /// this connection nor the store knew of it.
+    Release {
+        packet_id: u16,
+        is_known: bool,
+    },
     /// Tell the broker that these deliveries are done.
     Settle(DeliveryIds),
     Subscribe(Subscribe),
@@ -119,15 +127,14 @@ impl Session {
     pub fn receive(&mut self, packet: Packet, effects: &mut Vec<Effect>) -> Result<(), Fault> {
         match packet {
             Packet::Publish(publish) => self.publish(publish, effects)?,
-            Packet::PubAck(ack) => progress(self.outbound.puback(ack.packet_id), ack, effects),
-            Packet::PubRec(ack) => self.pubrec(ack, effects),
+            Packet::PubAck(ack) => progress(self.outbound.puback(ack.packet_id), ack, effects)?,
+            Packet::PubRec(ack) => self.pubrec(ack, effects)?,
             Packet::PubRel(ack) => {
-                let found = self.inbound.release(ack.packet_id);
-                let reason = if found { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
                 let packet_id = ack.packet_id;
-                effects.push(Effect::Send(Reply::PubComp { packet_id, reason }));
+                let is_known = self.inbound.release(packet_id);
+                effects.push(Effect::Release { packet_id, is_known });
             }
-            Packet::PubComp(ack) => progress(self.outbound.pubcomp(ack.packet_id), ack, effects),
+            Packet::PubComp(ack) => progress(self.outbound.pubcomp(ack.packet_id), ack, effects)?,
             Packet::Subscribe(subscribe) => effects.push(Effect::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => effects.push(Effect::Unsubscribe(unsubscribe)),
             Packet::PingReq => effects.push(Effect::Send(Reply::PingResp)),
@@ -149,14 +156,14 @@ impl Session {
         Ok(())
     }
 
-    fn pubrec(&mut self, ack: Ack, effects: &mut Vec<Effect>) {
+    fn pubrec(&mut self, ack: Ack, effects: &mut Vec<Effect>) -> Result<(), Fault> {
         let step = self.outbound.pubrec(ack.packet_id, ack.reason);
         if step == Progress::Unknown && !ack.reason.is_failure() {
             let (packet_id, reason) = (ack.packet_id, Reason::PACKET_ID_NOT_FOUND);
             effects.push(Effect::Send(Reply::PubRel { packet_id, reason }));
-        } else {
-            progress(step, ack, effects);
+            return Ok(());
         }
+        progress(step, ack, effects)
     }
 
     fn disconnect(&self, farewell: Disconnect) -> Result<Effect, Fault> {
@@ -187,7 +194,7 @@ impl Session {
     }
 }
 
-fn progress(step: Progress, ack: Ack, effects: &mut Vec<Effect>) {
+fn progress(step: Progress, ack: Ack, effects: &mut Vec<Effect>) -> Result<(), Fault> {
     match step {
         Progress::Done(deliveries) if deliveries.is_empty() => {}
         Progress::Done(deliveries) => effects.push(Effect::Settle(deliveries)),
@@ -196,5 +203,9 @@ fn progress(step: Progress, ack: Ack, effects: &mut Vec<Effect>) {
             effects.push(Effect::Send(Reply::PubRel { packet_id, reason }));
         }
         Progress::Unknown => {}
+        Progress::Wrong => {
+            return Err(Fault::protocol("[MQTT-4.3.3-3] an acknowledgement is not its message's"));
+        }
     }
+    Ok(())
 }

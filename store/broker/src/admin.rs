@@ -47,13 +47,17 @@ impl Broker {
     }
 
     /// Sets a limit, or with `None` takes it back; returns when that is durable. Whoever has more than
-    /// that keeps it.
+    /// that keeps it. Errors: [`Refusal::BadArguments`], where nobody keeps to such a limit.
     pub async fn set_limit(
         &self,
         scope: &Scope,
         bounded: Bounded,
         max: Option<u64>,
     ) -> Result<(), Refusal> {
+        if !scope.bounds(bounded) {
+            let text = format!("there is no limit {} for {scope:?}", bounded.word());
+            return Err(Refusal::BadArguments(text));
+        }
         let (owner, component) = scope.place();
         let key = key(owner, component, bounded.word());
         match max {

@@ -165,15 +165,15 @@ pub struct Client {
     detached: bool,
 }
 
-/// The outcome of a batch of publishes, in the batch's order. It resolves when the batch is as
-/// durable as the store's level says; dropping it does not take the publishes back.
+/// The outcomes of a batch, of publishes if nothing else is said, in the batch's order. It resolves
+/// when the batch is as durable as the store's level says; dropping it takes nothing back.
 #[derive(Debug)]
-pub struct Receipt {
-    answer: oneshot::Receiver<Vec<Published>>,
+pub struct Receipt<T = Published> {
+    answer: oneshot::Receiver<Vec<T>>,
 }
 
-impl Future for Receipt {
-    type Output = Result<Vec<Published>, Refusal>;
+impl<T> Future for Receipt<T> {
+    type Output = Result<Vec<T>, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer).poll(cx).map_err(|_| Refusal::Closed)
@@ -211,6 +211,14 @@ impl Client {
         let permit = permit.map_err(|_| Refusal::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Publish { client: self.id, batch, permit, reply }).await?;
+        Ok(Receipt { answer })
+    }
+
+    /// Forgets writers (see [`crate::Terms::once`]), whose numbers begin anew, and tells which were
+    /// known.
+    pub async fn forget(&self, writers: Vec<String>) -> Result<Receipt<bool>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Forget { client: self.id, writers, reply }).await?;
         Ok(Receipt { answer })
     }
 

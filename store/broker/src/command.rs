@@ -357,6 +357,11 @@ pub(crate) enum Command {
         permit: OwnedSemaphorePermit,
         reply: Reply<Vec<Published>>,
     },
+    Forget {
+        client: ClientId,
+        writers: Vec<String>,
+        reply: Reply<Vec<bool>>,
+    },
     Settle {
         client: ClientId,
         batch: Vec<Settlement>,

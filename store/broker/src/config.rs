@@ -92,7 +92,7 @@ impl Config {
             log_bytes_max: 0,
             queues_resident_max: 1 << 20,
             parked_per_cursor_max: 10_000,
-            writers_max: 65_536,
+            writers_max: 262_144,
             writer_idle_ms: 24 * 3600 * 1000,
             undecided_max: 100_000,
         }

@@ -34,8 +34,8 @@ pub(crate) struct InHand {
     pub(crate) pool: u16,
     pub(crate) epoch: u32,
     pub(crate) attempt: u32,
-    /// Bytes of the record's entry.
-    pub(crate) size: u32,
+    /// Bytes of the record's body.
+    pub(crate) body: u32,
     /// The record's ordering group; 0 for none.
     pub(crate) group: u32,
     /// When it is released by itself; unset if only its client's end releases it.
@@ -381,14 +381,14 @@ impl Cursor {
 
     /// Notes a handing-out.
     pub(crate) fn hand_out(&mut self, offset: u64, hand: InHand) {
-        self.in_hand_bytes += u64::from(hand.size);
+        self.in_hand_bytes += u64::from(hand.body);
         self.in_hand.insert(offset, hand);
     }
 
     /// Notes that a handing-out is over.
     pub(crate) fn drop_hand(&mut self, offset: u64) -> Option<InHand> {
         let hand = self.in_hand.remove(offset)?;
-        self.in_hand_bytes = self.in_hand_bytes.saturating_sub(u64::from(hand.size));
+        self.in_hand_bytes = self.in_hand_bytes.saturating_sub(u64::from(hand.body));
         Some(hand)
     }
 

@@ -395,6 +395,7 @@ fn say_placed(out: &mut Described, placed: &Placed) -> Result<(), EntryError> {
     }
     out.position("body", placed.source);
     out.number("size", u64::from(placed.size));
+    out.number("body_bytes", u64::from(placed.body));
     if placed.held.is_set() && placed.held.0 != u64::MAX {
         out.time("held_until", placed.held);
     }

@@ -1,7 +1,9 @@
 //! What a queue, and each cursor on it, does with records besides keeping them in order.
 //!
 //! What was declared is part of the definition: it is logged with the declaration and never changes
-//! by itself. What the queue goes by is that together with what is asked by its name (`rules.rs`). Times are milliseconds, lengths are records, sizes are bytes of whole log entries.
+//! by itself. What the queue goes by is that together with what is asked by its name (`rules.rs`).
+//! Times are milliseconds, lengths are records; sizes are bytes of bodies, and of whole log entries
+//! for a queue that keeps everything.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +21,26 @@ pub enum Overflow {
     Refuse = 1,
     /// The publish is refused, and what was refused is dead-lettered.
     RefuseDeadLetter = 2,
+}
+
+impl Overflow {
+    /// Of the word that queues and policies ask with.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "reject-publish" => Self::Refuse,
+            "reject-publish-dlx" => Self::RefuseDeadLetter,
+            _ => Self::DropHead,
+        }
+    }
+}
+
+/// How often a record may be handed out that may come back so often: once more. A number below zero is
+/// no limit.
+#[must_use]
+pub fn attempts_max(returns_max: i64) -> Option<u32> {
+    let returns_max = u64::try_from(returns_max).ok()?;
+    Some(u32::try_from(returns_max.saturating_add(1)).unwrap_or(u32::MAX))
 }
 
 /// Where dead records go.

@@ -41,7 +41,8 @@ pub(crate) struct Queue {
     pub(crate) home: Position,
     /// By priority, the highest first. The first one is always there.
     lanes: SmallVec<[Lane; 1]>,
-    /// Records that are still needed, and the bytes of their entries.
+    /// Records that are still needed, and their bytes: of their bodies, and where everything is kept,
+    /// of their entries, since that is bounded for the room it takes.
     pub(crate) live: u64,
     pub(crate) bytes: u64,
     /// What is live, by segment of the log, ascending.
@@ -242,7 +243,7 @@ impl Queue {
             return Ok(Some(place));
         }
         let before = lane.put(id, offset, place, index)?;
-        self.count(segment, place.size);
+        self.count(segment, &place);
         Ok(Some(before).filter(|before| !before.is_hole()))
     }
 
@@ -275,10 +276,16 @@ impl Queue {
         self.lane(offset).take(id, offset, index)
     }
 
-    pub(crate) fn count(&mut self, segment: u64, size: u32) {
+    /// What a place adds to the bytes of the queue.
+    fn bytes_of(&self, place: &Place) -> u64 {
+        let keeps_all = self.def.retention == Retention::Time;
+        u64::from(if keeps_all { place.size } else { place.body })
+    }
+
+    fn count(&mut self, segment: u64, place: &Place) {
         self.live += 1;
-        self.bytes += u64::from(size);
-        let bytes = u64::from(size);
+        self.bytes += self.bytes_of(place);
+        let bytes = u64::from(place.size);
         match self.segments.last_mut() {
             Some(last) if last.number == segment => {
                 last.refs += 1;
@@ -300,15 +307,15 @@ impl Queue {
         }
     }
 
-    pub(crate) fn uncount(&mut self, segment: u64, size: u32) {
+    pub(crate) fn uncount(&mut self, segment: u64, place: &Place) {
         self.live = self.live.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(u64::from(size));
+        self.bytes = self.bytes.saturating_sub(self.bytes_of(place));
         let at = self.segments.iter().position(|used| used.number == segment);
         if let Some(at) = at
             && let Some(used) = self.segments.get_mut(at)
         {
             used.refs = used.refs.saturating_sub(1);
-            used.bytes = used.bytes.saturating_sub(u64::from(size));
+            used.bytes = used.bytes.saturating_sub(u64::from(place.size));
             if used.refs == 0 {
                 self.segments.remove(at);
             }

@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use fancy_regex::{Regex, RegexBuilder};
-use mainstem_schemas::{Table, Value};
+use mainstem_schemas::{Table, Value, value::find};
 
 use crate::{
     command::{ExchangeDef, QueueDef, Retention},
     error::Refusal,
-    policy::{DeadLetter, Overflow, Policy, shared},
+    policy::{DeadLetter, Overflow, Policy, attempts_max, shared},
 };
 
 mod definition;
@@ -129,6 +129,14 @@ impl Rule {
             .map_err(Refusal::BadArguments)
     }
 
+    /// Whether it may give queues something to do by themselves: at a time, or to keep a bound.
+    pub(crate) fn makes_queues_act(&self) -> bool {
+        let acts = |key: &str| {
+            matches!(key, "message-ttl" | "expires" | "max-length" | "max-length-bytes" | "max-age")
+        };
+        self.apply_to != ApplyTo::Exchanges && self.definition.iter().any(|(key, _)| acts(key))
+    }
+
     /// As it is kept.
     pub(crate) fn to_table(&self) -> Table {
         vec![
@@ -140,7 +148,7 @@ impl Rule {
     }
 
     pub(crate) fn from_table(name: &str, table: &Table) -> Option<Self> {
-        let find = |wanted: &str| table.iter().find(|(name, _)| name == wanted).map(|(_, v)| v);
+        let find = |name| find(table, name);
         let Some(Value::Table(definition)) = find("definition") else { return None };
         Some(Self {
             name: name.to_owned(),
@@ -206,7 +214,7 @@ impl Rules {
         self.users.is_empty() && self.operators.is_empty()
     }
 
-    /// Whether some rule is for this name, whatever it names.
+    /// Whether some rule's pattern matches.
     pub(crate) fn matches_any(&self, name: &str) -> bool {
         self.users.iter().chain(&self.operators).any(|one| one.matches(name))
     }
@@ -256,14 +264,18 @@ impl Rules {
     }
 }
 
-/// -1 is no limit of deliveries.
+/// The number that bounds more. -1 is no limit of deliveries, and 0 is any time to settle them.
 fn smaller(key: &str, one: i64, other: i64) -> i64 {
-    if key == "delivery-limit" && (one < 0 || other < 0) { one.max(other) } else { one.min(other) }
+    let is_none = |number: i64| match key {
+        "delivery-limit" => number < 0,
+        "consumer-timeout" => number == 0,
+        _ => false,
+    };
+    if is_none(one) || is_none(other) { one.max(other) } else { one.min(other) }
 }
 
 fn queue_type(def: &QueueDef) -> QueueType {
-    let found = def.arguments.iter().find(|(name, _)| name == "x-queue-type");
-    match found.and_then(|(_, value)| value.as_text()) {
+    match find(&def.arguments, "x-queue-type").and_then(Value::as_text) {
         _ if def.retention == Retention::Time => QueueType::Stream,
         Some("quorum") => QueueType::Quorum,
         _ => QueueType::Classic,
@@ -279,23 +291,24 @@ fn merge(
     let number = |key| u64::try_from(asked.get(key)?.as_int()?).ok();
     let text = |key| asked.get(key).and_then(Value::as_text);
     let least = |declared: Option<u64>, asked: Option<u64>| declared.into_iter().chain(asked).min();
-    let argument = |name: &str| def.arguments.iter().find(|(have, _)| have == name);
+    let argument = |name| find(&def.arguments, name);
     let mut policy = declared.clone();
     policy.ttl_ms = least(policy.ttl_ms, number("message-ttl"));
     policy.expires_ms = least(policy.expires_ms, number("expires"));
     policy.len_max = least(policy.len_max, number("max-length"));
     policy.bytes_max = least(policy.bytes_max, number("max-length-bytes"));
     policy.age_max_ms = least(policy.age_max_ms, text("max-age").and_then(age_ms));
-    policy.settle_max_ms = least(policy.settle_max_ms, number("consumer-timeout"));
-    if argument("x-overflow").is_none() {
-        policy.overflow = match text("overflow") {
-            Some("reject-publish") => Overflow::Refuse,
-            Some("reject-publish-dlx") => Overflow::RefuseDeadLetter,
-            Some(_) => Overflow::DropHead,
-            None => policy.overflow,
-        };
+    policy.settle_max_ms = match (policy.settle_max_ms, number("consumer-timeout")) {
+        // Any time.
+        (Some(0), other) | (other, Some(0)) => other.or(Some(0)),
+        (declared, asked) => least(declared, asked),
+    };
+    if argument("x-overflow").is_none()
+        && let Some(word) = text("overflow")
+    {
+        policy.overflow = Overflow::from_word(word);
     }
-    let strategy = argument("x-dead-letter-strategy").and_then(|(_, word)| word.as_text());
+    let strategy = argument("x-dead-letter-strategy").and_then(Value::as_text);
     policy.delivery.keeps_dead = kind == QueueType::Quorum
         && policy.overflow == Overflow::Refuse
         && strategy.or_else(|| text("dead-letter-strategy")) == Some("at-least-once");
@@ -310,12 +323,9 @@ fn merge(
         (Some(topic), _) => Some(topic),
     };
     if let (QueueType::Quorum, Some(Value::Int(asked))) = (kind, asked.get("delivery-limit")) {
-        let declared = argument("x-delivery-limit").and_then(|(_, limit)| limit.as_int());
+        let declared = argument("x-delivery-limit").and_then(Value::as_int);
         let limit = declared.map_or(*asked, |limit| smaller("delivery-limit", limit, *asked));
-        // It counts returns; a record is handed out once more than it comes back.
-        policy.delivery.attempts_max = u64::try_from(limit)
-            .ok()
-            .map(|limit| u32::try_from(limit.saturating_add(1)).unwrap_or(u32::MAX));
+        policy.delivery.attempts_max = attempts_max(limit);
     }
     policy
 }

@@ -229,6 +229,7 @@ impl State {
             appended: record.appended(),
             flags: if record.is_durable() { DURABLE } else { 0 } | if head.seen { SEEN } else { 0 },
             group: group(record),
+            body: body_bytes(record),
         };
         if kind == KIND_MOVE {
             self.moved(head, place, targets, record);
@@ -275,7 +276,7 @@ impl State {
             Ok(Some(same)) if same.position == place.position => return unread,
             Ok(Some(before)) => {
                 let segment = segments.number(before.position);
-                queue.uncount(segment, before.size);
+                queue.uncount(segment, &before);
                 release(segments, id, segment, before.size);
             }
             Err(error) => {
@@ -388,7 +389,7 @@ impl State {
                         Ok(None) => {}
                         Ok(Some(place)) => {
                             let segment = segments.number(place.position);
-                            queue.uncount(segment, place.size);
+                            queue.uncount(segment, &place);
                             release(segments, id, segment, place.size);
                         }
                         Err(error) => {
@@ -424,7 +425,7 @@ impl State {
         }
         for place in gone {
             let segment = segments.number(place.position);
-            queue.uncount(segment, place.size);
+            queue.uncount(segment, &place);
             release(segments, id, segment, place.size);
         }
         if !id.is_transient() && below >> BUCKET_BITS > 0 {
@@ -515,6 +516,11 @@ pub(crate) fn group(record: &Record) -> u32 {
     }
     let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
     (u32::from_le_bytes([a, b, c, d]) ^ u32::from_le_bytes([e, f, g, h])).max(1)
+}
+
+/// What a record counts where bytes are bounded.
+pub(crate) fn body_bytes(record: &Record) -> u32 {
+    u32::try_from(record.data_len()).unwrap_or(u32::MAX)
 }
 
 fn release(segments: &mut Segments, id: QueueId, segment: u64, size: u32) {

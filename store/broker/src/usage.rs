@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mainstem_schemas::{Principal, Table, Value};
+use mainstem_schemas::{Principal, Table, Value, value::find};
 
 /// Whose limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,16 @@ pub struct Over {
 }
 
 impl Scope {
+    /// Whether it can have such a limit.
+    pub(crate) fn bounds(&self, bounded: Bounded) -> bool {
+        match (self, bounded) {
+            (_, Bounded::Connections)
+            | (Self::Namespace(_), Bounded::Queues)
+            | (Self::User(_), Bounded::Channels) => true,
+            (Self::Namespace(_), Bounded::Channels) | (Self::User(_), Bounded::Queues) => false,
+        }
+    }
+
     /// The namespace and component under which its limits are kept.
     pub(crate) fn place(&self) -> (&str, &'static str) {
         match self {
@@ -45,7 +55,7 @@ impl Scope {
     }
 }
 
-pub(crate) const NAMESPACE_LIMITS: &str = "vhost-limits";
+pub(crate) const NAMESPACE_LIMITS: &str = "namespace-limits";
 /// Kept under the user's name in place of a namespace's.
 pub(crate) const USER_LIMITS: &str = "user-limits";
 
@@ -73,8 +83,7 @@ pub(crate) fn to_table(max: u64) -> Table {
 }
 
 pub(crate) fn from_table(table: &Table) -> Option<u64> {
-    let (_, value) = table.iter().find(|(name, _)| name == "value")?;
-    u64::try_from(value.as_int()?).ok()
+    u64::try_from(find(table, "value")?.as_int()?).ok()
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +95,12 @@ struct Party {
 }
 
 impl Party {
+    /// One of its connections has this many channels open now.
+    fn keep_channels(&mut self, counted: &mut u64, open: u64) {
+        self.channels = self.channels.saturating_sub(*counted).saturating_add(open);
+        *counted = open;
+    }
+
     fn is_idle(&self) -> bool {
         self.connections == 0
             && self.channels == 0
@@ -157,28 +172,26 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// Counts one more channel. Errors: the user has as many as it may.
-    pub fn open_channel(&mut self) -> Result<(), Over> {
+    /// The connection opens a channel besides so many others. Errors: with those the user has as many
+    /// as it may.
+    pub fn open_channel(&mut self, others: usize) -> Result<(), Over> {
         let mut counts = self.usage.counts();
         let party = counts.users.entry(self.user.clone()).or_default();
+        party.keep_channels(&mut self.channels, others as u64);
         if let Some(max) = party.channels_max.filter(|max| party.channels >= *max) {
             return Err(Over { scope: Scope::User(self.user.clone()), max });
         }
-        party.channels += 1;
-        self.channels += 1;
+        party.keep_channels(&mut self.channels, others as u64 + 1);
         Ok(())
     }
 
     /// The connection has this many channels open now.
     pub fn keep_channels(&mut self, open: usize) {
-        let open = open as u64;
-        if open == self.channels {
-            return;
+        if open as u64 != self.channels {
+            let mut counts = self.usage.counts();
+            let party = counts.users.entry(self.user.clone()).or_default();
+            party.keep_channels(&mut self.channels, open as u64);
         }
-        let mut counts = self.usage.counts();
-        let party = counts.users.entry(self.user.clone()).or_default();
-        party.channels = party.channels.saturating_sub(self.channels).saturating_add(open);
-        self.channels = open;
     }
 }
 
@@ -217,11 +230,12 @@ mod tests {
         drop(second);
         let mut second = usage.enter(&of("bob")).unwrap();
         usage.limit(&ann, Bounded::Channels, Some(2));
-        assert_eq!((first.open_channel(), first.open_channel()), (Ok(()), Ok(())));
-        assert_eq!(first.open_channel(), Err(Over { scope: ann.clone(), max: 2 }));
-        assert_eq!(second.open_channel(), Ok(()), "another user");
+        assert_eq!((first.open_channel(0), first.open_channel(1)), (Ok(()), Ok(())));
+        assert_eq!(first.open_channel(2), Err(Over { scope: ann.clone(), max: 2 }));
+        assert_eq!(second.open_channel(0), Ok(()), "another user");
         first.keep_channels(1);
-        assert_eq!(first.open_channel(), Ok(()));
+        assert_eq!(first.open_channel(1), Ok(()));
+        assert_eq!(first.open_channel(1), Ok(()), "one was closed since");
         drop((first, second));
         for (scope, bounded) in
             [(&ann, Bounded::Connections), (&ann, Bounded::Channels), (&all, Bounded::Connections)]

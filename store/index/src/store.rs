@@ -26,14 +26,14 @@ use crate::{
     hash::StateHash,
     keys::{
         self, BlockKey, BlockValue, CursorKey, Entity, HeldKey, KeyKind, LookupKey, MetaKey,
-        MetaValue, PointerKey, WakeKey,
+        MetaValue, NameKey, PointerKey, WakeKey,
     },
     witness::Witness,
 };
 
 /// The version of the layout of all keys and values. An index of another version is refused;
 /// deleting it makes it anew from the log.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const OPEN_FILES_MAX: i32 = 512;
 const BACKGROUND_JOBS_MAX: i32 = 2;
@@ -205,6 +205,26 @@ impl Index {
         queue: QueueId,
     ) -> impl Iterator<Item = Result<(CursorKey, <CursorKey as Entity>::Value), IndexError>> {
         self.beginning::<CursorKey>(&[queue.0])
+    }
+
+    /// The named queues of a namespace, by name, behind `last` if that is given.
+    pub fn names<'a>(
+        &'a self,
+        namespace: &str,
+        last: Option<&str>,
+    ) -> impl Iterator<Item = Result<(NameKey, QueueId), IndexError>> + use<'a> {
+        let key = |name: &str| {
+            let key = NameKey { namespace: namespace.to_owned(), name: name.to_owned() };
+            let mut stored = Vec::new();
+            keys::write_key(&key, &mut stored);
+            stored
+        };
+        let all = key("");
+        let mut from = last.map_or_else(|| all.clone(), key);
+        if last.is_some() {
+            from.push(0);
+        }
+        self.range::<NameKey>(from, keys::after(all))
     }
 
     /// The bodies that are due from one time up to, not including, another, by time.

@@ -22,7 +22,7 @@ PYTHON = CACHE / "python/bin/python"
 APT = "/usr/lib/apt/apt-helper"
 # What each needs here; the certificates of the server, and so every suite, need openssl.
 NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
-         "java": ["javac", "mvn", APT], "lapin": ["cargo"]}
+         "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "lapin": ["cargo"]}
 SH_S = 600
 COMPILE_S = 1800
 
@@ -184,5 +184,13 @@ def java(place, _version):
     sh("javac", "-nowarn", "-proc:none", "-d", "classes", "-cp", "lib/*", *sources, cwd=place)
 
 
+@once("spring", "SpringSuite.java", "spring-pom.xml")
+def spring(place, _version):
+    sh("mvn", "-q", "-B", "-f", HERE / "spring-pom.xml", "dependency:copy-dependencies",
+       f"-DoutputDirectory={place / 'lib'}", cwd=place)
+    sh("javac", "-nowarn", "-parameters", "-d", "classes", "-cp", "lib/*", HERE / "SpringSuite.java",
+       cwd=place)
+
+
 FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
-         "java": java, "celery": python, "lapin": lapin}
+         "java": java, "spring": spring, "celery": python, "lapin": lapin}

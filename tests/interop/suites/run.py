@@ -152,13 +152,18 @@ def java(folder):
     return by_lines(program, r"^(PASS|FAIL|SKIP) (\S+)", WORDS)
 
 
+def spring(folder):
+    program = run("spring", "java", "-cp", "classes:lib/*", "SpringSuite", cwd=folder)
+    return by_lines(program, r"^(PASS|FAIL) (\S+)", WORDS)
+
+
 def celery(_folder):
     program = run("celery", PYTHON, HERE / "celery_run.py", cwd=HERE)
     return by_lines(program, r"^(PASS|FAIL) (\S+)", WORDS)
 
 
 RUN = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
-       "java": java, "celery": celery, "lapin": lapin}
+       "java": java, "spring": spring, "celery": celery, "lapin": lapin}
 
 
 # The server, in a network of its own.

@@ -100,6 +100,14 @@ pub struct BasicPublish {
     pub immediate: bool,
 }
 
+impl BasicPublish {
+    /// Takes memory of its own: a slice keeps all alive that was read together with it.
+    pub fn detach(&mut self) {
+        self.exchange = Bytes::copy_from_slice(&self.exchange);
+        self.routing_key = Bytes::copy_from_slice(&self.routing_key);
+    }
+}
+
 /// Why a method frame's payload is not a method of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MethodFault {

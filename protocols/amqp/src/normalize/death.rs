@@ -4,15 +4,14 @@ use bytes::Bytes;
 use mainstem_broker::{Death, Reason};
 use mainstem_schemas::{Address, Dialect, Entrance, Origin, Record, Value, address::ROOT_EXCHANGE};
 
-use super::{header, outward::text_or_bytes};
+use super::{further_keys, header, outward::text_or_bytes, stored};
 use crate::codec::{Properties, table};
 
 /// The headers: the deaths, the latest first, and the first and the last of them by themselves.
 pub(super) fn headers(record: &Record, deaths: &[Death]) -> Vec<(&'static str, Value)> {
     let native = record.native();
     let properties = match record.origin() {
-        // What is stored was parsed when it came.
-        Origin::Amqp => Properties::parse(&native).unwrap_or_default(),
+        Origin::Amqp => stored(&native),
         Origin::Mqtt | Origin::Rocketmq | Origin::Http => Properties::default(),
     };
     let mut headers = Vec::new();
@@ -41,8 +40,8 @@ fn entry(record: &Record, properties: &Properties<'_>, death: &Death) -> Vec<(St
     let mut keys = vec![key];
     if has_own_key(record, &death.address) {
         let theirs = table::entries(properties.headers.unwrap_or_default());
-        let further = theirs.filter(|entry| entry.name == header::CC && entry.tag == b'A');
-        let further = further.flat_map(|entry| table::long_strings(entry.content));
+        let theirs = theirs.filter(|entry| entry.name != header::BCC);
+        let further = theirs.flat_map(|entry| further_keys(&entry));
         keys.extend(further.map(|key| text_or_bytes(Bytes::copy_from_slice(key))));
     }
     let count = i64::try_from(death.count).unwrap_or(i64::MAX);

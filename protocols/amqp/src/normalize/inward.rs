@@ -7,7 +7,7 @@ use mainstem_broker::{Publish, Stamp};
 use mainstem_schemas::{Address, RecordDraft, Value, flags};
 use rustc_hash::FxHasher;
 
-use super::header;
+use super::{further_keys, header};
 use crate::{
     codec::{Properties, table},
     session::{Code, Content, DIRECT_REPLY, Fault},
@@ -131,8 +131,7 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
         match (entry.name, entry.tag) {
             (header::CC | header::BCC, b'A') => {
                 routing.has_bcc |= entry.name == header::BCC;
-                let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
-                routing.extra_keys.extend(keys);
+                routing.extra_keys.extend(further_keys(&entry).map(Bytes::copy_from_slice));
             }
             (header::CC | header::BCC, tag) => {
                 let name = String::from_utf8_lossy(entry.name);

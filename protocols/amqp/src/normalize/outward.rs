@@ -11,7 +11,7 @@ use mainstem_schemas::{
     flags,
 };
 
-use super::{death, header};
+use super::{death, header, stored};
 use crate::codec::{Properties, table};
 
 const SHORT_MAX: usize = 255;
@@ -71,8 +71,7 @@ fn replayed(record: &Record) -> Bytes {
     if record.flags() & flags::CONFIDENTIAL == 0 {
         return native;
     }
-    // What is stored was parsed when it came.
-    let properties = Properties::parse(&native).unwrap_or_default();
+    let properties = stored(&native);
     let mut out = BytesMut::with_capacity(native.len());
     properties.put_with(&mut out, |out| {
         let theirs = table::entries(properties.headers.unwrap_or_default());
@@ -106,8 +105,7 @@ fn with_headers(
     told: &Told<'_>,
     record: &Record,
 ) -> Bytes {
-    // What is stored was parsed when it came.
-    let mut parsed = Properties::parse(properties).unwrap_or_default();
+    let mut parsed = stored(properties);
     let mut loses_keys = false;
     if let Some(address) = told.address {
         parsed.expiration = None;

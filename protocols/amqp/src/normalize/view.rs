@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use mainstem_schemas::{
     Correlation, Dialect, Origin, Path, Record, ReplyTo, Routing, UnixMillis, Value, View,
-    address::TOPIC_KEY_PREFIX,
+    address::TOPIC_KEY_PREFIX, value::find,
 };
 
-use super::header;
-use crate::codec::{Properties, table};
+use super::{further_keys, header, stored};
+use crate::codec::table;
 
 /// Under which prefixes clients write CloudEvents attributes; one message keeps to one.
 const EVENT_PREFIXES: [&str; 4] = ["ce-", "cloudEvents:", "cloudEvents_", "ce_"];
@@ -18,8 +18,7 @@ const EVENT_REQUIRED: [&str; 4] = ["id", "source", "specversion", "type"];
 #[must_use]
 pub fn view(record: &Record) -> View {
     let native = record.native();
-    // What is stored was parsed when it came.
-    let properties = Properties::parse(&native).unwrap_or_default();
+    let properties = stored(&native);
     let mut view = View {
         id: properties.message_id.and_then(event_text),
         kind: properties.kind.and_then(event_text),
@@ -36,13 +35,10 @@ pub fn view(record: &Record) -> View {
     let headers = properties.headers.unwrap_or_default();
     let prefix = event_prefix(headers);
     for entry in table::entries(headers) {
-        if entry.name == header::CC && entry.tag == b'A' {
-            let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
-            view.further_keys.extend(keys);
-        }
         if entry.name == header::BCC {
             continue;
         }
+        view.further_keys.extend(further_keys(&entry).map(Bytes::copy_from_slice));
         // A value that nests too deep was refused when it came.
         let Ok(value) = entry.value() else { continue };
         let name = String::from_utf8_lossy(entry.name);
@@ -59,8 +55,7 @@ pub fn view(record: &Record) -> View {
 #[must_use]
 pub fn routing(record: &Record) -> Routing {
     let native = record.native();
-    // What is stored was parsed when it came.
-    let properties = Properties::parse(&native).unwrap_or_default();
+    let properties = stored(&native);
     let mut routing = Routing {
         id: properties.message_id.map(Bytes::copy_from_slice),
         correlation: properties.correlation_id.map(Bytes::copy_from_slice),
@@ -68,13 +63,9 @@ pub fn routing(record: &Record) -> Routing {
         ..Routing::default()
     };
     for entry in table::entries(properties.headers.unwrap_or_default()) {
-        let is_bcc = entry.name == header::BCC;
-        if (is_bcc || entry.name == header::CC) && entry.tag == b'A' {
-            let keys = table::long_strings(entry.content).map(Bytes::copy_from_slice);
-            routing.further_keys.extend(keys);
-        }
+        routing.further_keys.extend(further_keys(&entry).map(Bytes::copy_from_slice));
         if let Ok(value) = entry.value()
-            && !is_bcc
+            && entry.name != header::BCC
         {
             routing.headers.push((String::from_utf8_lossy(entry.name).into_owned(), value));
         }
@@ -87,12 +78,10 @@ pub fn routing(record: &Record) -> Routing {
 pub fn filter_value(record: &Record, view: impl FnOnce(&Record) -> View) -> Option<String> {
     if record.origin() != Origin::Amqp {
         let props = view(record).props;
-        let found = props.iter().find(|(name, _)| name == header::STREAM_FILTER);
-        return found.and_then(|(_, value)| value.as_text()).map(str::to_owned);
+        return find(&props, header::STREAM_FILTER).and_then(Value::as_text).map(str::to_owned);
     }
     let native = record.native();
-    // What is stored was parsed when it came.
-    let properties = Properties::parse(&native).unwrap_or_default();
+    let properties = stored(&native);
     table::entries(properties.headers?)
         .find(|entry| entry.name == header::STREAM_FILTER.as_bytes() && entry.tag == b'S')
         .and_then(|entry| text(entry.content))

@@ -7,7 +7,7 @@ use mainstem_broker::{
     Broker, Client, Delivery, Entered, Inbox, LoginError, Notice, Publish, Published, Receipt,
     Refusal,
 };
-use mainstem_schemas::{Credentials, Principal, Record, Secret, Settlement};
+use mainstem_schemas::{Credentials, Record, Secret, Settlement};
 use tokio::{
     net::TcpStream,
     time::{self, Interval, MissedTickBehavior, Sleep},
@@ -23,11 +23,12 @@ use super::{
 use crate::{
     codec::{Frame, PROTOCOL_HEADER, frame},
     limits::Limits,
-    normalize::{self, Delaying},
-    session::{Content, Effect, Effects, Fault, Session, Then, Ticket, equivalence::is_delayed},
+    normalize::Delaying,
+    session::{Effect, Effects, Fault, Session, Then, Ticket},
 };
 
 mod notices;
+mod publishing;
 
 /// The first read of a connection; later ones grow with what comes.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -147,8 +148,7 @@ pub(super) async fn serve(
     let body_max = broker.config().message_bytes_max;
     let seed = fastrand::u64(..);
     let session = Session::start(limits.clone(), body_max, seed, certified, &mut effects);
-    let mut looks = time::interval(look_interval(limits.delivery_ack_timeout_ms));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks = looks(session.shortest_timeout_ms());
     let mut connection = Connection {
         peer,
         broker,
@@ -188,8 +188,14 @@ pub(super) async fn serve(
     }
 }
 
-/// Between two looks for deliveries that nobody settles: a minute, as RabbitMQ, or less where the
-/// timeout is of that order.
+/// When to look for deliveries that nobody settles: each minute, as RabbitMQ, or more often where
+/// the timeout is of that order.
+fn looks(timeout_ms: u64) -> Interval {
+    let mut looks = time::interval(look_interval(timeout_ms));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
 fn look_interval(timeout_ms: u64) -> Duration {
     let quarter = Duration::from_millis(timeout_ms / 4);
     if timeout_ms == 0 { LOOK_MAX } else { quarter.clamp(LOOK_MIN, LOOK_MAX) }
@@ -241,6 +247,7 @@ impl Connection {
                         self.read_bytes = (read * 4).min(self.limits.read_bytes_max);
                     }
                     self.take_frames().await;
+                    self.session.detach();
                 }
                 Event::Writable(ready) => ready?,
                 Event::Notices => self.take_notices().await,
@@ -262,6 +269,10 @@ impl Connection {
             self.flush().await;
             if let Some(entered) = &mut self.entered {
                 entered.keep_channels(self.session.channels_open());
+            }
+            let timeout_ms = self.session.shortest_timeout_ms();
+            if look_interval(timeout_ms) != self.looks.period() {
+                self.looks = looks(timeout_ms);
             }
         }
         Ok(())
@@ -396,16 +407,10 @@ impl Connection {
     async fn perform_slowly(&mut self, effect: Effect) {
         match effect {
             Effect::Write { .. } | Effect::Publish { .. } | Effect::Settle(_) => {}
-            Effect::CountChannel => {
-                let others = self.session.channels_open().saturating_sub(1);
-                let counted = self.entered.as_mut().map_or(Ok(()), |entered| {
-                    // Some may have closed in the same read.
-                    entered.keep_channels(others);
-                    entered.open_channel()
-                });
-                if let Err(over) = counted {
-                    self.session.channel_turned_away(&over, &mut self.effects);
-                }
+            Effect::CountChannel { channel, others } => {
+                let entered = self.entered.as_mut();
+                let counted = entered.map_or(Ok(()), |entered| entered.open_channel(others));
+                self.session.channel_counted(channel, counted, &mut self.effects);
             }
             Effect::Login(login) => {
                 let outcome = self.log_in(DEFAULT_NAMESPACE, &login).await;
@@ -493,99 +498,5 @@ impl Connection {
         }
         self.attached = None;
         self.log_in(vhost, &login).await
-    }
-
-    async fn publish(&mut self, ticket: Ticket, content: &Content) {
-        let delaying = match normalize::delay_ms(content) {
-            Some(_) => self.delaying(content).await,
-            None => Delaying::Never,
-        };
-        let Some(Attached { client, .. }) = &self.attached else { return };
-        let Principal { namespace, name } = client.principal();
-        match normalize::record(content, client.stamp(), namespace, name, delaying) {
-            Ok(publish) => {
-                let record = ticket.mandatory.then(|| publish.record.clone());
-                self.sent.push(Sent { ticket, record });
-                self.publishes.push(publish);
-            }
-            Err(fault) => self.session.fail_publish(&ticket, &fault, &mut self.effects),
-        }
-    }
-
-    /// Whether the exchange holds messages back. Asked once for the frames of one read: it may be
-    /// declared anew at any time.
-    async fn delaying(&mut self, content: &Content) -> Delaying {
-        if let Some((exchange, delaying)) = &self.last_delaying
-            && *exchange == content.exchange
-        {
-            return *delaying;
-        }
-        let Some(Attached { client, .. }) = &self.attached else { return Delaying::Never };
-        let name = String::from_utf8_lossy(&content.exchange).into_owned();
-        let found = client.find_exchange(name).await.ok().flatten();
-        let delaying = match found.is_some_and(|exchange| is_delayed(&exchange)) {
-            true => Delaying::ByHeader,
-            false => Delaying::Never,
-        };
-        self.last_delaying = Some((content.exchange.clone(), delaying));
-        delaying
-    }
-
-    /// Hands the store what has gathered: publishes, then settlements.
-    async fn flush(&mut self) {
-        let Some(Attached { client, .. }) = &self.attached else {
-            self.publishes.clear();
-            self.sent.clear();
-            self.settlements.clear();
-            return;
-        };
-        let mut done = Ok(());
-        if !self.publishes.is_empty() {
-            let sent = std::mem::take(&mut self.sent);
-            match client.publish(std::mem::take(&mut self.publishes)).await {
-                Ok(receipt) => self.waiting.push_back(Waiting { receipt, sent }),
-                Err(refusal) => done = Err(refusal),
-            }
-        }
-        if !self.settlements.is_empty() {
-            let settled = client.settle(std::mem::take(&mut self.settlements)).await;
-            done = done.and(settled);
-        }
-        self.note_refusal(done);
-    }
-
-    /// A refusal of what nobody waits for means that the store has stopped.
-    fn note_refusal(&mut self, done: Result<(), Refusal>) {
-        if let Err(refusal) = done {
-            tracing::debug!(peer = %self.peer, %refusal, "the store refused");
-            self.session.shut_down(&mut self.effects);
-        }
-    }
-
-    /// Waits for the outcome of everything published so far.
-    async fn settle_receipts(&mut self) {
-        self.flush().await;
-        while let Some(first) = self.waiting.front_mut() {
-            let outcome = (&mut first.receipt).await;
-            self.take_outcome(outcome);
-        }
-    }
-
-    fn take_outcome(&mut self, outcome: Result<Vec<Published>, Refusal>) {
-        let Some(Waiting { sent, .. }) = self.waiting.pop_front() else { return };
-        let outcomes = match outcome {
-            Ok(outcomes) => outcomes,
-            Err(refusal) => return self.note_refusal(Err(refusal)),
-        };
-        for (Sent { ticket, record }, outcome) in sent.into_iter().zip(outcomes) {
-            if let Some(record) = record
-                && self.session.is_returned(&ticket, &outcome)
-            {
-                let out = &mut self.output.buffer;
-                deliver::put_return(out, &self.session, &self.broker, ticket.channel, &record);
-            }
-            self.session.published(&ticket, &outcome, &mut self.effects);
-        }
-        self.session.flush_confirms(&mut self.effects);
     }
 }

@@ -225,6 +225,7 @@ impl Session {
         };
         let consumer_tag = reader.consumer_tag.clone();
         open.consumers.insert(consumer_tag.clone(), consumer);
+        self.note_timeout(reader.timeout_ms);
         self.readers.insert(consumer, reader);
         if !no_wait {
             let reply = Reply::ConsumeOk { consumer_tag };
@@ -322,6 +323,7 @@ impl Session {
             )));
         }
         let timeout_ms = self.timeout_of(def);
+        self.note_timeout(timeout_ms);
         let known = Known { queue, counts_returns: counts_returns(def), timeout_ms };
         if let Some(open) = self.channels.get_mut(&channel) {
             open.got_from = Some(known.clone());

@@ -1,8 +1,9 @@
-//! What a peer is told whose virtual host or user has as much as it may.
+//! How many connections and channels a peer may have, and what it is told at the bound.
 
 use mainstem_broker::usage::{Over, Scope};
 
-use super::{Code, Effects, Fault, Session};
+use super::{Channel, Code, Effect, Effects, Fault, Session};
+use crate::codec::Reply;
 
 impl Session {
     /// The virtual host, or the user, has as many connections as it may.
@@ -20,10 +21,37 @@ impl Session {
         self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 40), effects);
     }
 
-    /// The user has as many channels as it may: that one more was opened ends the connection.
-    pub fn channel_turned_away(&mut self, over: &Over, effects: &mut Effects) {
-        // The answer that it was opened.
-        effects.clear();
+    /// channel_max counts open channels; it does not bound their numbers.
+    pub(super) fn open_channel(
+        &mut self,
+        channel: u16,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        let others = self.channels.len();
+        if others >= usize::from(self.channel_max) {
+            let text = format!(
+                "number of channels opened ({others}) has reached the negotiated channel_max ({})",
+                self.channel_max
+            );
+            return Err(Fault::new(Code::NotAllowed, text));
+        }
+        self.channel_lives = self.channel_lives.wrapping_add(1);
+        self.channels.insert(channel, Channel::new(self.channel_lives));
+        effects.push_back(Effect::CountChannel { channel, others });
+        Ok(())
+    }
+
+    /// What came of [`Effect::CountChannel`]. That a user has as many channels as it may and opens
+    /// one more ends the connection.
+    pub fn channel_counted(
+        &mut self,
+        channel: u16,
+        counted: Result<(), Over>,
+        effects: &mut Effects,
+    ) {
+        let Err(over) = counted else {
+            return effects.push_back(Effect::Write { channel, reply: Reply::ChannelOpenOk });
+        };
         let text = format!(
             "number of channels opened for user '{}' has reached the maximum allowed user limit \
              of ({})",

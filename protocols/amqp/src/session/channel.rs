@@ -1,6 +1,6 @@
 //! One channel: what was said on it and still matters.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mainstem_schemas::{ConsumerId, Verdict};
 use rustc_hash::FxHashMap;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Memory taken for a body before any of it came; the rest is taken as it comes.
-const BODY_RESERVE_MAX: usize = 1 << 20;
+const BODY_RESERVE_MAX: usize = 256 << 10;
 
 /// ```text
 /// open --our channel.close--> closing --channel.close-ok--> gone
@@ -40,6 +40,8 @@ pub(crate) struct Channel {
     /// The queue last got from, known to be no stream.
     pub(crate) got_from: Option<Known>,
     pub(crate) direct_reply: Option<DirectReply>,
+    /// What the session counts for it of [`Channel::unpublished_bytes`].
+    pub(crate) counted_bytes: usize,
 }
 
 /// What is to be known of a queue to get from it.
@@ -88,7 +90,7 @@ pub(crate) enum Incoming {
 #[derive(Debug)]
 pub(crate) enum Body {
     Whole(Bytes),
-    Parts(BytesMut),
+    Parts(Vec<u8>),
 }
 
 impl Transaction {
@@ -97,6 +99,43 @@ impl Transaction {
         self.publish_bytes += content.bytes();
         self.publishes.push((content, mandatory));
     }
+
+    fn bytes(&self) -> usize {
+        self.publishes.capacity() * size_of::<(Content, bool)>() + self.publish_bytes
+    }
+}
+
+impl Incoming {
+    /// What it takes in memory, whether or not it has that for itself yet.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Method(publish) => names_bytes(publish),
+            Self::Body { publish, properties, missing: _, body } => {
+                let body = match body {
+                    Body::Whole(whole) => whole.len(),
+                    Body::Parts(parts) => parts.capacity(),
+                };
+                names_bytes(publish) + properties.len() + body
+            }
+        }
+    }
+
+    /// Takes memory of its own: a slice keeps all alive that was read together with it.
+    pub(crate) fn detach(&mut self) {
+        match self {
+            Self::Nothing => {}
+            Self::Method(publish) => publish.detach(),
+            Self::Body { publish, properties, missing: _, body: _ } => {
+                publish.detach();
+                *properties = Bytes::copy_from_slice(properties);
+            }
+        }
+    }
+}
+
+fn names_bytes(publish: &BasicPublish) -> usize {
+    publish.exchange.len() + publish.routing_key.len()
 }
 
 impl Channel {
@@ -114,6 +153,7 @@ impl Channel {
             last_queue: None,
             got_from: None,
             direct_reply: None,
+            counted_bytes: 0,
         }
     }
 
@@ -164,11 +204,17 @@ impl Channel {
         match body {
             Body::Whole(whole) if left == 0 => *whole = payload,
             Body::Whole(_) => {
-                let mut parts = BytesMut::with_capacity((*missing).min(BODY_RESERVE_MAX));
+                let mut parts = Vec::with_capacity((*missing).min(BODY_RESERVE_MAX));
                 parts.extend_from_slice(&payload);
                 *body = Body::Parts(parts);
             }
-            Body::Parts(parts) => parts.extend_from_slice(&payload),
+            Body::Parts(parts) => {
+                if parts.capacity() - parts.len() < payload.len() {
+                    // Twice as much, and never more than the whole body.
+                    parts.reserve_exact(parts.len().max(payload.len()).min(*missing));
+                }
+                parts.extend_from_slice(&payload);
+            }
         }
         *missing = left;
         if left > 0 {
@@ -181,7 +227,7 @@ impl Channel {
         };
         let body = match body {
             Body::Whole(whole) => whole,
-            Body::Parts(parts) => parts.freeze(),
+            Body::Parts(parts) => parts.into(),
         };
         Ok(Some(self.finish(publish, properties, body)))
     }
@@ -202,17 +248,11 @@ impl Channel {
         (publish, content)
     }
 
-    /// Bytes that came on it and are not published yet.
+    /// Memory taken by what came on it and is not published yet.
     pub(crate) fn unpublished_bytes(&self) -> usize {
-        let unfinished = match &self.incoming {
-            Incoming::Body { body: Body::Parts(parts), .. } => parts.len(),
-            Incoming::Body { body: Body::Whole(_), .. }
-            | Incoming::Nothing
-            | Incoming::Method(_) => 0,
-        };
         match &self.mode {
-            Mode::Transaction(transaction) => unfinished + transaction.publish_bytes,
-            Mode::Plain | Mode::Confirm { .. } => unfinished,
+            Mode::Transaction(transaction) => self.incoming.bytes() + transaction.bytes(),
+            Mode::Plain | Mode::Confirm { .. } => self.incoming.bytes(),
         }
     }
 

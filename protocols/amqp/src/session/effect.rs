@@ -30,8 +30,12 @@ pub enum Effect {
         content: Content,
     },
     Settle(Settlement),
-    /// A channel was opened: count it, or tell [`super::Session::channel_turned_away`].
-    CountChannel,
+    /// A channel was opened besides so many others: count it, then
+    /// [`super::Session::channel_counted`].
+    CountChannel {
+        channel: u16,
+        others: usize,
+    },
     SetPool {
         pool: u16,
         limit: u32,
@@ -96,11 +100,11 @@ impl Content {
         }
     }
 
-    /// What it takes in memory.
+    /// What it takes in memory besides itself.
     pub(super) fn bytes(&self) -> usize {
         let Self { exchange, routing_key, properties, body, reply_queue: _ } = self;
         let parts = [exchange, routing_key, properties, body];
-        size_of::<Self>() + parts.into_iter().map(Bytes::len).sum::<usize>()
+        parts.into_iter().map(Bytes::len).sum()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Whether a declaration fits what is there, in RabbitMQ's exact words.
 
 use mainstem_broker::{ExchangeDef, ExchangeKind, QueueDef, Retention, age_ms};
-use mainstem_schemas::{Table, Value};
+use mainstem_schemas::{Table, Value, value::find};
 
-use super::{Code, Fault, topology::text};
+use super::{
+    Code, Fault,
+    topology::{RESERVED_PREFIX, name_of, text},
+};
 
 const QUEUE_TYPE: &str = "x-queue-type";
 
@@ -43,7 +46,9 @@ const NOT_FOR_STREAMS: [&str; 10] = [
     "x-delivery-limit",
 ];
 
-/// Bytes of the prefix that a server-named queue may ask for.
+/// What the name of a server-named queue is to begin with.
+pub(super) const NAME_PREFIX: &str = "x-name-prefix";
+/// Bytes of it.
 const NAME_PREFIX_MAX: usize = 64;
 
 /// What only a stream has.
@@ -140,10 +145,12 @@ fn what_is_wrong(arguments: &Table, name: &str, value: &Value) -> Option<String>
             not_one_of(value, &words, |_| "invalid_delayed_retry_type".to_owned())
         }
         "x-delayed-retry-min" | "x-delayed-retry-max" => not_at_least(value, 1),
-        "x-name-prefix" => not_text(value).or_else(|| {
-            let prefix = value.as_text().unwrap_or_default();
-            (prefix.len() > NAME_PREFIX_MAX || prefix.starts_with("amq."))
-                .then(|| "invalid_name_prefix".to_owned())
+        NAME_PREFIX => not_text(value).or_else(|| {
+            let prefix = name_of(value.as_text().unwrap_or_default().as_bytes());
+            let is_good = |prefix: &String| {
+                prefix.len() <= NAME_PREFIX_MAX && !prefix.starts_with(RESERVED_PREFIX)
+            };
+            (!prefix.as_ref().is_ok_and(is_good)).then(|| "invalid_name_prefix".to_owned())
         }),
         _ => None,
     }
@@ -200,30 +207,36 @@ pub(super) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<
     Ok(())
 }
 
+/// The words for the routing rules.
+pub(super) const KIND_WORDS: [(&str, ExchangeKind); 9] = [
+    ("direct", ExchangeKind::Direct),
+    ("fanout", ExchangeKind::Fanout),
+    ("topic", ExchangeKind::Topic),
+    ("headers", ExchangeKind::Headers),
+    ("x-consistent-hash", ExchangeKind::ConsistentHash),
+    ("x-modulus-hash", ExchangeKind::ModulusHash),
+    ("x-random", ExchangeKind::Random),
+    ("x-local-random", ExchangeKind::LocalRandom),
+    ("x-recent-history", ExchangeKind::RecentHistory),
+];
+/// The type of exchange that the plugin of this name adds to RabbitMQ.
+pub(super) const DELAYED: &str = "x-delayed-message";
+
 /// The argument of an exchange that holds messages back for as long as their `x-delay` header says:
 /// the routing rule it has besides. No other exchange keeps it.
 pub(crate) const DELAYED_TYPE: &str = "x-delayed-type";
 
 /// Whether the exchange was declared as `x-delayed-message`.
 pub(crate) fn is_delayed(exchange: &ExchangeDef) -> bool {
-    exchange.arguments.iter().any(|(name, _)| name == DELAYED_TYPE)
+    find(&exchange.arguments, DELAYED_TYPE).is_some()
 }
 
 fn type_word(exchange: &ExchangeDef) -> &'static str {
     if is_delayed(exchange) {
-        return "x-delayed-message";
+        return DELAYED;
     }
-    match exchange.kind {
-        ExchangeKind::Direct => "direct",
-        ExchangeKind::Fanout => "fanout",
-        ExchangeKind::Topic => "topic",
-        ExchangeKind::Headers => "headers",
-        ExchangeKind::ConsistentHash => "x-consistent-hash",
-        ExchangeKind::ModulusHash => "x-modulus-hash",
-        ExchangeKind::Random => "x-random",
-        ExchangeKind::LocalRandom => "x-local-random",
-        ExchangeKind::RecentHistory => "x-recent-history",
-    }
+    let found = KIND_WORDS.into_iter().find(|(_, kind)| *kind == exchange.kind);
+    found.map_or("", |(word, _)| word)
 }
 
 fn same(name: &str, resource: &str, wanted: &str, found: &str) -> Result<(), Fault> {
@@ -239,15 +252,12 @@ fn same_flag(name: &str, resource: &str, wanted: bool, found: bool) -> Result<()
 }
 
 fn same_argument(name: &str, resource: &str, wanted: &Table, found: &Table) -> Result<(), Fault> {
-    let of = |table: &Table| {
-        table.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
-    };
-    let (wanted, found) = match (of(wanted), of(found)) {
+    let (wanted, found) = match (find(wanted, name), find(found, name)) {
         (wanted, found) if wanted == found => return Ok(()),
         (Some(wanted), Some(found)) => {
-            (format!("'{}'", content(&wanted)), format!("'{}'", content(&found)))
+            (format!("'{}'", content(wanted)), format!("'{}'", content(found)))
         }
-        (wanted, found) => (typed(wanted.as_ref()), typed(found.as_ref())),
+        (wanted, found) => (typed(wanted), typed(found)),
     };
     Err(inequivalent(name, resource, &wanted, &found))
 }

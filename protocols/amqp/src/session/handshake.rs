@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mainstem_broker::LoginError;
-use mainstem_schemas::{Secret, Table, Value};
+use mainstem_schemas::{Secret, Table, Value, value::find};
 
 use super::{Capabilities, Code, Effect, Effects, Fault, Phase, Session};
 use crate::{
@@ -227,15 +227,9 @@ fn too_high(field: &str, value: u32, max: u32) -> Fault {
 
 impl Capabilities {
     fn read(client_properties: &Table) -> Self {
-        let capabilities = client_properties.iter().find_map(|(name, value)| match value {
-            Value::Table(table) if name == "capabilities" => Some(table),
-            _ => None,
-        });
-        let has = |wanted: &str| {
-            capabilities
-                .into_iter()
-                .flatten()
-                .any(|(name, value)| name == wanted && *value == Value::Bool(true))
+        let has = |wanted: &str| match find(client_properties, "capabilities") {
+            Some(Value::Table(all)) => find(all, wanted) == Some(&Value::Bool(true)),
+            _ => false,
         };
         Self {
             authentication_failure_close: has("authentication_failure_close"),

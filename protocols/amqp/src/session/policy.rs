@@ -2,36 +2,25 @@
 //! lettering, single active consumer, quorum delivery limit, stream retention).
 
 use bytes::Bytes;
-use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy, age_ms};
-use mainstem_schemas::{Table, Value};
+use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy, age_ms, attempts_max};
+use mainstem_schemas::{Table, Value, value::find};
 
 use super::topology::text;
 
 /// The rules that checked arguments ask for.
 pub(super) fn of(arguments: &Table) -> Policy {
-    let number = |name: &str| {
-        let (_, value) = arguments.iter().find(|(have, _)| have == name)?;
-        u64::try_from(value.as_int()?).ok()
-    };
-    let is_true = |name: &str| {
-        arguments.iter().any(|(have, value)| have == name && *value == Value::Bool(true))
-    };
-    let overflow = match text(arguments, "x-overflow") {
-        Some("reject-publish") => Overflow::Refuse,
-        Some("reject-publish-dlx") => Overflow::RefuseDeadLetter,
-        _ => Overflow::DropHead,
-    };
+    let number = |name| number(arguments, name);
+    let is_true = |name| find(arguments, name) == Some(&Value::Bool(true));
+    let overflow = text(arguments, "x-overflow").map(Overflow::from_word).unwrap_or_default();
     let dead_letter = text(arguments, "x-dead-letter-exchange").map(|name| DeadLetter::Exchange {
         name: name.to_owned(),
         key: text(arguments, "x-dead-letter-routing-key")
             .map(|key| Bytes::copy_from_slice(key.as_bytes())),
     });
     let is_quorum = text(arguments, "x-queue-type") == Some("quorum");
-    // The limit counts returns; a record is handed out once more than it comes back. A quorum queue
-    // has one if it asks for none (RabbitMQ 4).
-    let returns_max = match arguments.iter().find(|(name, _)| name == "x-delivery-limit") {
-        // -1 is no limit.
-        Some((_, limit)) => limit.as_int().and_then(|limit| u64::try_from(limit).ok()),
+    // A quorum queue has a limit if it asks for none (RabbitMQ 4).
+    let returns_max = match find(arguments, "x-delivery-limit") {
+        Some(limit) => limit.as_int(),
         None => is_quorum.then_some(QUORUM_RETURNS_MAX),
     };
     Policy {
@@ -50,8 +39,7 @@ pub(super) fn of(arguments: &Table) -> Policy {
             keeps_dead: is_quorum
                 && overflow == Overflow::Refuse
                 && text(arguments, "x-dead-letter-strategy") == Some("at-least-once"),
-            attempts_max: returns_max
-                .map(|max| u32::try_from(max.saturating_add(1)).unwrap_or(u32::MAX)),
+            attempts_max: returns_max.and_then(attempts_max),
             single_active: is_true("x-single-active-consumer"),
             backoff_ms: backoff_ms(arguments),
             ..DeliveryPolicy::default()
@@ -59,17 +47,19 @@ pub(super) fn of(arguments: &Table) -> Policy {
     }
 }
 
-const QUORUM_RETURNS_MAX: u64 = 20;
+/// A number argument that is not below zero.
+fn number(arguments: &Table, name: &str) -> Option<u64> {
+    u64::try_from(find(arguments, name)?.as_int()?).ok()
+}
+
+const QUORUM_RETURNS_MAX: i64 = 20;
 /// Attempts whose rests are told apart; later ones rest as long as the last.
 const RESTS_MAX: u64 = 256;
 
 /// How long returned records rest, by attempt (RabbitMQ 4.3, delayed retries of quorum queues): the
 /// least time for each attempt so far, up to the greatest. All returns count alike here.
 fn backoff_ms(arguments: &Table) -> Vec<u64> {
-    let number = |name: &str| {
-        let (_, value) = arguments.iter().find(|(have, _)| have == name)?;
-        u64::try_from(value.as_int()?).ok()
-    };
+    let number = |name| number(arguments, name);
     let is_on = text(arguments, "x-delayed-retry-type").is_some_and(|kind| kind != "disabled");
     let Some(least) = number("x-delayed-retry-min").filter(|least| is_on && *least > 0) else {
         return Vec::new();

@@ -6,7 +6,7 @@ use mainstem_schemas::{Settlement, Verdict};
 
 use super::{
     Ask, Code, Effect, Effects, Fault, Request, Run, Session, Then, Ticket,
-    channel::{Channel, Mode, Transaction},
+    channel::{Mode, Transaction},
     effect::Content,
 };
 use crate::codec::{Reply, method::BasicPublish};
@@ -34,24 +34,12 @@ impl Session {
             }
             Mode::Transaction(transaction) => {
                 transaction.keep(content, publish.mandatory);
-                return self.check_unpublished();
+                return Ok(());
             }
         }
         let ticket = Ticket { channel, life: open.life, confirm, mandatory: publish.mandatory };
         effects.push_back(Effect::Publish { ticket, content });
         Ok(())
-    }
-
-    /// Whether the connection has sent more than it may that is not published yet. One message
-    /// always has room.
-    pub(super) fn check_unpublished(&self) -> Result<(), Fault> {
-        let max = self.limits.unpublished_bytes_max.max(self.body_max);
-        let held: usize = self.channels.values().map(Channel::unpublished_bytes).sum();
-        if held <= max {
-            return Ok(());
-        }
-        let text = format!("more than {max} bytes were sent that are not published yet");
-        Err(Fault::new(Code::ResourceError, text))
     }
 
     /// Whether the message goes back to its publisher: nobody wanted it, and it was mandatory.
@@ -155,6 +143,7 @@ impl Session {
     pub(super) fn tx_commit(&mut self, channel: u16, effects: &mut Effects) -> Result<Ask, Fault> {
         let (life, transaction) = self.transaction(channel)?;
         let Transaction { publishes, settled, .. } = std::mem::take(transaction);
+        self.recount(channel);
         for (content, mandatory) in publishes {
             let ticket = Ticket { channel, life, confirm: None, mandatory };
             effects.push_back(Effect::Publish { ticket, content });
@@ -173,6 +162,7 @@ impl Session {
             open.unsettled
                 .put_back(settled.into_iter().map(|(tag, held, _)| (tag, held)).collect());
         }
+        self.recount(channel);
         effects.push_back(Effect::Write { channel, reply: Reply::TxRollbackOk });
         Ok(())
     }

@@ -8,6 +8,11 @@ use super::equivalence;
 pub(super) const FILTER: &str = "x-stream-filter";
 pub(super) const MATCH_UNFILTERED: &str = "x-stream-match-unfiltered";
 
+/// Values that one consumer may want.
+const WANTED_MAX: usize = 256;
+/// Bytes of one of them (RabbitMQ: as many).
+const VALUE_BYTES_MAX: usize = 255;
+
 /// What a consumer said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sieve {
@@ -36,16 +41,26 @@ impl Sieve {
     /// Reads one of the consumer's arguments; answers what is wrong with it.
     pub(super) fn read(&mut self, name: &str, value: &Value) -> Option<String> {
         match (name, value) {
-            (FILTER, Value::Text(wanted)) => self.wanted = vec![wanted.clone()],
-            (FILTER, Value::Array(values)) => {
-                self.wanted = values.iter().filter_map(Value::as_text).map(str::to_owned).collect();
-                if self.wanted.len() < values.len() {
-                    return Some("{unacceptable_type,array}".to_owned());
-                }
-            }
+            (FILTER, Value::Text(_)) => return self.want(std::slice::from_ref(value)),
+            (FILTER, Value::Array(values)) => return self.want(values),
             (MATCH_UNFILTERED, Value::Bool(takes)) => self.takes_unfiltered = *takes,
             (_, other) => {
                 return Some(format!("{{unacceptable_type,{}}}", equivalence::type_name(other)));
+            }
+        }
+        None
+    }
+
+    fn want(&mut self, values: &[Value]) -> Option<String> {
+        self.wanted.clear();
+        if values.len() > WANTED_MAX {
+            return Some(format!("{{too_many_filter_values,{}}}", values.len()));
+        }
+        for value in values {
+            match value.as_text() {
+                Some(text) if text.len() <= VALUE_BYTES_MAX => self.wanted.push(text.to_owned()),
+                Some(text) => return Some(format!("{{filter_value_too_long,{}}}", text.len())),
+                None => return Some("{unacceptable_type,array}".to_owned()),
             }
         }
         None
@@ -67,5 +82,17 @@ mod tests {
         assert!(sieve.wants(None) && !sieve.wants(Some("c")));
         assert!(sieve.read(FILTER, &Value::Int(1)).is_some());
         assert!(sieve.read(FILTER, &Value::Array(vec![Value::Int(1)])).is_some());
+    }
+
+    #[test]
+    fn what_a_consumer_may_want_is_bounded() {
+        let read = |value: &Value| Sieve::default().read(FILTER, value);
+        let text = |bytes: usize| Value::Text("v".repeat(bytes));
+        assert_eq!(read(&text(255)), None);
+        assert_eq!(read(&text(256)).as_deref(), Some("{filter_value_too_long,256}"));
+        let many = |count| Value::Array(vec![text(255); count]);
+        assert_eq!(read(&many(256)), None);
+        assert_eq!(read(&many(257)).as_deref(), Some("{too_many_filter_values,257}"));
+        assert!(read(&Value::Array(vec![text(256)])).is_some());
     }
 }

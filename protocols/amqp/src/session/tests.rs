@@ -47,9 +47,18 @@ impl Pair {
     /// With channel 1.
     fn with_channel() -> Self {
         let mut pair = Self::opened();
-        pair.send(1, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+        pair.open_channel(1);
         pair.effects.clear();
         pair
+    }
+
+    fn open_channel(&mut self, number: u16) {
+        self.send(number, channel_open());
+        if let Some(Effect::CountChannel { channel, .. }) = self.effects.back() {
+            let channel = *channel;
+            self.effects.pop_back();
+            self.session.channel_counted(channel, Ok(()), &mut self.effects);
+        }
     }
 
     fn frame(&mut self, frame: &AMQPFrame) {
@@ -332,9 +341,9 @@ fn tune_ok_is_taken_low_and_refused_high_trap_4() {
 #[test]
 fn channel_max_counts_channels_trap_4() {
     let mut pair = Pair::opened();
-    (101..111).for_each(|number| pair.send(number, channel_open()));
+    (101..111).for_each(|number| pair.open_channel(number));
     assert_eq!(pair.replies().len(), 10);
-    pair.send(1, channel_open());
+    pair.open_channel(1);
     let text = "530 NOT_ALLOWED - number of channels opened (10) has reached the negotiated \
                 channel_max (10)";
     assert_eq!(pair.close(), (0, text.to_owned()));
@@ -452,7 +461,7 @@ fn a_closed_channel_discards_until_close_ok_and_is_reusable_trap_10() {
     pair.send(1, channel_open());
     assert!(pair.effects.is_empty());
     pair.send(1, channel_close_ok());
-    pair.send(1, channel_open());
+    pair.open_channel(1);
     assert_eq!(pair.replies(), [(1, Reply::ChannelOpenOk)]);
 }
 

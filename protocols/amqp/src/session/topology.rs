@@ -6,11 +6,14 @@ use bytes::Bytes;
 use mainstem_broker::{
     Bind, Declared, ExchangeDef, ExchangeKind, QueueDef, QueueStats, Refusal, Retention,
 };
-use mainstem_schemas::{QueueId, Table, Value};
+use mainstem_schemas::{QueueId, Table, Value, value::find};
 
 use super::{
     Answer, Answered, Ask, Code, Effect, Effects, Fault, Reader, Request, Session, Then,
-    basic::DIRECT_REPLY_PREFIX, effect::Wish, equivalence, policy,
+    basic::DIRECT_REPLY_PREFIX,
+    effect::Wish,
+    equivalence::{self, KIND_WORDS, NAME_PREFIX},
+    policy,
 };
 use crate::codec::{
     Method, Reply,
@@ -18,9 +21,8 @@ use crate::codec::{
     table,
 };
 
-const RESERVED_PREFIX: &str = "amq.";
-/// The type of exchange that the plugin of this name adds to RabbitMQ.
-const DELAYED: &[u8] = b"x-delayed-message";
+pub(super) const RESERVED_PREFIX: &str = "amq.";
+const DELAYED: &[u8] = equivalence::DELAYED.as_bytes();
 
 impl Session {
     /// The question behind a method about exchanges, queues or bindings.
@@ -139,7 +141,13 @@ impl Session {
         let reserved = given.starts_with(RESERVED_PREFIX);
         let arguments = arguments(&declare.arguments)?;
         let name = match given.is_empty() {
-            true => self.random_name(text(&arguments, "x-name-prefix").unwrap_or("amq.gen-")),
+            true => match text(&arguments, NAME_PREFIX) {
+                Some(prefix) => {
+                    let prefix = name_of(prefix.as_bytes())?;
+                    self.random_name(&prefix)
+                }
+                None => self.random_name("amq.gen-"),
+            },
             false => given,
         };
         let resource = format!("queue '{name}' in vhost '{}'", self.vhost);
@@ -386,21 +394,11 @@ fn arguments(table: &Bytes) -> Result<Table, Fault> {
 
 /// The routing rule a type names.
 fn exchange_kind(given: &[u8]) -> Result<ExchangeKind, Fault> {
-    Ok(match given {
-        b"direct" => ExchangeKind::Direct,
-        b"fanout" => ExchangeKind::Fanout,
-        b"topic" => ExchangeKind::Topic,
-        b"headers" => ExchangeKind::Headers,
-        b"x-consistent-hash" => ExchangeKind::ConsistentHash,
-        b"x-modulus-hash" => ExchangeKind::ModulusHash,
-        b"x-random" => ExchangeKind::Random,
-        b"x-local-random" => ExchangeKind::LocalRandom,
-        b"x-recent-history" => ExchangeKind::RecentHistory,
-        _ => {
-            // Hard 503 in RabbitMQ 3, soft 406 in 4; the mild one suits clients of both.
-            let text = format!("unknown exchange type '{}'", String::from_utf8_lossy(given));
-            return Err(Fault::new(Code::PreconditionFailed, text));
-        }
+    let found = KIND_WORDS.into_iter().find(|(word, _)| word.as_bytes() == given);
+    found.map(|(_, kind)| kind).ok_or_else(|| {
+        // Hard 503 in RabbitMQ 3, soft 406 in 4; the mild one suits clients of both.
+        let text = format!("unknown exchange type '{}'", String::from_utf8_lossy(given));
+        Fault::new(Code::PreconditionFailed, text)
     })
 }
 
@@ -428,5 +426,5 @@ fn exchange_binding(binding: &Binding) -> Result<Bind, Fault> {
 
 /// A text argument.
 pub(super) fn text<'a>(arguments: &'a Table, wanted: &str) -> Option<&'a str> {
-    arguments.iter().find(|(name, _)| name == wanted).and_then(|(_, value)| Value::as_text(value))
+    find(arguments, wanted).and_then(Value::as_text)
 }

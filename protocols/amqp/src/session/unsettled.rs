@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use mainstem_schemas::{DeliveryId, UnixMillis};
 
+use super::{Effects, Fault, Phase, Session};
+
 /// A delivery that waits to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -19,6 +21,36 @@ impl Held {
     pub(crate) fn new(id: DeliveryId, now: UnixMillis, timeout_ms: u64) -> Self {
         let deadline = if timeout_ms == 0 { UnixMillis::NONE } else { now.plus(timeout_ms) };
         Self { id, deadline, timeout_ms }
+    }
+}
+
+impl Session {
+    /// Looks for consumers that have left a delivery unsettled for too long: they may never settle
+    /// it, and their channel ends so that others get it.
+    pub fn look_at_unsettled(&mut self, now: UnixMillis, effects: &mut Effects) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let open = self.channels.iter().filter(|(_, open)| !open.closing);
+        let overdue = open.filter_map(|(channel, open)| {
+            open.unsettled.overdue(now).map(|timeout_ms| (*channel, timeout_ms))
+        });
+        for (channel, timeout_ms) in overdue.collect::<Vec<_>>() {
+            self.fail(channel, &Fault::unsettled_for_long(channel, timeout_ms), (0, 0), effects);
+        }
+    }
+
+    /// The shortest time that deliveries may stay unsettled, of all that were asked for so far; 0 for
+    /// any time.
+    #[must_use]
+    pub fn shortest_timeout_ms(&self) -> u64 {
+        self.shortest_timeout_ms
+    }
+
+    /// Somebody's deliveries may stay unsettled for so long; 0 for any time.
+    pub(super) fn note_timeout(&mut self, timeout_ms: u64) {
+        let both = [self.shortest_timeout_ms, timeout_ms];
+        self.shortest_timeout_ms = both.into_iter().filter(|ms| *ms > 0).min().unwrap_or(0);
     }
 }
 

@@ -32,6 +32,7 @@ pub struct ConnectProperties {
     pub packet_bytes_max: Option<u32>,
     pub topic_alias_max: u16,
     pub wants_problem_info: bool,
+    pub wants_response_info: bool,
     pub auth_method: Option<Text>,
 }
 
@@ -43,6 +44,7 @@ impl Default for ConnectProperties {
             packet_bytes_max: None,
             topic_alias_max: 0,
             wants_problem_info: true,
+            wants_response_info: false,
             auth_method: None,
         }
     }
@@ -137,6 +139,9 @@ fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
             (id::TOPIC_ALIAS_MAX, Value::Short(max)) => properties.topic_alias_max = max,
             (id::REQUEST_PROBLEM_INFO, Value::Byte(wanted)) => {
                 properties.wants_problem_info = wanted == 1;
+            }
+            (id::REQUEST_RESPONSE_INFO, Value::Byte(wanted)) => {
+                properties.wants_response_info = wanted == 1;
             }
             (id::AUTH_METHOD, Value::Text(method)) => properties.auth_method = Some(method),
             (id::AUTH_DATA, _) => has_auth_data = true,

@@ -6,6 +6,7 @@ use super::{
     Reason, Version,
     output::{put_binary, put_varint, varint_len},
     property::id,
+    publish::TooLarge,
 };
 
 /// A packet to a client.
@@ -34,6 +35,8 @@ pub struct ConnAck {
     pub assigned_client_id: Option<String>,
     pub topic_alias_max: u16,
     pub server_keep_alive_s: Option<u16>,
+    /// The beginning of topics that are this client's for answers.
+    pub response_info: Option<String>,
 }
 
 /// What a client wants to hear, and how much of it.
@@ -152,26 +155,40 @@ impl ConnAck {
         Self { refusal: Some(reason), text: Some(text), ..Self::default() }
     }
 
-    /// Appends the packet.
-    pub fn encode(&self, version: Version, out: &mut BytesMut) {
-        // [MQTT-3.2.2-6]: a refusal never claims a session.
-        let present = u8::from(self.session_present && self.refusal.is_none());
+    /// Appends the packet, or nothing at all if it is over the client's maximum packet size even
+    /// without what may be left out ([MQTT-3.1.2-24], [MQTT-3.2.2-19]).
+    pub fn encode(
+        &self,
+        version: Version,
+        packet_bytes_max: usize,
+        out: &mut BytesMut,
+    ) -> Result<(), TooLarge> {
+        // [MQTT-3.2.2-6]: a refusal never claims a session. MQTT 3.1 has no such flag.
+        let present = self.session_present && self.refusal.is_none() && version != Version::V31;
         if version != Version::V5 {
             let code = self.refusal.map_or(0, early_return_code);
-            out.put_slice(&[0x20, 2, present, code]);
-            return;
+            out.put_slice(&[0x20, 2, u8::from(present), code]);
+            return Ok(());
         }
         let mut properties = BytesMut::new();
-        self.put_properties(&mut properties);
-        out.put_u8(0x20);
-        put_varint(out, 2 + varint_len(properties.len()) + properties.len());
-        out.put_u8(present);
-        out.put_u8(self.refusal.unwrap_or(Reason::SUCCESS).0);
-        put_varint(out, properties.len());
-        out.put_slice(&properties);
+        for with_optional in [true, false] {
+            properties.clear();
+            self.put_properties(with_optional, &mut properties);
+            let body = 2 + varint_len(properties.len()) + properties.len();
+            if 1 + varint_len(body) + body <= packet_bytes_max {
+                out.put_u8(0x20);
+                put_varint(out, body);
+                out.put_u8(u8::from(present));
+                out.put_u8(self.refusal.unwrap_or(Reason::SUCCESS).0);
+                put_varint(out, properties.len());
+                out.put_slice(&properties);
+                return Ok(());
+            }
+        }
+        Err(TooLarge)
     }
 
-    fn put_properties(&self, out: &mut BytesMut) {
+    fn put_properties(&self, with_optional: bool, out: &mut BytesMut) {
         if let Some(seconds) = self.session_expiry_s {
             out.put_u8(id::SESSION_EXPIRY);
             out.put_u32(seconds);
@@ -192,13 +209,18 @@ impl ConnAck {
             out.put_u8(id::TOPIC_ALIAS_MAX);
             out.put_u16(self.topic_alias_max);
         }
-        if let Some(text) = self.text {
+        if let Some(text) = self.text.filter(|_| with_optional) {
             out.put_u8(id::REASON_STRING);
             put_binary(out, text.as_bytes());
         }
         if let Some(seconds) = self.server_keep_alive_s {
             out.put_u8(id::SERVER_KEEP_ALIVE);
             out.put_u16(seconds);
+        }
+        let info = self.response_info.as_ref().filter(|info| info.len() <= usize::from(u16::MAX));
+        if let Some(info) = info.filter(|_| with_optional) {
+            out.put_u8(id::RESPONSE_INFO);
+            put_binary(out, info.as_bytes());
         }
     }
 }
@@ -209,7 +231,7 @@ fn early_return_code(reason: Reason) -> u8 {
         Reason::UNSUPPORTED_VERSION => 1,
         Reason::CLIENT_ID_INVALID => 2,
         Reason::BAD_CREDENTIALS => 4,
-        Reason::NOT_AUTHORIZED | Reason::BAD_AUTH_METHOD => 5,
+        Reason::NOT_AUTHORIZED | Reason::BAD_AUTH_METHOD | Reason::BANNED => 5,
         _ => 3,
     }
 }

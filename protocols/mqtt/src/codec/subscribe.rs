@@ -7,8 +7,13 @@ use super::{
     property::{self, Context, Value, id},
 };
 
-/// Filters below this are ours: they keep with a session which queues it consumes.
+/// Filters that begin so are ours: what is kept with a session as a subscription that no publish
+/// reaches.
+pub const MARK: &str = "$mainstem-";
+/// Which queues it consumes.
 pub const QUEUE_MARK: &str = "$mainstem-queue/";
+/// Under which name its QoS 2 messages are remembered.
+pub const WRITER_MARK: &str = "$mainstem-writer/";
 
 /// A request for subscriptions; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub enum TopicFilter {
         group: String,
         filter: Filter,
     },
+    /// `$exclusive/<filter>`: one client at a time.
+    Exclusive(Filter),
     /// `$queue/<name>`: competing consumption of a named queue.
     Queue(String),
     /// Well formed, but nothing we serve: a wildcard below `$queue`, a queue in `$share`.
@@ -127,8 +134,14 @@ impl TopicFilter {
         if let Some(shared) = text.strip_prefix("$share/") {
             return Self::parse_shared(shared);
         }
+        if let Some(alone) = text.strip_prefix("$exclusive/") {
+            let filter = parse_filter(alone)?;
+            let is_ours = ["$queue/", "$share/", "$exclusive/", MARK];
+            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours));
+            return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
+        }
         let filter = parse_filter(text)?;
-        if text.starts_with(QUEUE_MARK) {
+        if text.starts_with(MARK) {
             return Ok(Self::Unserved);
         }
         let Some(name) = text.strip_prefix(QUEUE_SEGMENT).and_then(|rest| rest.strip_prefix('/'))
@@ -151,7 +164,7 @@ impl TopicFilter {
             return Err(Fault::malformed("[MQTT-4.8.2-1] a share name is empty or a wildcard"));
         }
         let levels = parse_filter(filter)?;
-        if filter.starts_with("$queue/") || filter.starts_with("$share/") {
+        if ["$queue/", "$share/", "$exclusive/", MARK].iter().any(|ours| filter.starts_with(ours)) {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })
@@ -161,7 +174,9 @@ impl TopicFilter {
     #[must_use]
     pub fn levels(&self) -> usize {
         match self {
-            Self::Plain(filter) | Self::Shared { filter, .. } => filter.steps().len(),
+            Self::Plain(filter) | Self::Exclusive(filter) | Self::Shared { filter, .. } => {
+                filter.steps().len()
+            }
             Self::Queue(_) | Self::Unserved => 1,
         }
     }

@@ -308,7 +308,7 @@ fn a_refusal_never_claims_a_session_mqtt_3_2_2_6() {
     let mut out = BytesMut::new();
     let connack =
         ConnAck { session_present: true, ..ConnAck::refused(Reason::BAD_CREDENTIALS, "no") };
-    connack.encode(V3, &mut out);
+    connack.encode(V3, usize::MAX, &mut out).unwrap();
     assert_eq!(&out[..], b"\x20\x02\0\x04");
 }
 

@@ -40,6 +40,7 @@ pub struct Refused {
 }
 
 const DELAYED: &[u8] = b"$delayed/";
+const SYS: &[u8] = b"$SYS/";
 
 impl From<Publish> for Message {
     fn from(publish: Publish) -> Self {
@@ -112,6 +113,10 @@ impl Message {
         now: UnixMillis,
     ) -> Result<(Bytes, UnixMillis), Refused> {
         let topic = self.topic.as_bytes();
+        if topic.starts_with(SYS) {
+            let text = "$SYS is the server's own";
+            return Err(Refused { reason: Reason::NOT_AUTHORIZED, text });
+        }
         let Some(rest) = topic.strip_prefix(DELAYED) else {
             return Ok((topic.clone(), UnixMillis::NONE));
         };

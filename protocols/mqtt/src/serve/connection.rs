@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, Notice, Published, Receipt, Refusal};
-use mainstem_schemas::{Settlement, Verdict};
+use mainstem_broker::{Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened};
+use mainstem_schemas::{Filter, Settlement, Verdict};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, Sleep},
@@ -13,14 +13,17 @@ use tokio::{
 use super::{
     Server,
     delivering::Retained,
+    exactly_once::ExactlyOnce,
+    exclusive::Claims,
     greeting::{self, Opened},
     peers::Holder,
     publishing::Owed,
+    statistics::{self, Watching},
     subscribing::Queues,
 };
 use crate::{
-    codec::{self, Fault, Reason, Reply, Will, frame, reply::Ears},
-    session::{DeliveryIds, Effect, Session},
+    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears},
+    session::{Aliases, DeliveryIds, Effect, Options, Session},
 };
 
 /// Who the client is.
@@ -37,11 +40,16 @@ pub(super) struct Connection<R, W> {
     pub(super) server: Arc<Server>,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
+    /// Counted in its namespace and with its user, until the session is closed.
+    _entered: Entered,
     pub(super) holder: Holder,
     pub(super) identity: Identity,
     pub(super) session: Session,
     pub(super) session_expiry_s: u32,
     pub(super) ears: Ears,
+    /// Whether the client could be told that it is let in.
+    is_greeted: bool,
+    pub(super) aliases: Aliases,
     pub(super) will: Option<Will>,
     pub(super) reader: R,
     pub(super) writer: W,
@@ -51,6 +59,11 @@ pub(super) struct Connection<R, W> {
     pub(super) receipts: VecDeque<(Receipt, Vec<Owed>)>,
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
+    pub(super) exactly: ExactlyOnce,
+    pub(super) watching: Watching,
+    pub(super) claims: Claims,
+    /// What the session had for itself alone in its last connection.
+    had_alone: Vec<(Filter, Options)>,
     pub(super) retained: Retained,
     pub(super) queues: Queues,
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
@@ -83,6 +96,9 @@ enum Event {
     Written(io::Result<usize>),
     Inbox,
     Receipt(Result<Vec<Published>, Refusal>),
+    Forgotten(Result<Vec<bool>, Refusal>),
+    /// It is time to tell statistics.
+    Statistics,
     /// There is room for retained messages.
     Retained,
     Timer,
@@ -105,18 +121,26 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         input: BytesMut,
     ) -> Self {
         let mut output = BytesMut::new();
-        opened.connack.encode(opened.ears.version, &mut output);
+        let ears = opened.ears;
+        let is_greeted =
+            opened.connack.encode(ears.version, ears.packet_bytes_max, &mut output).is_ok();
+        let topic_alias_max = opened.connect.properties.topic_alias_max;
+        let aliases = Aliases::new(topic_alias_max.min(server.limits.topic_alias_max));
+        let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
             server,
             client: opened.client,
             inbox: opened.inbox,
+            _entered: opened.entered,
             holder: opened.holder,
             identity: opened.identity,
             session: opened.session,
             session_expiry_s: opened.session_expiry_s,
-            ears: opened.ears,
+            ears,
+            is_greeted,
+            aliases,
             will: opened.connect.will,
             reader,
             writer,
@@ -125,6 +149,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             receipts: VecDeque::new(),
             settlements: Vec::new(),
             notices: Vec::new(),
+            claims: Claims::default(),
+            had_alone: exclusive_of(&opened.found),
+            exactly: ExactlyOnce::resume(&opened.found),
+            watching: Watching::resume(&opened.found, sys_interval_s),
             retained: Retained::default(),
             subscriptions: opened.found.subscriptions.len(),
             queues: Queues::resume(marks),
@@ -137,6 +165,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Talks with the client until something ends it.
     pub(super) async fn talk(&mut self) -> End {
+        if !self.is_greeted {
+            // [MQTT-3.14.0-1]: nothing may be said before CONNACK, and CONNACK is too large.
+            return End::Lost;
+        }
+        let had_alone = std::mem::take(&mut self.had_alone);
+        self.resume_claims(had_alone).await;
         self.resume_queues().await;
         self.send_waiting();
         // What came in one segment with the CONNECT.
@@ -148,9 +182,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let turn = match event {
                 Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
                 Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
-                Event::Written(Ok(_)) => Ok(()),
+                Event::Written(Ok(bytes)) => {
+                    statistics::count(&self.server.statistics.bytes_sent, bytes);
+                    Ok(())
+                }
+                Event::Statistics => {
+                    self.tell_statistics(None);
+                    Ok(())
+                }
                 Event::Inbox => self.on_inbox().await,
                 Event::Receipt(outcome) => self.on_receipt(outcome),
+                Event::Forgotten(known) => self.on_forgotten(known),
                 Event::Retained => self.send_retained().await,
                 Event::Timer => self.on_timer(),
                 Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
@@ -189,6 +231,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
             outcome = receipt => Event::Receipt(outcome),
+            known = self.exactly.forgotten() => Event::Forgotten(known),
+            () = self.watching.due(), if has_room => Event::Statistics,
             () = self.client.recv(&mut self.inbox, &mut self.notices), if has_room => Event::Inbox,
             () = std::future::ready(()), if has_retained => Event::Retained,
             () = self.timer.as_mut() => Event::Timer,
@@ -199,6 +243,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     async fn on_bytes(&mut self, bytes: usize) -> Result<(), End> {
         self.session.heard(self.started.elapsed());
+        statistics::count(&self.server.statistics.bytes_received, bytes);
         let read_bytes_max = self.server.limits.read_bytes_max.max(READ_BYTES_MIN);
         if bytes >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(read_bytes_max);
@@ -241,6 +286,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         // What came before the packet that ended the talk counts.
         self.publish(batch).await?;
+        self.exactly.forget(&self.client).await?;
         talk
     }
 
@@ -250,8 +296,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         batch: &mut super::publishing::Batch,
     ) -> Result<(), End> {
         match effect {
-            Effect::Store(publish) => self.add_to_batch(publish, batch),
+            Effect::Store(publish) => {
+                if publish.qos == Qos::ExactlyOnce {
+                    self.exactly.name(&self.client, self.session_expiry_s).await?;
+                }
+                self.add_to_batch(publish, batch);
+            }
             Effect::Send(reply) => self.send(&reply),
+            Effect::Release { packet_id, is_known } => self.release(packet_id, is_known),
             Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
             Effect::Subscribe(subscribe) => {
                 // What was published before must be there for the subscription's retained copies.
@@ -300,4 +352,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let batch = std::mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
+}
+
+/// The subscriptions that a session had for itself alone.
+fn exclusive_of(found: &SessionOpened) -> Vec<(Filter, Options)> {
+    let held = found.subscriptions.iter().map(|held| &held.subscribe);
+    held.map(|held| (held.filter.clone(), Options::unpack(held.options)))
+        .filter(|(_, options)| options.exclusive)
+        .collect()
 }

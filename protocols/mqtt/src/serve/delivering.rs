@@ -9,13 +9,16 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, End};
+use super::{
+    connection::{Connection, End},
+    statistics,
+};
 use crate::{
     codec::{
         Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
     },
     normalize::{Foreign, expiry_left_s, native_properties, outgoing::count_dropped},
-    session::{Copy, Options, Stage},
+    session::{Aliases, Copy, Options, Stage, aliases::Naming},
 };
 
 /// Positions remembered while retained messages are sent, to not send one twice.
@@ -169,7 +172,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             return self.send_waiting_at(now);
         }
         let stance = Stance { packet_id: 0, dup: false, now };
-        if write(&copy, stance, &self.ears, &self.server.broker, &mut self.output).is_err() {
+        let aliases = &mut self.aliases;
+        let broker = &self.server.broker;
+        if write(&copy, stance, (&self.ears, aliases), broker, &mut self.output).is_ok() {
+            statistics::count(&self.server.statistics.publishes_sent, 1);
+        } else {
+            statistics::count(&self.server.statistics.publishes_dropped, 1);
             tracing::info!(
                 client = self.identity.client_id,
                 "a message is too large for its client"
@@ -196,7 +204,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             let stance = Stance { packet_id, dup, now };
             let broker = &self.server.broker;
-            if write(&flight.copy, stance, &self.ears, broker, &mut self.output).is_err() {
+            let ears = (&self.ears, &mut self.aliases);
+            let counts = &self.server.statistics;
+            if write(&flight.copy, stance, ears, broker, &mut self.output).is_ok() {
+                statistics::count(&counts.publishes_sent, 1);
+            } else {
+                statistics::count(&counts.publishes_dropped, 1);
                 // [MQTT-3.1.2-25]: as if the client had completed it.
                 let deliveries = self.session.outbound.abandon(packet_id);
                 self.settle(deliveries, Verdict::Accept);
@@ -255,7 +268,7 @@ struct Stance {
 fn write(
     copy: &Copy,
     stance: Stance,
-    ears: &Ears,
+    (ears, aliases): (&Ears, &mut Aliases),
     broker: &Broker,
     out: &mut BytesMut,
 ) -> Result<(), TooLarge> {
@@ -263,7 +276,7 @@ fn write(
     if record.origin() == Origin::Mqtt {
         let native = native_properties(&record.native());
         let topic = record.address().first;
-        return put(copy, stance, ears, (&topic, &native, &record.data()), out);
+        return put(copy, stance, (ears, aliases), (&topic, &native, &record.data()), out);
     }
     let view = broker.view(record);
     let mut foreign = Foreign::new(record, &view, true);
@@ -272,34 +285,44 @@ fn write(
         count_dropped("address", record.origin());
         return Err(TooLarge);
     }
-    let first = put(copy, stance, ears, (&foreign.topic, &foreign.native, &foreign.payload), out);
+    let message = (&foreign.topic[..], &foreign.native[..], &foreign.payload[..]);
+    let first = put(copy, stance, (ears, aliases), message, out);
     if first.is_ok() || ears.version != Version::V5 || view.props.is_empty() {
         return first;
     }
     foreign = Foreign::new(record, &view, false);
-    put(copy, stance, ears, (&foreign.topic, &foreign.native, &foreign.payload), out)
+    let message = (&foreign.topic[..], &foreign.native[..], &foreign.payload[..]);
+    put(copy, stance, (ears, aliases), message, out)
 }
 
 fn put(
     copy: &Copy,
     stance: Stance,
-    ears: &Ears,
+    (ears, aliases): (&Ears, &mut Aliases),
     (topic, native, payload): (&[u8], &[u8], &[u8]),
     out: &mut BytesMut,
 ) -> Result<(), TooLarge> {
+    let naming = aliases.name(topic);
+    let (name, topic_alias): (&[u8], _) = match naming {
+        Naming::Full => (topic, None),
+        Naming::First(alias) => (topic, Some(alias)),
+        Naming::Alias(alias) => (&[], Some(alias)),
+    };
     let outgoing = Outgoing {
         dup: stance.dup,
         qos: copy.qos,
         retain: copy.retain,
-        topic,
+        topic: name,
         packet_id: stance.packet_id,
         properties: OutgoingProperties {
             native,
             expiry_s: expiry_left_s(&copy.record, stance.now),
-            topic_alias: None,
+            topic_alias,
             subscription_ids: &copy.subscription_ids,
         },
         payload,
     };
-    outgoing.encode(ears.version, ears.packet_bytes_max, out)
+    outgoing.encode(ears.version, ears.packet_bytes_max, out)?;
+    aliases.sent(topic, naming);
+    Ok(())
 }

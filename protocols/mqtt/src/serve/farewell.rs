@@ -8,6 +8,7 @@ use mainstem_schemas::{Settlement, Verdict};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::OwnedSemaphorePermit,
+    time::Instant,
 };
 
 use super::{
@@ -28,6 +29,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Ends the connection: first the socket, then the session, then the will.
     pub(super) async fn end(mut self, end: End, permit: OwnedSemaphorePermit) {
         self.log(&end);
+        if matches!(end, End::Left { .. } | End::Lost | End::Fault(_)) {
+            let key = (self.identity.namespace.clone(), self.identity.client_id.clone());
+            self.server.flapping.note(key, &self.server.limits, Instant::now());
+        }
         self.say_goodbye(&end).await;
         let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);
         // A store that does not answer in time is shutting down: the next start knows nothing of

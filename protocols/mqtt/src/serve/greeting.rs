@@ -3,9 +3,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, LoginError, OpenSession, SessionOpened};
+use mainstem_broker::{Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened};
 use mainstem_schemas::{Credentials, Secret};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
 
 use super::{Server, connection::Connection, connection::Identity, peers::Holder};
 use crate::{
@@ -19,7 +22,8 @@ use crate::{
 enum Refused {
     /// Nothing can be said to this peer.
     Silently,
-    With(Version, Reason, &'static str),
+    /// In this version, within so many bytes.
+    With(Version, usize, Reason, &'static str),
 }
 
 impl From<Fault> for Refused {
@@ -50,10 +54,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         match opened {
             Ok(opened) => Some(Self::begin(server, opened, reader, writer, input)),
             Err(Refused::Silently) => None,
-            Err(Refused::With(version, reason, text)) => {
+            Err(Refused::With(version, bytes_max, reason, text)) => {
                 tracing::info!(%peer, ?reason, text, "an mqtt connection was refused");
                 let mut output = BytesMut::new();
-                ConnAck::refused(reason, text).encode(version, &mut output);
+                let refusal = ConnAck::refused(reason, text);
+                // What does not fit is not sent; the connection ends all the same.
+                let _fits = refusal.encode(version, bytes_max, &mut output);
                 // A peer that does not take its refusal is gone, which is what we wanted.
                 let goodbye = Duration::from_millis(server.limits.goodbye_ms);
                 let _refused = tokio::time::timeout(goodbye, async {
@@ -88,7 +94,7 @@ async fn read_connect<R: AsyncRead + Unpin>(
     let connect = connect::decode(&frame).map_err(|(version, fault)| match version {
         // Before MQTT 5 malformed bytes have no return code.
         Some(version) if version == Version::V5 || fault.reason == Reason::UNSUPPORTED_VERSION => {
-            Refused::With(version, fault.reason, fault.text)
+            Refused::With(version, usize::MAX, fault.reason, fault.text)
         }
         _ => Refused::Silently,
     })?;
@@ -97,7 +103,8 @@ async fn read_connect<R: AsyncRead + Unpin>(
 }
 
 fn check(connect: &Connect) -> Result<(), Refused> {
-    let refused = |reason, text| Err(Refused::With(connect.version, reason, text));
+    let bytes_max = packet_bytes_max(connect);
+    let refused = |reason, text| Err(Refused::With(connect.version, bytes_max, reason, text));
     if connect.properties.auth_method.is_some() {
         return refused(Reason::BAD_AUTH_METHOD, "no authentication method is offered");
     }
@@ -117,6 +124,7 @@ fn check(connect: &Connect) -> Result<(), Refused> {
 pub(super) struct Opened {
     pub(super) client: Client,
     pub(super) inbox: Inbox,
+    pub(super) entered: Entered,
     pub(super) holder: Holder,
     pub(super) connect: Connect,
     pub(super) identity: Identity,
@@ -129,15 +137,12 @@ pub(super) struct Opened {
 
 async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Result<Opened, Refused> {
     let version = connect.version;
-    let refused = |reason, text| Refused::With(version, reason, text);
+    let bytes_max = packet_bytes_max(&connect);
+    let refused = |reason, text| Refused::With(version, bytes_max, reason, text);
     let credentials = credentials(&connect, peer);
-    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| match error {
-        LoginError::BadCredentials => refused(Reason::BAD_CREDENTIALS, "wrong name or password"),
-        LoginError::LoopbackOnly => {
-            refused(Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
-        }
-        LoginError::NoNamespace => refused(Reason::NOT_AUTHORIZED, "no such namespace"),
-        LoginError::Closed => refused(Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| {
+        let (reason, text) = login_refused(&error);
+        refused(reason, text)
     })?;
     let assigned = connect.client_id.is_empty().then(|| format!("ms-{}", client.stamp().id));
     let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
@@ -145,7 +150,13 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     // Twice the time for farewells: the holder may need it for its socket and for its session.
     let patience = Duration::from_millis(server.limits.goodbye_ms * 2);
     let key = (namespace.clone(), client_id.clone());
+    if server.flapping.is_banned(&key, &server.limits, Instant::now()) {
+        return Err(refused(Reason::BANNED, "the client came and went too often"));
+    }
     let holder = server.peers.take(key, connect.clean, patience).await;
+    // The one that had the client id is counted no more.
+    let entered = server.broker.enter(client.principal());
+    let entered = entered.map_err(|over| refused(Reason::QUOTA_EXCEEDED, too_many(&over.scope)))?;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);
     let in_flight_max = in_flight_max(&connect, limits);
@@ -168,11 +179,13 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         topic_alias_max: limits.topic_alias_max,
     };
     let session = start_session(terms, &mut found);
-    let connack = connack(&connect, terms, assigned, found.present, limits);
-    let packet_bytes_max = connect.properties.packet_bytes_max;
+    let mut connack = connack(&connect, terms, assigned, found.present, limits);
+    if connect.properties.wants_response_info {
+        connack.response_info = response_info(&client_id, limits);
+    }
     let ears = Ears {
         version,
-        packet_bytes_max: packet_bytes_max.map_or(usize::MAX, |max| max as usize),
+        packet_bytes_max: bytes_max,
         wants_problem_info: connect.properties.wants_problem_info,
     };
     let publisher = publisher_hash(&namespace, &client_id);
@@ -180,6 +193,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     Ok(Opened {
         client,
         inbox,
+        entered,
         holder,
         connect,
         identity,
@@ -191,6 +205,24 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     })
 }
 
+fn login_refused(error: &LoginError) -> (Reason, &'static str) {
+    match error {
+        LoginError::BadCredentials => (Reason::BAD_CREDENTIALS, "wrong name or password"),
+        LoginError::LoopbackOnly => {
+            (Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
+        }
+        LoginError::NoNamespace => (Reason::NOT_AUTHORIZED, "no such namespace"),
+        LoginError::Closed => (Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    }
+}
+
+fn too_many(scope: &Scope) -> &'static str {
+    match scope {
+        Scope::Namespace(_) => "the namespace has as many connections as it may",
+        Scope::User(_) => "the user has as many connections as it may",
+    }
+}
+
 /// The session, with what its last connection left under way.
 fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
     let mut session = Session::new(terms, Duration::ZERO);
@@ -199,6 +231,18 @@ fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
         session.resume(*parked);
     }
     session
+}
+
+/// The client's maximum packet size.
+fn packet_bytes_max(connect: &Connect) -> usize {
+    connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize)
+}
+
+/// Topics that are the client's alone, if its identifier may stand in a topic.
+fn response_info(client_id: &str, limits: &Limits) -> Option<String> {
+    let prefix = &limits.response_topic;
+    let has_form = !prefix.is_empty() && !client_id.contains(['+', '#', '/']);
+    has_form.then(|| format!("{prefix}/{client_id}/"))
 }
 
 fn connack(

@@ -3,7 +3,10 @@
 use mainstem_broker::{Publish as Offer, Published, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, End};
+use super::{
+    connection::{Connection, End},
+    statistics,
+};
 use crate::{
     codec::{Publish, Qos, Reason, Version},
     normalize::{Message, Sender, message::Refused},
@@ -41,11 +44,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     pub(super) fn add_to_batch(&self, publish: Publish, batch: &mut Batch) {
+        statistics::count(&self.server.statistics.publishes_received, 1);
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let record = Message::from(publish).record(&self.sender(), self.client.stamp());
         let refused = match record {
             Ok(record) => {
-                batch.offers.push(Offer::new(record));
+                let offer = Offer::new(record);
+                let terms = self.exactly.terms(qos, packet_id);
+                batch.offers.push(match terms {
+                    Some(terms) => offer.on(terms),
+                    None => offer,
+                });
                 None
             }
             Err(refused) => Some(refused),
@@ -74,8 +83,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let Some((_, owed)) = self.receipts.pop_front() else { return Ok(()) };
         let mut outcomes = outcome.map_err(|_| End::Closing)?.into_iter();
         for owed in owed {
-            let (reason, text) = match owed.refused {
+            // [MQTT-3.3.5-2] of 3.1.1: who may not publish gets an acknowledgement all the same.
+            let is_swallowed = self.ears.version != Version::V5
+                && owed.refused.is_some_and(|refused| refused.reason == Reason::NOT_AUTHORIZED);
+            let (reason, text) = match owed.refused.filter(|_| !is_swallowed) {
                 Some(refused) => (refused.reason, Some(refused.text.to_owned())),
+                None if is_swallowed => (Reason::SUCCESS, None),
                 None => match outcomes.next() {
                     Some(Published::Taken { .. } | Published::Held(_) | Published::Again) => {
                         (Reason::SUCCESS, None)

@@ -66,7 +66,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         });
         let answers = in_order(asking.collect()).await;
         let mut codes = Vec::with_capacity(plans.len());
-        let mut searches = Vec::new();
+        let (mut searches, mut watched) = (Vec::new(), Vec::new());
         for ((wish, refused, options), answer) in plans.into_iter().zip(answers) {
             let code = match (refused, answer, &wish.filter) {
                 (_, Err(Refusal::Closed), _) => return Err(End::Closing),
@@ -78,8 +78,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 (None, Ok(answer), filter) => {
                     let existed = answer.is_some_and(|subscribed| subscribed.existed);
                     self.subscriptions += usize::from(!existed);
-                    if let (TopicFilter::Plain(filter), true) =
-                        (filter, wants_retained(wish, existed))
+                    let interval_s = self.server.limits.sys_interval_s;
+                    if let TopicFilter::Plain(filter) = filter
+                        && self.watching.add(filter, options, interval_s)
+                    {
+                        if wants_retained(wish, existed) {
+                            watched.push(filter.clone());
+                        }
+                    } else if let (
+                        TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter),
+                        true,
+                    ) = (filter, wants_retained(wish, existed))
                     {
                         searches.push((filter.clone(), options));
                     }
@@ -89,6 +98,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             codes.push(code);
         }
         self.send(&Reply::SubAck { packet_id: subscribe.packet_id, codes });
+        for filter in watched {
+            self.tell_statistics(Some(&filter));
+        }
         for (filter, options) in searches {
             let places = self.client.retained(filter).await.map_err(|_| End::Closing)?;
             self.retained.add(places, options);
@@ -96,13 +108,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         Ok(())
     }
 
-    fn check(&self, wish: &Wish) -> Option<Reason> {
+    fn check(&mut self, wish: &Wish) -> Option<Reason> {
         let limits = &self.server.limits;
         if wish.filter == TopicFilter::Unserved || wish.filter.levels() > limits.topic_levels_max {
             return Some(Reason::FILTER_INVALID);
         }
         let held = self.subscriptions + self.queues.consumers.len();
-        (held >= limits.subscriptions_max).then_some(Reason::QUOTA_EXCEEDED)
+        if held >= limits.subscriptions_max {
+            return Some(Reason::QUOTA_EXCEEDED);
+        }
+        match &wish.filter {
+            TopicFilter::Exclusive(filter) if !self.claim(filter) => Some(Reason::QUOTA_EXCEEDED),
+            _ => None,
+        }
     }
 
     async fn consume_queue(&mut self, name: String, options: Options, marks: bool) -> Reason {
@@ -144,7 +162,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in unsubscribe.filters {
             let existed = match filter {
-                TopicFilter::Plain(filter) => self.client.unsubscribe(filter, None).await,
+                TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) => {
+                    self.claims.remove(&filter);
+                    self.watching.remove(&filter);
+                    self.client.unsubscribe(filter, None).await
+                }
                 TopicFilter::Shared { group, filter } => {
                     self.client.unsubscribe(filter, Some(group)).await
                 }
@@ -179,6 +201,7 @@ fn options(wish: &Wish, subscription_id: Option<u32>) -> Options {
         retain_as_published: wish.retain_as_published,
         shared: matches!(wish.filter, TopicFilter::Shared { .. }),
         queue: matches!(wish.filter, TopicFilter::Queue(_)),
+        exclusive: matches!(wish.filter, TopicFilter::Exclusive(_)),
         subscription_id,
     }
 }
@@ -186,7 +209,7 @@ fn options(wish: &Wish, subscription_id: Option<u32>) -> Options {
 /// What is asked of the broker for a filter, if it is one that it serves by subscription.
 fn ask(filter: &TopicFilter, options: Options) -> Option<Ask> {
     let (filter, share) = match filter {
-        TopicFilter::Plain(filter) => (filter.clone(), None),
+        TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) => (filter.clone(), None),
         TopicFilter::Shared { group, filter } => (filter.clone(), Some(group.clone())),
         TopicFilter::Queue(_) | TopicFilter::Unserved => return None,
     };

@@ -1,9 +1,11 @@
 //! Whole conversations with a real store behind: what one connection must see of another.
 
+mod script;
+
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use mainstem_broker::{Authenticator, Config};
+use mainstem_broker::{Authenticator, Bounded, Config, Scope};
 use mainstem_schemas::{Credentials, Origin, Principal, Secret, Views};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,11 +33,14 @@ struct Server {
     broker: Broker,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn start_with(limits: Limits) -> Server {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), limits).await
+}
+
+async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     let mut config = Config::new(dir.path().to_owned());
     config.durability = mainstem_broker::config::Durability::None;
     config.segment_bytes = 8 << 20;
@@ -46,7 +51,7 @@ async fn start_with(limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(run(listener, broker.clone(), Arc::new(limits), shutdown.clone()));
-    Server { address, broker, shutdown, task, _dir: dir }
+    Server { address, broker, shutdown, task, dir }
 }
 
 async fn start() -> Server {
@@ -238,6 +243,31 @@ async fn only_a_normal_disconnect_discards_the_will_mqtt_3_14_4_3() {
     peer.say(&[0x00, 0]).await;
     peer.expect_disconnect(0x81).await;
     watcher.expect(WILL).await;
+}
+
+#[tokio::test]
+async fn connections_count_with_their_namespace_and_user() {
+    let server = start().await;
+    let limit = async |scope: &Scope, max| {
+        server.broker.set_limit(scope, Bounded::Connections, max).await.unwrap();
+    };
+    let (all, user) = (Scope::Namespace("/".to_owned()), Scope::User("anybody".to_owned()));
+    let v311 = packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x01c");
+    for scope in [&all, &user] {
+        limit(scope, Some(1)).await;
+        let _first = Peer::new(&server, "a").await;
+        // One that takes over its own client id is not one more.
+        let first = Peer::new(&server, "a").await;
+        for (connect, code) in [(&Hello { id: "b", ..HELLO }.bytes(), 0x97), (&v311, 3)] {
+            let mut peer = Peer::open(&server).await;
+            peer.say(connect).await;
+            let connack = peer.hear().await.unwrap();
+            assert_eq!((connack.first, connack.body[1]), (0x20, code), "{scope:?}");
+            assert!(peer.hear().await.is_none());
+        }
+        first.disconnect(&[]).await;
+        limit(scope, None).await;
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! every delivery. Stored with the session: never move a bit.
 //!
 //! ```text
-//! bits 0-1 granted QoS | 2 no local | 3 retain as published | 4 shared | 5 queue
+//! bits 0-1 granted QoS | 2 no local | 3 retain as published | 4 shared | 5 queue |
+//! 6 exclusive
 //! bits 8-35 subscription identifier, 0 for none
 //! ```
 
@@ -12,6 +13,7 @@ const NO_LOCAL: u64 = 1 << 2;
 const RETAIN_AS_PUBLISHED: u64 = 1 << 3;
 const SHARED: u64 = 1 << 4;
 const QUEUE: u64 = 1 << 5;
+const EXCLUSIVE: u64 = 1 << 6;
 const SUBSCRIPTION_ID_SHIFT: u32 = 8;
 const SUBSCRIPTION_ID_MASK: u64 = 0x0fff_ffff;
 
@@ -25,6 +27,8 @@ pub struct Options {
     pub shared: bool,
     /// It consumes a named queue.
     pub queue: bool,
+    /// Nobody else may have it at the same time.
+    pub exclusive: bool,
     pub subscription_id: Option<u32>,
 }
 
@@ -37,6 +41,7 @@ impl Options {
             | flag(self.retain_as_published, RETAIN_AS_PUBLISHED)
             | flag(self.shared, SHARED)
             | flag(self.queue, QUEUE)
+            | flag(self.exclusive, EXCLUSIVE)
             | u64::from(self.subscription_id.unwrap_or(0)) << SUBSCRIPTION_ID_SHIFT
     }
 
@@ -53,6 +58,7 @@ impl Options {
             retain_as_published: bits & RETAIN_AS_PUBLISHED != 0,
             shared: bits & SHARED != 0,
             queue: bits & QUEUE != 0,
+            exclusive: bits & EXCLUSIVE != 0,
             subscription_id: (id != 0).then_some(id),
         }
     }
@@ -70,6 +76,7 @@ mod tests {
             retain_as_published: false,
             shared: true,
             queue: false,
+            exclusive: true,
             subscription_id: Some(268_435_455),
         };
         assert_eq!(Options::unpack(options.pack()), options);

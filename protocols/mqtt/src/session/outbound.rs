@@ -61,8 +61,11 @@ pub enum Progress {
     Done(DeliveryIds),
     /// Send PUBREL.
     Release,
-    /// Nothing under this identifier waits for this packet.
+    /// Nothing under this identifier is under way on this connection.
     Unknown,
+    /// The message under this identifier waits for another packet ([MQTT-4.3.2-3],
+    /// [MQTT-4.3.3-3], [MQTT-4.3.3-5]).
+    Wrong,
 }
 
 /// The sending half of a session.
@@ -164,36 +167,45 @@ impl Outbound {
     }
 
     pub fn puback(&mut self, packet_id: u16) -> Progress {
-        match self.flights.get(&packet_id) {
-            Some(flight) if flight.copy.qos == Qos::AtLeastOnce && !self.is_owed(packet_id) => {
-                self.done(packet_id)
-            }
-            _ => Progress::Unknown,
+        match self.under_way(packet_id) {
+            None => Progress::Unknown,
+            Some((Qos::AtLeastOnce, _)) => self.done(packet_id),
+            Some(_) => Progress::Wrong,
         }
     }
 
     pub fn pubrec(&mut self, packet_id: u16, reason: Reason) -> Progress {
-        let is_owed = self.is_owed(packet_id);
-        match self.flights.get_mut(&packet_id) {
-            Some(flight) if flight.copy.qos == Qos::ExactlyOnce && !is_owed => {
-                if reason.is_failure() {
-                    return match flight.stage {
-                        Stage::Published => self.done(packet_id),
-                        Stage::Released => Progress::Unknown,
-                    };
+        match self.under_way(packet_id) {
+            // Its PUBLISH will come again, and be answered again.
+            None if self.flights.contains_key(&packet_id) => Progress::Done(DeliveryIds::new()),
+            None => Progress::Unknown,
+            Some((Qos::ExactlyOnce, Stage::Published)) if reason.is_failure() => {
+                self.done(packet_id)
+            }
+            Some((Qos::ExactlyOnce, Stage::Released)) if reason.is_failure() => Progress::Unknown,
+            Some((Qos::ExactlyOnce, _)) => {
+                if let Some(flight) = self.flights.get_mut(&packet_id) {
+                    flight.stage = Stage::Released;
                 }
-                flight.stage = Stage::Released;
                 Progress::Release
             }
-            _ => Progress::Unknown,
+            Some(_) => Progress::Wrong,
         }
     }
 
     pub fn pubcomp(&mut self, packet_id: u16) -> Progress {
-        match self.flights.get(&packet_id) {
-            Some(flight) if flight.stage == Stage::Released => self.done(packet_id),
+        // A PUBREL of the last connection may be answered before it was sent again.
+        match self.flights.get(&packet_id).map(|flight| flight.stage) {
+            Some(Stage::Released) => self.done(packet_id),
+            Some(Stage::Published) if !self.is_owed(packet_id) => Progress::Wrong,
             _ => Progress::Unknown,
         }
+    }
+
+    /// The message that was sent under this identifier on this connection, and how far it got.
+    fn under_way(&self, packet_id: u16) -> Option<(Qos, Stage)> {
+        let flight = self.flights.get(&packet_id)?;
+        (!self.is_owed(packet_id)).then_some((flight.copy.qos, flight.stage))
     }
 
     /// Whether the message was not sent on this connection yet.

@@ -79,9 +79,7 @@ fn brief(effect: &Effect) -> String {
         Effect::Send(Reply::PubRel { packet_id, reason }) => {
             format!("pubrel {packet_id} {:02x}", reason.0)
         }
-        Effect::Send(Reply::PubComp { packet_id, reason }) => {
-            format!("pubcomp {packet_id} {:02x}", reason.0)
-        }
+        Effect::Release { packet_id, is_known } => format!("release {packet_id} {is_known}"),
         Effect::Send(reply) => format!("{reply:?}"),
         Effect::Settle(ids) => {
             format!("settle {:?}", ids.iter().map(|id| id.offset.0).collect::<Vec<_>>())
@@ -113,7 +111,7 @@ fn a_repeated_qos_2_publish_is_not_stored_again_mqtt_4_3_3_10() {
     assert_eq!(tell(&mut session, publish(Qos::ExactlyOnce, 7, true)), "[]");
     assert!(session.stored(Qos::ExactlyOnce, 7, Reason::SUCCESS, None).is_some());
     assert_eq!(tell(&mut session, publish(Qos::ExactlyOnce, 7, true)), "[pubrec 7]");
-    assert_eq!(tell(&mut session, Packet::PubRel(ack(7))), "[pubcomp 7 00]");
+    assert_eq!(tell(&mut session, Packet::PubRel(ack(7))), "[release 7 true]");
     // The identifier is free again: the same number is a new message.
     assert_eq!(tell(&mut session, publish(Qos::ExactlyOnce, 7, false)), "[store t 7]");
 }
@@ -131,7 +129,7 @@ fn qos_2_dedupe_survives_the_connection() {
     let mut second = session();
     second.resume(first.park().0);
     assert_eq!(tell(&mut second, publish(Qos::ExactlyOnce, 7, true)), "[pubrec 7]");
-    assert_eq!(tell(&mut second, Packet::PubRel(ack(7))), "[pubcomp 7 00]");
+    assert_eq!(tell(&mut second, Packet::PubRel(ack(7))), "[release 7 true]");
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn a_refused_qos_2_publish_frees_its_identifier() {
 
 #[test]
 fn an_unknown_pubrel_is_told_so() {
-    assert_eq!(tell(&mut session(), Packet::PubRel(ack(3))), "[pubcomp 3 92]");
+    assert_eq!(tell(&mut session(), Packet::PubRel(ack(3))), "[release 3 false]");
 }
 
 #[test]
@@ -195,12 +193,38 @@ fn qos_2_goes_to_pubcomp_mqtt_4_3_3_1() {
     let mut session = session();
     session.outbound.push(copy(Qos::ExactlyOnce, 10));
     sent(&mut session);
-    // PUBACK and PUBCOMP are not for it yet.
-    assert_eq!(tell(&mut session, Packet::PubAck(ack(1))), "[]");
-    assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[]");
     assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
     assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
     assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[settle [10]]");
+}
+
+#[test]
+fn an_acknowledgement_of_another_kind_is_a_protocol_error_mqtt_4_3_3_3() {
+    let wrong = [
+        (Qos::AtLeastOnce, Packet::PubRec(ack(1))),
+        (Qos::AtLeastOnce, Packet::PubComp(ack(1))),
+        (Qos::ExactlyOnce, Packet::PubAck(ack(1))),
+        (Qos::ExactlyOnce, Packet::PubComp(ack(1))),
+    ];
+    for (qos, packet) in wrong {
+        let mut session = session();
+        session.outbound.push(copy(qos, 10));
+        sent(&mut session);
+        assert_eq!(tell(&mut session, packet.clone()), "Reason(0x82)", "{qos:?} {packet:?}");
+    }
+}
+
+#[test]
+fn topics_get_as_many_aliases_as_the_client_takes_mqtt_3_1_2_26() {
+    use aliases::Naming;
+    let mut aliases = Aliases::new(1);
+    assert_eq!(aliases.name(b"a"), Naming::First(1));
+    // A packet that was never sent sets nothing.
+    assert_eq!(aliases.name(b"b"), Naming::First(1));
+    aliases.sent(b"a", Naming::First(1));
+    assert_eq!(aliases.name(b"a"), Naming::Alias(1));
+    assert_eq!(aliases.name(b"b"), Naming::Full);
+    assert_eq!(Aliases::new(0).name(b"a"), Naming::Full);
 }
 
 #[test]

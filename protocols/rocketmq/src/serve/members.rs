@@ -2,7 +2,7 @@
 //! client sends something.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     future::Future,
     pin::pin,
     sync::{
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use mainstem_broker::{Client, Inbox};
+use mainstem_broker::{Client, Entered, Inbox};
 use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Verdict};
 use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,8 @@ pub(super) struct Members {
 pub(super) struct Member {
     pub(super) client: Client,
     pub(super) namespace: String,
+    /// Counted in its namespace and with its user.
+    _entered: Entered,
     inbox: Mutex<Inbox>,
     settings: Mutex<Option<Settled>>,
     /// Where commands for the client go: its newest telemetry stream, which ends without asking
@@ -171,11 +173,21 @@ impl Front {
         if self.members.lock().len() >= self.limits.clients_max {
             return Err(Fault::new(Code::TooManyRequests, "too many clients are connected"));
         }
-        let login = self.broker.login(&self.credentials(caller, namespace, peer)).await;
-        let (client, inbox) = login?;
+        let (client, inbox) = self.broker.login(&self.credentials(caller, namespace, peer)).await?;
+        let mut members = self.members.lock();
+        // Another request of the same client may have been quicker.
+        if let Some(member) = members.get(&key).filter(|member| !member.gone.is_cancelled()) {
+            return Ok(member.clone());
+        }
+        members.remove(&key);
+        let entered = self
+            .broker
+            .enter(client.principal())
+            .map_err(|over| Fault::new(Code::TooManyRequests, over.to_string()))?;
         let member = Arc::new(Member {
             client,
             namespace: namespace.to_owned(),
+            _entered: entered,
             inbox: Mutex::new(inbox),
             settings: Mutex::new(None),
             stream: Mutex::new(None),
@@ -185,15 +197,8 @@ impl Front {
             gone: self.shutdown.child_token(),
             life: Arc::new(()),
         });
-        // Another request of the same client may have been quicker.
-        Ok(match self.members.lock().entry(key) {
-            Entry::Occupied(mut known) if known.get().gone.is_cancelled() => {
-                known.insert(member.clone());
-                member
-            }
-            Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(free) => free.insert(member).clone(),
-        })
+        members.insert(key, member.clone());
+        Ok(member)
     }
 
     /// Forgets a member that says goodbye: its parked polls end, and what it had in hand is

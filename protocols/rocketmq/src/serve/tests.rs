@@ -5,7 +5,9 @@ mod transactions;
 
 use std::sync::Arc;
 
-use mainstem_broker::{Authenticator, Broker, Config, LoginError, config::Durability};
+use mainstem_broker::{
+    Authenticator, Bounded, Broker, Config, LoginError, Scope, config::Durability,
+};
 use mainstem_schemas::{Credentials, Origin, Principal, Views};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +22,9 @@ use crate::{
     Limits,
     codec::proto::{
         AckMessageEntry, AckMessageRequest, Code, Message, MessageQueue, MessageType,
-        ReceiveMessageRequest, Resource, SendMessageRequest, SendResultEntry, SystemProperties,
-        messaging_service_client::MessagingServiceClient, receive_message_response::Content,
+        NotifyClientTerminationRequest, ReceiveMessageRequest, Resource, SendMessageRequest,
+        SendResultEntry, SystemProperties, messaging_service_client::MessagingServiceClient,
+        receive_message_response::Content,
     },
     session::settings::duration,
 };
@@ -180,4 +183,29 @@ fn message(id: &str, kind: MessageType) -> Message {
 fn ids(messages: &[Message]) -> Vec<&str> {
     let system = messages.iter().filter_map(|message| message.system_properties.as_ref());
     system.map(|system| system.message_id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn clients_count_with_their_namespace_and_user() {
+    let mut server = Server::start(Limits::default()).await;
+    let broker = server.running.as_ref().unwrap().broker.clone();
+    let limit = async |scope: &Scope, max| {
+        broker.set_limit(scope, Bounded::Connections, max).await.unwrap();
+    };
+    for scope in [Scope::Namespace("/".to_owned()), Scope::User("anybody".to_owned())] {
+        limit(&scope, Some(1)).await;
+        let (mut first, mut second) = (server.peer("one").await, server.peer("two").await);
+        for _ in 0..2 {
+            assert!(first.send(message("m", MessageType::Normal)).await.is_ok(), "{scope:?}");
+            let refused = second.send(message("m", MessageType::Normal)).await;
+            assert_eq!(refused.err(), Some(Code::TooManyRequests), "{scope:?}");
+        }
+        let goodbye = first.request(NotifyClientTerminationRequest::default());
+        first.grpc.notify_client_termination(goodbye).await.unwrap();
+        assert!(second.send(message("m", MessageType::Normal)).await.is_ok(), "{scope:?}");
+        let goodbye = second.request(NotifyClientTerminationRequest::default());
+        second.grpc.notify_client_termination(goodbye).await.unwrap();
+        limit(&scope, None).await;
+    }
+    server.stop().await;
 }

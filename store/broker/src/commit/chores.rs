@@ -9,7 +9,7 @@ use std::{
 
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
 
-use super::{Commit, Fatal, send};
+use super::{Commit, Fatal, parameters::Search, send};
 use crate::{
     command::{ClientId, Command, Reply, Retention},
     entry::Entry,
@@ -40,6 +40,7 @@ pub(super) struct Chores {
     gets: Vec<Command>,
     purges: VecDeque<Purge>,
     lookups: VecDeque<Lookup>,
+    pub(super) searches: VecDeque<Search>,
 }
 
 /// What is left of a purge.
@@ -78,6 +79,7 @@ impl Chores {
             && self.gets.is_empty()
             && self.purges.is_empty()
             && self.lookups.is_empty()
+            && self.searches.is_empty()
     }
 }
 
@@ -120,7 +122,7 @@ impl Commit {
         Ok(())
     }
 
-    /// Does a piece of each purge and look-up that began in an earlier turn.
+    /// Does a piece of a purge, a look-up and a search that began in an earlier turn.
     pub(super) fn go_on_with_chores(&mut self) {
         if self.is_backed_up() {
             return;
@@ -130,6 +132,9 @@ impl Commit {
         }
         if let Some(lookup) = self.chores.lookups.pop_front() {
             self.go_on_looking(lookup);
+        }
+        if let Some(search) = self.chores.searches.pop_front() {
+            self.go_on_searching(search);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Dead letters: a record that a queue is done with goes to another, as a pointer to its body.
 
-use std::sync::Arc;
+use std::{cell::LazyCell, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_index::Entry as Place;
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
-    exchange::Targets,
+    exchange::{Said, Targets},
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
-    state::POINTER,
+    state::{POINTER, body_bytes},
 };
 
 /// Queues and reasons that one record may die of; more would let it grow without bound.
@@ -144,8 +144,10 @@ impl Commit {
     ) -> bool {
         let Some((record, mut next)) = self.read_dying(queue, place, died) else { return true };
         next.address = dead_address(to, &next.address);
+        let views = self.views;
+        let said = LazyCell::new(|| views.routing_of(&record));
         let Route { queues: mut targets, histories, .. } =
-            self.dead_route(namespace, to, &next.address, &record);
+            self.dead_route(namespace, to, &next.address, (&record, &said));
         if waits && targets.is_empty() {
             return false;
         }
@@ -158,7 +160,7 @@ impl Commit {
         if waits && !admitted.refused.is_empty() {
             return false;
         }
-        self.remember(namespace, &histories, &record);
+        self.remember(namespace, &histories, &record, &said);
         if targets.is_empty() {
             return true;
         }
@@ -172,6 +174,7 @@ impl Commit {
             appended: self.now,
             flags: place.flags & !POINTER,
             group: crate::state::group(&record),
+            body: body_bytes(&record),
             held: UnixMillis::NONE,
             origin: Position(0),
             passage: passage.into(),
@@ -187,7 +190,7 @@ impl Commit {
         namespace: &Arc<str>,
         to: &DeadLetter,
         address: &Address,
-        record: &Record,
+        (record, said): (&Record, &Said<'_>),
     ) -> Route {
         match to {
             DeadLetter::Topic(topic) => {
@@ -197,18 +200,13 @@ impl Commit {
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.
                 let keys = match record.address().second == address.second {
-                    true => self.further_keys(record),
-                    false => Vec::new(),
+                    true => said.further_keys.as_slice(),
+                    false => &[],
                 };
-                let routed = self.route_to(namespace, address, &keys, record, By::Store);
+                let routed = self.route_to(namespace, address, keys, said, By::Store);
                 routed.unwrap_or_default()
             }
         }
-    }
-
-    /// The further keys that its sender gave a record.
-    pub(super) fn further_keys(&self, record: &Record) -> Vec<Bytes> {
-        self.views.routing_of(record).further_keys
     }
 
     /// Logs a placing. Transient queues among `targets` get theirs at once.
@@ -227,6 +225,7 @@ impl Commit {
             appended: placed.appended,
             flags: placed.flags & !crate::state::DURABLE,
             group: placed.group,
+            body: placed.body,
         };
         let has_passage = passage.is_some();
         let (position, size) = self.log_sized(Entry::Place(placed));

@@ -107,7 +107,6 @@ impl Commit {
             };
             let Some(consumer) = consumers.get_mut(&(seat.client, seat.consumer)) else { break };
             let Some(member) = members.get_mut(&seat.client) else { break };
-            cursor.turn = place + 1;
             let (mut given, mut held) = (0, 0);
             while given < share && member.has_room() {
                 let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
@@ -124,6 +123,12 @@ impl Commit {
                 if member.push(Notice::Delivery(delivery)) {
                     noticed.push(seat.client);
                 }
+            }
+            // Who found nothing there keeps its turn; else every other seat would be passed over.
+            if (given > 0 || !member.has_room())
+                && let Some(cursor) = queue.cursor_mut(cursor_id)
+            {
+                cursor.turn = place + 1;
             }
             counts.delivered += u64::from(given);
             if given > 0 {
@@ -257,8 +262,8 @@ impl Commit {
                     Claim::Client => UnixMillis::NONE,
                     Claim::Lease { ms } => now.plus(ms),
                 };
-                let (consumer, pool, size, group) = (None, 0, place.size, place.group);
-                let hand = InHand { client, consumer, pool, epoch, attempt, size, group, deadline };
+                let (consumer, pool, body, group) = (None, 0, place.body, place.group);
+                let hand = InHand { client, consumer, pool, epoch, attempt, body, group, deadline };
                 cursor.hand_out(offset, hand);
                 if let Some(member) = self.members.get_mut(&client) {
                     member.hands.insert((id, cursor_id));
@@ -326,7 +331,7 @@ fn hand_out(
             pool: consumer.pool,
             epoch,
             attempt,
-            size: place.size,
+            body: place.body,
             group: place.group,
             deadline: UnixMillis::NONE,
         };

@@ -80,8 +80,7 @@ impl Commit {
                 self.purge_queue(client, &name, reply);
             }
             Command::SetParameter { key, value, reply } => {
-                self.set_parameter(key, value);
-                self.answer_durably(Some(reply), ());
+                self.set_parameter(key, value, reply);
             }
             Command::DeleteParameter { key, reply } => {
                 let known = self.delete_parameter(key);
@@ -132,6 +131,10 @@ impl Commit {
             Command::OpenGroup { client, topic, group, policy, reply } => {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
+            }
+            Command::Forget { client, writers, reply } => {
+                let known = self.forget(client, writers);
+                self.answer_durably(Some(reply), known);
             }
             Command::Decide { client, id, record, publish, reply } => {
                 let decided = self.decide(client, id, record, publish);

@@ -56,6 +56,7 @@ impl Commit {
             appended: self.now,
             flags: 0,
             group: 0,
+            body: 0,
             held: due,
             origin: body.origin,
             passage: Bytes::new(),

@@ -5,15 +5,70 @@ use mainstem_schemas::{Position, QueueId, Table};
 
 use super::Commit;
 use crate::{
+    command::Reply,
     entry::Entry,
     rules::{Authority, Rule, Rules},
 };
 
+/// Names that one turn looks at for a new rule.
+const NAMES_PER_TURN: usize = 2048;
+/// Queues that one turn looks at for a new rule: each of them may have to be read.
+const QUEUES_PER_TURN: usize = 64;
+
+/// A search for the queues that a new rule is for. Those that nobody uses are to act, too, where it
+/// gives them something to do at a time of their own or a bound to keep.
+pub(super) struct Search {
+    namespace: String,
+    rules: Rules,
+    /// The name that was looked at last.
+    last: Option<String>,
+    reply: Reply<()>,
+}
+
+impl Search {
+    fn of(key: &ParameterKey, value: &Table) -> Option<(Authority, Rule)> {
+        let authority = Authority::of_component(&key.component)?;
+        let rule = Rule::from_table(&key.name, value)?;
+        rule.makes_queues_act().then_some((authority, rule))
+    }
+}
+
 impl Commit {
-    pub(super) fn set_parameter(&mut self, key: ParameterKey, value: Table) {
-        self.load_matching(&key, &value);
+    pub(super) fn set_parameter(&mut self, key: ParameterKey, value: Table, reply: Reply<()>) {
+        let rule = Search::of(&key, &value);
+        let namespace = key.namespace.clone();
         self.log(Entry::SetParameter { key, value });
         self.follow_rules();
+        match rule {
+            Some(rule) => {
+                let rules = Rules::new(std::iter::once(rule));
+                self.go_on_searching(Search { namespace, rules, last: None, reply });
+            }
+            None => self.answer_durably(Some(reply), ()),
+        }
+    }
+
+    pub(super) fn go_on_searching(&mut self, mut search: Search) {
+        let index = self.state.index.clone();
+        let (mut names, mut queues) = (0, 0);
+        for found in index.names(&search.namespace, search.last.as_deref()) {
+            let found = found.map(Some);
+            let Some((name, id)) = self.state.sound::<Option<(NameKey, QueueId)>>(found) else {
+                return;
+            };
+            names += 1;
+            if search.rules.matches_any(&name.name) {
+                queues += 1;
+                self.state.note_governed(id);
+            }
+            search.last = Some(name.name);
+            if names == NAMES_PER_TURN || queues == QUEUES_PER_TURN {
+                self.follow_rules();
+                return self.chores.searches.push_back(search);
+            }
+        }
+        self.follow_rules();
+        self.answer_durably(Some(search.reply), ());
     }
 
     /// Tells whether it was there.
@@ -41,30 +96,6 @@ impl Commit {
         if let Some(known) = known.filter(|known| known.home == position) {
             let value = known.value.clone();
             self.log_lazily(Entry::SetParameter { key, value });
-        }
-    }
-
-    /// Queues that nobody uses are to act, too, where a rule gives them something to do at a time of
-    /// their own or a bound to keep.
-    fn load_matching(&mut self, key: &ParameterKey, value: &Table) {
-        let Some(authority) = Authority::of_component(&key.component) else { return };
-        let Some(rule) = Rule::from_table(&key.name, value) else { return };
-        let acts = |key: &str| {
-            matches!(key, "message-ttl" | "expires" | "max-length" | "max-length-bytes" | "max-age")
-        };
-        if !rule.definition.iter().any(|(key, _)| acts(key)) {
-            return;
-        }
-        let rules = Rules::new(std::iter::once((authority, rule)));
-        let index = self.state.index.clone();
-        for found in index.scan::<NameKey>() {
-            let found = found.map(Some);
-            let Some((name, id)) = self.state.sound::<Option<(NameKey, QueueId)>>(found) else {
-                return;
-            };
-            if name.namespace == key.namespace && rules.matches_any(&name.name) {
-                self.state.queues.get(id);
-            }
         }
     }
 

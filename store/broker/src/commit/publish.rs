@@ -1,13 +1,13 @@
 //! Publishing: route, give the record its places, plan it, apply it.
 
-use std::{mem, sync::Arc};
+use std::{cell::LazyCell, mem, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, Routing,
-    UnixMillis, address::ROOT_EXCHANGE,
+    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, UnixMillis,
+    address::ROOT_EXCHANGE,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,14 +15,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Commit, dead::routing_key, send};
 use crate::{
     command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
+    entry::{Entry, Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
-    exchange::{History, Keys, Led, Targets},
+    exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
     namespace::{Namespace, Reader},
     passage::Reason,
     policy::Overflow,
-    state::{UNDECIDED, key_hash},
+    state::{UNDECIDED, body_bytes, key_hash},
 };
 
 /// Connected readers that get a copy and keep nothing.
@@ -127,6 +127,8 @@ impl Commit {
         if !head.held.is_set() && !record.deliver_at().reached(self.now) {
             head.held = record.deliver_at();
         }
+        let views = self.views;
+        let said = LazyCell::new(|| views.routing_of(&record));
         let mut route = match record.direct_queue() {
             // The way of most service traffic, without a copy of the name.
             Some(queue) if extra_keys.is_empty() => {
@@ -135,13 +137,13 @@ impl Commit {
             }
             _ => {
                 let address = record.address();
-                self.route_to(namespace, &address, &extra_keys, &record, By::Sender)?
+                self.route_to(namespace, &address, &extra_keys, &said, By::Sender)?
             }
         };
         if head.held.is_set() {
             return self.hold(head, record);
         }
-        self.remember(namespace, &route.histories, &record);
+        self.remember(namespace, &route.histories, &record, &said);
         let admitted = self.admit(&mut route.queues, record.priority());
         let readers = route.queues.len() + route.live.len();
         let buries = admitted.refused.iter().any(|(_, buries)| *buries);
@@ -193,6 +195,20 @@ impl Commit {
             }
             None => Ok(*sequence == 0),
         }
+    }
+
+    /// Forgets writers, and tells which of them were known.
+    pub(super) fn forget(&mut self, client: ClientId, writers: Vec<String>) -> Vec<bool> {
+        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
+        let forgets = writers.into_iter().map(|writer| {
+            let is_known = self.state.writers.contains_key(&(namespace.clone(), writer.clone()));
+            if is_known {
+                let (namespace, seen) = ((*namespace).to_owned(), UnixMillis::NONE);
+                self.log(Entry::Writer { namespace, writer, sequence: 0, seen });
+            }
+            is_known
+        });
+        forgets.collect()
     }
 
     /// Keeps a record that nobody sees yet.
@@ -280,6 +296,7 @@ impl Commit {
                     position,
                     size,
                     flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
+                    body: body_bytes(record),
                     ..Place::HOLE
                 };
                 self.counts.died(Reason::Overflow);
@@ -302,11 +319,9 @@ impl Commit {
         namespace: &Arc<str>,
         address: &Address,
         extra_keys: &[Bytes],
-        record: &Record,
+        said: &Said<'_>,
         by: By,
     ) -> Result<Route, Refusal> {
-        let views = self.views;
-        let said = move || views.routing_of(record);
         let mut route = Route::default();
         let mut led = Led::default();
         let entrance = address.entrance();
@@ -329,14 +344,14 @@ impl Commit {
                 if exchange.def.internal && by == By::Sender {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
-                let keys = Keys { key: &key, further: extra_keys, said: &said };
+                let keys = Keys { key: &key, further: extra_keys, said };
                 space.exchanges.route(exchange, keys, &mut led);
                 let is_private = exchange.private || space.readers.is_empty();
                 (if is_private { Path::default() } else { address.path() }, is_private)
             }
             Entrance::Path => {
                 let path = address.path();
-                route_path(space, &path, &said, &mut led);
+                route_path(space, &path, said, &mut led);
                 (path, false)
             }
         };
@@ -354,10 +369,15 @@ impl Commit {
     }
 
     /// Exchanges that remember what they saw saw this.
-    pub(super) fn remember(&mut self, namespace: &str, exchanges: &[String], record: &Record) {
+    pub(super) fn remember(
+        &mut self,
+        namespace: &str,
+        exchanges: &[String],
+        record: &Record,
+        said: &Said<'_>,
+    ) {
         for name in exchanges {
-            let said = self.views.routing_of(record);
-            self.state.namespace(namespace).exchanges.remember(name, record, &said);
+            self.state.namespace(namespace).exchanges.remember(name, record, said);
         }
     }
 
@@ -387,7 +407,9 @@ impl Commit {
             let mut queues: Targets = if bind.to_exchange {
                 let key = routing_key(&record.address());
                 let address = Address::exchange(bind.destination.clone().into(), key);
-                let routed = self.route_to(namespace, &address, &[], &record, By::Store);
+                let views = self.views;
+                let said = LazyCell::new(|| views.routing_of(&record));
+                let routed = self.route_to(namespace, &address, &[], &said, By::Store);
                 routed.map(|route| route.queues).unwrap_or_default()
             } else {
                 let found = self.state.find_named(namespace, bind.destination.as_bytes());
@@ -421,7 +443,8 @@ impl Commit {
         for id in queues.iter().filter(|id| id.is_transient()) {
             let (expiry, appended) = (record.expiry(), record.appended());
             let group = crate::state::group(record);
-            let place = Place { position, size, expiry, appended, flags: 0, group };
+            let body = body_bytes(record);
+            let place = Place { position, size, expiry, appended, flags: 0, group, body };
             self.put_transient(*id, place, record.priority());
         }
         let kept = !durable.is_empty() || record.is_retain();
@@ -448,10 +471,11 @@ impl Commit {
         let found = self.read_place(body.position, body.size)?;
         let record = found.record;
         let namespace: Arc<str> = self.state.queues.intern(record.namespace());
-        let keys = self.further_keys(&record);
-        let route = self.route_to(&namespace, &record.address(), &keys, &record, By::Store);
+        let said = Box::new(self.views.routing_of(&record));
+        let (address, keys) = (record.address(), &said.further_keys);
+        let route = self.route_to(&namespace, &address, keys, &said, By::Store);
         let mut route = route.unwrap_or_default();
-        self.remember(&namespace, &route.histories, &record);
+        self.remember(&namespace, &route.histories, &record, &said);
         let admitted = self.admit(&mut route.queues, record.priority());
         let keys = self.look_up_keys(body, &route.queues)?;
         let placed = crate::entry::Placed {
@@ -461,6 +485,7 @@ impl Commit {
             appended: self.now,
             flags: if record.is_durable() { crate::state::DURABLE } else { 0 },
             group: crate::state::group(&record),
+            body: body_bytes(&record),
             held: due,
             origin: body.origin,
             passage: Bytes::new(),
@@ -533,7 +558,7 @@ impl Commit {
 
 /// A record that came by path enters at the root exchange with its whole path as the key, and at
 /// the exchange its first segment names with the rest as the key.
-fn route_path(space: &Namespace, path: &Path, said: &dyn Fn() -> Routing, led: &mut Led) {
+fn route_path(space: &Namespace, path: &Path, said: &Said<'_>, led: &mut Led) {
     if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
         && !root.bindings.is_empty()
     {

@@ -315,7 +315,7 @@ impl Commit {
     /// Records whose time was over when a cursor came to them.
     pub(super) fn bury_expired(&mut self) {
         for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
-            let hand = InHand { size: place.size, group: place.group, ..InHand::default() };
+            let hand = InHand { body: place.body, group: place.group, ..InHand::default() };
             self.end_record((queue, cursor), offset, Reason::Expired, hand);
         }
     }

@@ -10,7 +10,8 @@ use mainstem_schemas::{
 /// died in one queue and goes to another. With no targets it only ends the holding.
 ///
 /// `varint source | varint size | varint expiry | varint appended | u8 flags | varint group |
-/// varint held | varint origin | blob passage | varint n | n * u64 | (varint queue, varint offset)*`.
+/// varint body | varint held | varint origin | blob passage | varint n | n * u64 |
+/// (varint queue, varint offset)*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
     /// Where the body is.
@@ -21,6 +22,8 @@ pub(crate) struct Placed {
     pub(crate) appended: UnixMillis,
     pub(crate) flags: u8,
     pub(crate) group: u32,
+    /// Bytes of the body itself.
+    pub(crate) body: u32,
     /// It was held until this time and is so no longer; unset if it was not held.
     pub(crate) held: UnixMillis,
     /// Where what was held stood first.
@@ -40,6 +43,7 @@ impl Placed {
         put_varint(out, self.appended.0);
         out.put_u8(self.flags);
         put_varint(out, u64::from(self.group));
+        put_varint(out, u64::from(self.body));
         put_varint(out, self.held.0);
         put_varint(out, self.origin.0);
         put_blob(out, &self.passage);
@@ -59,6 +63,7 @@ impl Placed {
         let (expiry, appended) = (UnixMillis(r.varint()?), UnixMillis(r.varint()?));
         let flags = r.u8()?;
         let group = u32::try_from(r.varint()?).map_err(|_| Short)?;
+        let body = u32::try_from(r.varint()?).map_err(|_| Short)?;
         let (held, origin) = (UnixMillis(r.varint()?), Position(r.varint()?));
         let passage = r.blob()?;
         let mut keys = Vec::new();
@@ -76,6 +81,7 @@ impl Placed {
             appended,
             flags,
             group,
+            body,
             held,
             origin,
             passage,

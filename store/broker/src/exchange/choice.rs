@@ -5,10 +5,12 @@
 //! after a restart and after the same bindings in another order, and a destination that comes or
 //! goes moves only its own share.
 
-use bytes::Bytes;
-use mainstem_schemas::{Routing, Table, Value, value::encode_table};
+use mainstem_schemas::{
+    Table, Value,
+    value::{encode_table, find},
+};
 
-use super::{BindingKey, Destination, remove_one};
+use super::{BindingKey, Destination, Said};
 use crate::error::Refusal;
 
 /// What of a record is hashed.
@@ -63,29 +65,31 @@ impl Choice {
     pub(super) fn add(&mut self, binding: &BindingKey, name: &str) {
         let is_exchange = matches!(binding.destination, Destination::Exchange(_));
         let seed = hash([name.as_bytes(), &[u8::from(is_exchange)]]);
-        let weight = match self.by {
-            By::Hash(_) => weight(&binding.key).unwrap_or(1),
-            By::Chance | By::Modulus => 1,
-        };
+        let weight = self.weight_of(binding);
         let at = self.ways.partition_point(|way| way.seed <= seed);
         self.ways.insert(at, Way { seed, weight, destination: binding.destination.clone() });
     }
 
     pub(super) fn remove(&mut self, binding: &BindingKey) {
-        let weight = match self.by {
+        let (weight, destination) = (self.weight_of(binding), &binding.destination);
+        let is_it = |way: &Way| way.destination == *destination && way.weight == weight;
+        if let Some(at) = self.ways.iter().position(is_it) {
+            self.ways.remove(at);
+        }
+    }
+
+    fn weight_of(&self, binding: &BindingKey) -> u64 {
+        match self.by {
             By::Hash(_) => weight(&binding.key).unwrap_or(1),
             By::Chance | By::Modulus => 1,
-        };
-        let destination = &binding.destination;
-        remove_one(&mut self.ways, |way| way.destination == *destination && way.weight == weight);
-        self.ways.sort_by_key(|way| way.seed);
+        }
     }
 
     /// The destination of a record with these keys.
     pub(super) fn choose<'a>(
         &self,
         keys: impl Iterator<Item = &'a [u8]>,
-        said: &dyn Fn() -> Routing,
+        said: &Said<'_>,
     ) -> Option<&Destination> {
         let count = self.ways.len();
         let at = match &self.by {
@@ -124,13 +128,10 @@ pub(super) fn check_weight(key: &[u8]) -> Result<(), Refusal> {
 }
 
 fn hashed(arguments: &Table) -> Result<Hashed, Refusal> {
-    let text = |wanted: &str| {
-        let found = arguments.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
-        match found {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(Refusal::BadArguments(format!("{wanted} must be a string"))),
-        }
+    let text = |wanted: &str| match find(arguments, wanted) {
+        None => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(Refusal::BadArguments(format!("{wanted} must be a string"))),
     };
     match (text("hash-header")?, text("hash-property")?) {
         (None, None) => Ok(Hashed::Keys),
@@ -168,24 +169,23 @@ fn weight(key: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// What a record without the header or property says is the same for all of them.
-fn value<'a>(
-    what: &Hashed,
-    keys: impl Iterator<Item = &'a [u8]>,
-    said: &dyn Fn() -> Routing,
-) -> u64 {
-    let of = |bytes: Option<Bytes>| hash([bytes.as_deref().unwrap_or_default()]);
+fn value<'a>(what: &Hashed, keys: impl Iterator<Item = &'a [u8]>, said: &Said<'_>) -> u64 {
+    let of = |bytes: Option<&[u8]>| hash([bytes.unwrap_or_default()]);
     match what {
         Hashed::Keys => hash(keys),
         Hashed::Header(wanted) => {
-            let mut headers = said().headers;
-            headers.retain(|(name, _)| name == wanted);
+            let headers = said.headers.iter().filter(|(name, _)| name == wanted);
+            let headers: Table = headers.cloned().collect();
             let mut encoded = Vec::new();
             encode_table(&headers, &mut encoded);
             hash([encoded.as_slice()])
         }
-        Hashed::Id => of(said().id),
-        Hashed::Correlation => of(said().correlation),
-        Hashed::Time => of(said().time_s.map(|time| Bytes::from(time.to_string()))),
+        Hashed::Id => of(said.id.as_deref()),
+        Hashed::Correlation => of(said.correlation.as_deref()),
+        Hashed::Time => {
+            let time = said.time_s.map(|time| time.to_string());
+            of(time.as_deref().map(str::as_bytes))
+        }
     }
 }
 
@@ -211,19 +211,20 @@ fn mix(mut bits: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use mainstem_schemas::QueueId;
+    use mainstem_schemas::{QueueId, Routing};
 
     use super::*;
 
-    fn add(choice: &mut Choice, id: u64, weight: &'static str) {
-        let key = Bytes::from_static(weight.as_bytes());
-        let binding = BindingKey::new(Destination::Queue(QueueId(id)), key, &Table::new());
+    fn add(choice: &mut Choice, id: u64, weight: &str) {
+        let destination = Destination::Queue(QueueId(id));
+        let binding = BindingKey::new(destination, weight.as_bytes(), &Table::new());
         choice.add(&binding, &format!("queue {id}"));
     }
 
     fn chosen(choice: &Choice, key: u32) -> u64 {
         let key = key.to_string();
-        match choice.choose(std::iter::once(key.as_bytes()), &Routing::default) {
+        let said: Box<Routing> = Box::default();
+        match choice.choose(std::iter::once(key.as_bytes()), &said) {
             Some(Destination::Queue(id)) => id.0,
             other => panic!("{other:?}"),
         }
@@ -240,7 +241,7 @@ mod tests {
             let count = before.iter().filter(|chosen| **chosen == id).count();
             assert!(count.abs_diff(expected) < 150, "{id}: {count} for {expected}");
         }
-        let binding = BindingKey::new(Destination::Queue(QueueId(2)), "2".into(), &Table::new());
+        let binding = BindingKey::new(Destination::Queue(QueueId(2)), b"2", &Table::new());
         choice.remove(&binding);
         for (key, before) in (0..).zip(&before) {
             let now = chosen(&choice, key);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::{Record, Routing, Table, Value, flags};
+use mainstem_schemas::{Record, Routing, Table, Value, flags, value::find};
 
 use crate::error::Refusal;
 
@@ -25,22 +25,25 @@ const NO_STORE: &str = "x-recent-history-no-store";
 
 impl History {
     pub(super) fn new(arguments: &Table) -> Self {
-        let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
-        let len_max = found.and_then(|(_, value)| usize::try_from(value.as_int()?).ok());
+        let found = find(arguments, LEN_ARGUMENT);
+        let len_max = found.and_then(|value| usize::try_from(value.as_int()?).ok());
         Self { len_max: len_max.unwrap_or(LEN), bytes: 0, records: VecDeque::new() }
     }
 
     /// Remembers a record, unless it says that it does not want to be. So many exchanges share the
     /// memory.
     pub(super) fn push(&mut self, record: &Record, said: &Routing, sharers: usize) {
-        let is_so =
-            |(name, value): &(String, Value)| name == NO_STORE && *value == Value::Bool(true);
-        if said.headers.iter().any(is_so) {
+        if find(&said.headers, NO_STORE) == Some(&Value::Bool(true)) {
             return;
         }
         self.bytes += record.bytes().len();
         // Handed out again, it is not the last one of its address again.
         self.records.push_back(record.without(flags::RETAIN));
+        self.trim(sharers);
+    }
+
+    /// Forgets the oldest until it has no more than its share.
+    pub(super) fn trim(&mut self, sharers: usize) {
         let bytes_max = BYTES_MAX.min(SHARED_BYTES_MAX / sharers.max(1));
         while self.records.len() > self.len_max || self.bytes > bytes_max {
             let Some(oldest) = self.records.pop_front() else { break };
@@ -60,8 +63,7 @@ impl History {
 
 /// Whether the arguments of an exchange that remembers make sense.
 pub(super) fn check_history(arguments: &Table) -> Result<(), Refusal> {
-    let found = arguments.iter().find(|(name, _)| name == LEN_ARGUMENT);
-    let shown = match found.map(|(_, value)| value) {
+    let shown = match find(arguments, LEN_ARGUMENT) {
         None | Some(Value::Int(1..)) => return Ok(()),
         Some(Value::Int(len)) => len.to_string(),
         Some(Value::Text(text)) => format!("<<\"{text}\">>"),
@@ -77,19 +79,33 @@ mod tests {
     use mainstem_schemas::{Address, RecordDraft};
 
     use super::*;
+    use crate::{
+        command::{ExchangeDef, ExchangeKind},
+        exchange::{Exchange, Exchanges},
+    };
 
     #[test]
     fn exchanges_that_remember_share_the_memory_for_it() {
         let address = Address::http("a".into());
         let record = RecordDraft::new(&address, "/", b"", &[0; 1 << 20]).encode().unwrap();
-        let arguments = vec![(LEN_ARGUMENT.to_owned(), Value::Int(1_000_000))];
-        let kept = |sharers: usize| {
-            let mut history = History::new(&arguments);
-            for _ in 0..50 {
-                history.push(&record, &Routing::default(), sharers);
+        let mut exchanges = Exchanges::default();
+        for count in 1..=70 {
+            let name = format!("exchange {count}");
+            exchanges.insert(Exchange::new(ExchangeDef {
+                name: name.clone(),
+                kind: ExchangeKind::RecentHistory,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                arguments: vec![(LEN_ARGUMENT.to_owned(), Value::Int(1_000_000))],
+            }));
+            for _ in 0..20 {
+                exchanges.remember(&name, &record, &Routing::default());
             }
-            history.records().len()
-        };
-        assert_eq!((kept(1), kept(4), kept(16), kept(1000)), (15, 15, 3, 0));
+            let all = exchanges.iter().filter_map(|exchange| exchange.history.as_ref());
+            let records: usize = all.map(|history| history.records().len()).sum();
+            let share = (SHARED_BYTES_MAX / count).min(BYTES_MAX) / record.bytes().len();
+            assert_eq!(records, count * share, "of {count} exchanges");
+        }
     }
 }

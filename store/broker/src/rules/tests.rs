@@ -77,6 +77,24 @@ fn operators_bound_users_and_numbers_take_the_least() {
 }
 
 #[test]
+fn any_time_to_settle_is_more_than_a_time() {
+    let timeout = |ms| rule("r", "", 0, &[("consumer-timeout", Value::Int(ms))]);
+    let check = |user, operator, declared, expected| {
+        let operator: Vec<_> = Option::into_iter(operator).map(timeout).collect();
+        let declared = Policy { settle_max_ms: declared, ..Policy::default() };
+        let asked = of(&rules(&[timeout(user)], &operator), &queue("q", &[]), declared);
+        assert_eq!(asked.settle_max_ms, expected, "{user} {operator:?}");
+    };
+    check(0, None, None, Some(0));
+    check(0, None, Some(5), Some(5));
+    check(7, None, Some(0), Some(7));
+    check(7, None, Some(5), Some(5));
+    check(0, Some(9), None, Some(9));
+    check(9, Some(0), None, Some(9));
+    check(0, Some(0), Some(5), Some(5));
+}
+
+#[test]
 fn arguments_win_over_names_and_keys_of_dead_letters() {
     let dead = rule(
         "d",

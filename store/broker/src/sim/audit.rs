@@ -12,9 +12,11 @@ use mainstem_log::Reader;
 use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis};
 
 use crate::{
+    command::Retention,
     entry::{Entry, carries_record, decode_carried},
     open::read,
     policy::Policy,
+    state::body_bytes,
 };
 
 /// What a definition counts for; see `state.rs`.
@@ -24,6 +26,8 @@ const HOME_BYTES: u64 = 128;
 pub(super) struct Stored {
     pub(super) name: QueueName,
     pub(super) policy: Policy,
+    /// It keeps everything, and is bounded for the room that takes.
+    keeps_all: bool,
     pub(super) state: QueueStateValue,
     /// Live entries: the number of the record, and its place.
     pub(super) entries: BTreeMap<u64, (u64, Place)>,
@@ -65,10 +69,10 @@ impl Recount {
     }
 }
 
-fn body(reader: Option<&Reader>, position: Position, size: u32, what: &str) -> u64 {
-    let Some(reader) = reader else { return 0 };
-    match read(reader, position, size) {
-        Ok((record, _)) => number_of(&record),
+/// The number of a body, and how long it is.
+fn body(reader: Option<&Reader>, position: Position, size: u32, what: &str) -> Option<(u64, u32)> {
+    match read(reader?, position, size) {
+        Ok((record, _)) => Some((number_of(&record), body_bytes(&record))),
         Err(error) => panic!("{what}: what stands at {position:?} cannot be read: {error}"),
     }
 }
@@ -83,8 +87,9 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
         recount.home(value.home);
         let state = index.get(&QueueStateKey { queue }).unwrap().unwrap_or_default();
         let policy = Policy::decode(value.policy).unwrap();
+        let keeps_all = value.retention == Retention::Time as u8;
         let (entries, cursors) = (BTreeMap::new(), BTreeMap::new());
-        let stored = Stored { name: value.name, policy, state, entries, cursors };
+        let stored = Stored { name: value.name, policy, keeps_all, state, entries, cursors };
         contents.queues.insert(queue, stored);
     }
     for found in index.scan::<CursorKey>() {
@@ -105,7 +110,9 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
             assert!(offset < lane.next.0, "{:?}: {offset} is behind the lane's end", key.queue);
             recount.add(place.position, u64::from(place.size));
             let what = format!("{:?} {:?} offset {offset}", key.queue, queue.name);
-            let number = body(reader, place.position, place.size, &what);
+            let (number, bytes) =
+                body(reader, place.position, place.size, &what).unwrap_or((0, place.body));
+            assert_eq!(place.body, bytes, "{what}: (right) bytes of the body");
             queue.entries.insert(offset, (number, place));
         }
     }
@@ -126,7 +133,8 @@ pub(super) fn audit(index: &Index, segment_bytes: u64, reader: Option<&Reader>) 
 /// A queue's own counts are those of its entries.
 fn check_queues(contents: &Contents, segment_bytes: u64) {
     for (id, queue) in &contents.queues {
-        let bytes: u64 = queue.entries.values().map(|(_, place)| u64::from(place.size)).sum();
+        let bytes = |place: &Place| if queue.keeps_all { place.size } else { place.body };
+        let bytes: u64 = queue.entries.values().map(|(_, place)| u64::from(bytes(place))).sum();
         let counted = (queue.entries.len() as u64, bytes);
         assert_eq!((queue.state.live, queue.state.bytes), counted, "{id:?} {:?}", queue.name);
         let mut used: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -190,7 +198,8 @@ fn scan_others(
     for found in index.scan::<HeldKey>() {
         let (key, value) = found.unwrap();
         recount.add(value.position, u64::from(value.size));
-        let number = body(reader, value.position, value.size, "held");
+        let found = body(reader, value.position, value.size, "held");
+        let number = found.map_or(0, |(number, _)| number);
         contents.held.insert(number, key.due);
     }
     for found in index.scan::<PointerKey>() {

@@ -1,6 +1,7 @@
 //! Large requests take several turns, and others are served in between.
 
-use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Settlement, Verdict, flags};
+use mainstem_index::ParameterKey;
+use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Settlement, Value, Verdict, flags};
 
 use super::{desk::Desk, world::now};
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     },
     inbox::Notice,
     policy::{DeadLetter, DeliveryPolicy, Policy},
+    rules::{ApplyTo, Authority, Rule},
 };
 
 /// More than any turn does.
@@ -355,4 +357,48 @@ fn a_look_for_many_retained_records_takes_turns() {
     assert_eq!((found.len(), turns), (100, 1), "the others are not looked at");
     let (found, turns) = desk.count_turns(look("r/42/#"));
     assert_eq!((found.len(), turns), (100, 1));
+}
+
+#[test]
+fn a_rule_for_many_queues_that_nobody_uses_takes_turns() {
+    const QUEUES: usize = 1000;
+    let mut desk = Desk::new(|config| config.queues_resident_max = 10);
+    desk.declare("other", Policy::default());
+    let name = |number: usize| format!("q{number}");
+    let mut ids = Vec::new();
+    for number in 0..QUEUES {
+        ids.push(desk.declare(&name(number), Policy::default()));
+        desk.fill(&name(number), 3, 10);
+    }
+    desk.checkpoint();
+    desk.settle_down();
+    let resident = |desk: &Desk| desk.world.commit.state.queues.len();
+    assert!(resident(&desk) <= 10);
+    let rule = |apply_to| Rule {
+        name: "short".to_owned(),
+        pattern: "^q".to_owned(),
+        apply_to,
+        priority: 0,
+        definition: vec![("max-length".to_owned(), Value::Int(1))],
+    };
+    let set = |rule: &Rule| {
+        let key = ParameterKey {
+            namespace: "/".to_owned(),
+            component: Authority::User.component().to_owned(),
+            name: rule.name.clone(),
+        };
+        let value = rule.to_table();
+        |_, reply| Command::SetParameter { key, value, reply }
+    };
+    let ((), turns) = desk.count_turns(set(&rule(ApplyTo::Exchanges)));
+    assert!(turns <= 2 && resident(&desk) <= 10, "no queue is looked at");
+    let answer = desk.begin(set(&rule(ApplyTo::Queues)));
+    assert_eq!(turns_of_another(&mut desk), 1);
+    assert!(resident(&desk) < QUEUES / 4, "one turn read {} queues", resident(&desk));
+    let ((), turns) = desk.wait_for(answer);
+    assert!((8..60).contains(&turns), "{turns} turns");
+    desk.turns(20);
+    // Without anybody's using them.
+    assert!(ids.into_iter().all(|id| live(&mut desk, id) == 1));
+    desk.rebuilt();
 }

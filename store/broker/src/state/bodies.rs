@@ -28,6 +28,7 @@ impl State {
             appended: placed.appended,
             flags: placed.flags | if is_pointer { POINTER } else { 0 },
             group: placed.group,
+            body: placed.body,
         };
         for (id, offset) in &placed.targets {
             self.put(*id, *offset, place);

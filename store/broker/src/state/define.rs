@@ -296,14 +296,14 @@ impl State {
 
     pub(crate) fn is_bound(&mut self, namespace: &str, bind: &Bind) -> bool {
         let Some(destination) = self.destination(namespace, bind) else { return false };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let exchange = self.namespace(namespace).exchanges.get(&bind.source);
         exchange.is_some_and(|exchange| exchange.bindings.contains_key(&binding))
     }
 
     pub(crate) fn bind(&mut self, namespace: &str, bind: &Bind, home: Position) {
         let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
             return;
         };
@@ -342,7 +342,7 @@ impl State {
 
     pub(crate) fn unbind(&mut self, namespace: &str, bind: &Bind) {
         let Some(destination) = self.destination(namespace, bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let Some(exchange) = self.namespace(namespace).exchanges.get_mut(&bind.source) else {
             return;
         };

@@ -80,13 +80,12 @@ impl State {
         }
         let index = self.index.clone();
         let mut stored = 0;
-        for found in index.scan::<NameKey>() {
+        for found in index.names(namespace, None) {
             let found = found.map(Some);
             let Some((name, _)) = self.sound::<Option<(NameKey, QueueId)>>(found) else { break };
-            let space = self.namespace(namespace);
             // What was found or changed since is counted below.
-            let is_known = space.named.contains_key(name.name.as_bytes());
-            stored += u64::from(name.namespace == namespace && !is_known);
+            let is_known = self.namespace(namespace).named.contains_key(name.name.as_bytes());
+            stored += u64::from(!is_known);
         }
         let space = self.namespace(namespace);
         let known = space.named.values().filter(|id| id.is_some()).count();
@@ -112,14 +111,16 @@ impl State {
         }
         self.namespace(namespace).rules = rules.clone();
         let changed: Vec<QueueId> = self.queues.set_rules(name, rules);
-        for id in changed {
-            if let Some(queue) = self.queues.get(id)
-                && !queue.is_due_unknown
-            {
-                queue.is_due_unknown = true;
-                self.due_unknown.push(id);
-            }
-            self.governed.push(id);
+        changed.into_iter().for_each(|id| self.note_governed(id));
+    }
+
+    /// A queue goes by other rules than before: what it has to do is to be found anew.
+    pub(crate) fn note_governed(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get(id) else { return };
+        if !queue.is_due_unknown {
+            queue.is_due_unknown = true;
+            self.due_unknown.push(id);
         }
+        self.governed.push(id);
     }
 }

@@ -8,6 +8,7 @@
 //!        | EXPIRY: zigzag varint from appended, else not set
 //!        | FLAGS: u8                   else 0
 //!        | GROUP: varint               else 0
+//!        | BODY: varint                else as much less than the size as in the entry before
 //! hole:  HOLE: u8
 //! ```
 //!
@@ -63,6 +64,8 @@ pub struct Entry {
     pub flags: u8,
     /// The broker's number for the ordered group it belongs to; 0 for none.
     pub group: u32,
+    /// Bytes of the record's body.
+    pub body: u32,
 }
 
 impl BlockValue {
@@ -88,7 +91,8 @@ const FLAGS: u8 = 16;
 const GROUP: u8 = 32;
 /// Alone in its entry, and the only way a hole is written.
 const HOLE: u8 = 64;
-const KNOWN: u8 = BACK | SIZE | APPENDED | EXPIRY | FLAGS | GROUP;
+const BODY: u8 = 128;
+const KNOWN: u8 = BACK | SIZE | APPENDED | EXPIRY | FLAGS | GROUP | BODY;
 
 impl Entry {
     /// The entry of an offset whose record is gone.
@@ -99,12 +103,19 @@ impl Entry {
         appended: UnixMillis::NONE,
         flags: 0,
         group: 0,
+        body: 0,
     };
 
     #[must_use]
     #[inline]
     pub fn is_hole(&self) -> bool {
         *self == Self::HOLE
+    }
+
+    /// The body, if as much is around it as in the entry before.
+    #[inline]
+    fn likely_body(&self, before: &Self) -> u32 {
+        before.body.wrapping_add(self.size).wrapping_sub(before.size)
     }
 
     fn encode(&self, before: &Self, out: &mut Vec<u8>) {
@@ -127,6 +138,9 @@ impl Entry {
         if self.group != 0 {
             marks |= GROUP;
         }
+        if self.body != self.likely_body(before) {
+            marks |= BODY;
+        }
         out.put_u8(marks);
         wire::put_varint(out, self.position.0.abs_diff(before.position.0));
         if marks & SIZE != 0 {
@@ -143,6 +157,9 @@ impl Entry {
         }
         if marks & GROUP != 0 {
             wire::put_varint(out, u64::from(self.group));
+        }
+        if marks & BODY != 0 {
+            wire::put_varint(out, u64::from(self.body));
         }
     }
 
@@ -179,6 +196,11 @@ impl Entry {
         if marks & GROUP != 0 {
             entry.group = u32::try_from(varint(rest)?).map_err(|_| Short)?;
         }
+        entry.body = if marks & BODY == 0 {
+            entry.likely_body(before)
+        } else {
+            u32::try_from(varint(rest)?).map_err(|_| Short)?
+        };
         if entry.is_hole() { Err(Short) } else { Ok(entry) }
     }
 }
@@ -290,14 +312,16 @@ mod tests {
         let size = prop_oneof![4 => Just(100), 1 => any::<u32>()];
         let flags = prop_oneof![4 => Just(0), 1 => any::<u8>()];
         let group = prop_oneof![4 => Just(0), 1 => any::<u32>()];
-        let entry = (number(), size, number(), number(), flags, group).prop_map(
-            |(position, size, expiry, appended, flags, group)| Entry {
+        let body = prop_oneof![4 => Just(70), 1 => any::<u32>()];
+        let entry = (number(), size, number(), number(), flags, group, body).prop_map(
+            |(position, size, expiry, appended, flags, group, body)| Entry {
                 position: Position(position),
                 size,
                 expiry: UnixMillis(expiry),
                 appended: UnixMillis(appended),
                 flags,
                 group,
+                body,
             },
         );
         prop_oneof![3 => entry, 1 => Just(Entry::HOLE)]
@@ -361,6 +385,7 @@ mod tests {
             .map(|n| Entry {
                 position: Position((1 << 40) + n * 320),
                 size: 280,
+                body: 180,
                 appended: UnixMillis(1_700_000_000_000 + n / 10),
                 ..Entry::default()
             })
@@ -379,6 +404,7 @@ mod tests {
             let entries = (first..first + BLOCK_ENTRIES).map(|n| Entry {
                 position: Position(n * 320 + n % 7),
                 size: if n % 5 == 0 { 1024 } else { 256 },
+                body: if n % 5 == 0 { 900 } else { 132 },
                 appended: UnixMillis(1_700_000_000_000 + n / 10),
                 expiry: UnixMillis(if n % 3 == 0 { 1_700_000_060_000 } else { 0 }),
                 flags: 0,

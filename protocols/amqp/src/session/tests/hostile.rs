@@ -101,6 +101,9 @@ impl Play {
             if self.perform() {
                 return;
             }
+            let session = &self.pair.session;
+            let bytes: usize = session.channels.values().map(Channel::unpublished_bytes).sum();
+            assert_eq!(session.unpublished.bytes, bytes);
         }
     }
 
@@ -234,12 +237,12 @@ impl Play {
                     self.pair.session.flush_confirms(effects);
                 }
                 Effect::Ask(ask) if self.pair.session.is_open(ask.channel) => self.answer(ask),
-                Effect::CountChannel if self.random.u8(..) < 16 => {
+                Effect::CountChannel { channel, .. } => {
                     let over = Over { scope: Scope::User("u".to_owned()), max: 1 };
-                    self.pair.session.channel_turned_away(&over, effects);
+                    let counted = if self.random.u8(..) < 16 { Err(over) } else { Ok(()) };
+                    self.pair.session.channel_counted(channel, counted, effects);
                 }
                 Effect::Write { .. }
-                | Effect::CountChannel
                 | Effect::Settle(_)
                 | Effect::SetPool { .. }
                 | Effect::Drop(_)
@@ -287,7 +290,7 @@ fn with_room_for_two_mebibytes() -> Pair {
     let limits = Limits { unpublished_bytes_max: 2 << 20, ..Limits::default() };
     pair.session.limits = Arc::new(limits);
     for channel in 1..=4 {
-        pair.send(channel, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+        pair.open_channel(channel);
     }
     pair.effects.clear();
     pair
@@ -321,7 +324,7 @@ fn unfinished_messages_of_all_channels_are_bounded_together() {
         };
         pair.send(channel, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
         let properties = basic::AMQPProperties::default();
-        let header = AMQPContentHeader { class_id: 60, body_size: 1 << 20, properties };
+        let header = AMQPContentHeader { class_id: 60, body_size: 1_000_000, properties };
         pair.frame(&AMQPFrame::Header(channel, header));
         for _ in 0..7 {
             assert!(pair.effects.is_empty() || channel >= 3);
@@ -330,4 +333,80 @@ fn unfinished_messages_of_all_channels_are_bounded_together() {
     }
     let (channel, text) = pair.close();
     assert!(channel == 0 && text.starts_with("506 RESOURCE_ERROR - more than 2097152"), "{text}");
+}
+
+fn publish_on(pair: &mut Pair, channel: u16) {
+    let publish = basic::Publish::default();
+    pair.send(channel, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+}
+
+#[test]
+fn headers_whose_bodies_never_come_are_bounded_too() {
+    let mut pair = with_room_for_two_mebibytes();
+    pair.session.channel_max = 100;
+    let mut payload = BytesMut::new();
+    payload.put_u32(60 << 16);
+    payload.put_u64(1 << 20);
+    payload.put_bytes(0, 100_000);
+    let mut sent = 0;
+    for channel in 1..100 {
+        if channel > 4 {
+            pair.open_channel(channel);
+        }
+        publish_on(&mut pair, channel);
+        pair.effects.clear();
+        let frame = Frame { kind: Kind::Header, channel, payload: payload.clone().freeze() };
+        pair.session.handle(frame, UnixMillis(1), &mut pair.effects);
+        sent += 100_000;
+        if !pair.effects.is_empty() {
+            break;
+        }
+    }
+    assert!((2 << 20..3 << 20).contains(&sent), "{sent} bytes");
+    assert!(pair.close().1.starts_with("506 RESOURCE_ERROR - more than 2097152"));
+}
+
+#[test]
+fn memory_taken_for_a_body_counts_before_the_body_comes() {
+    let mut pair = with_room_for_two_mebibytes();
+    for channel in 1..=8 {
+        if channel > 4 {
+            pair.open_channel(channel);
+            pair.effects.clear();
+        }
+        publish_on(&mut pair, channel);
+        let properties = basic::AMQPProperties::default();
+        let header = AMQPContentHeader { class_id: 60, body_size: 1 << 20, properties };
+        pair.frame(&AMQPFrame::Header(channel, header));
+        assert!(pair.effects.is_empty());
+        pair.frame(&AMQPFrame::Body(channel, vec![0; 10]));
+    }
+    assert!(pair.close().1.starts_with("506 RESOURCE_ERROR - more than 2097152"));
+}
+
+#[test]
+fn an_unfinished_message_keeps_nothing_else_that_was_read() {
+    let mut pair = with_room_for_two_mebibytes();
+    let read = |pair: &mut Pair, channel, kind, payload: &[u8]| {
+        let read = Bytes::from([payload, &[0; 1000]].concat());
+        let frame = Frame { kind, channel, payload: read.slice(..payload.len()) };
+        pair.session.handle(frame, UnixMillis(1), &mut pair.effects);
+        read
+    };
+    let publish = b"\0\x3c\0\x28\0\0\x01x\x01k\0";
+    let header = b"\0\x3c\0\0\0\0\0\0\0\0\0\x05\0\0";
+    let method = read(&mut pair, 1, Kind::Method, publish);
+    assert!(!method.is_unique(), "one that is whole soon is not copied");
+    let other = read(&mut pair, 2, Kind::Method, publish);
+    assert!(method.is_unique() && !other.is_unique(), "another one begins");
+    pair.session.detach();
+    assert!(other.is_unique(), "the read is over");
+    let header = read(&mut pair, 2, Kind::Header, header);
+    assert!(!header.is_unique());
+    pair.session.detach();
+    assert!(header.is_unique());
+    let _body = read(&mut pair, 2, Kind::Body, b"bytes");
+    let Some(Effect::Publish { content, .. }) = pair.effects.pop_front() else { panic!() };
+    assert_eq!((&*content.exchange, &*content.routing_key), (&b"x"[..], &b"k"[..]));
+    assert_eq!((&*content.properties, &*content.body), (&[0, 0][..], &b"bytes"[..]));
 }

@@ -1,6 +1,6 @@
 //! What queues and consumers may ask for, and what is refused in which words.
 
-use mainstem_broker::{Consume, ExchangeKind, Start};
+use mainstem_broker::{Consume, ExchangeKind, Over, Policy, Scope, Start};
 use mainstem_schemas::Value;
 
 use super::*;
@@ -218,4 +218,135 @@ fn a_refused_publish_is_nacked_on_a_channel_that_asks_and_nowhere_else() {
         (1, Reply::Nack { delivery_tag: 2 }),
     ];
     assert_eq!(pair.replies(), replies);
+}
+
+fn close_channel(pair: &mut Pair, number: u16) {
+    let close =
+        channel::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
+    pair.send(number, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
+}
+
+#[test]
+fn a_channel_is_counted_besides_those_that_are_open_then() {
+    let mut pair = Pair::opened();
+    pair.send(1, channel_open());
+    close_channel(&mut pair, 1);
+    pair.send(2, channel_open());
+    pair.send(3, channel_open());
+    let counts = pair.effects.iter().filter_map(|effect| match effect {
+        Effect::CountChannel { channel, others } => Some((*channel, *others)),
+        _ => None,
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [(1, 0), (2, 0), (3, 1)]);
+    let replies = pair.replies();
+    assert!(!replies.contains(&(2, Reply::ChannelOpenOk)), "before it is counted: {replies:?}");
+}
+
+#[test]
+fn who_has_as_much_as_it_may_is_told_in_rabbitmqs_words() {
+    let mut pair = Pair::with_channel();
+    pair.send(2, channel_open());
+    let over = |scope| Over { scope, max: 7 };
+    let user = over(Scope::User("guest".to_owned()));
+    pair.effects.clear();
+    pair.session.channel_counted(2, Err(user.clone()), &mut pair.effects);
+    let text = "530 NOT_ALLOWED - number of channels opened for user 'guest' has reached the \
+                maximum allowed user limit of (7)";
+    assert!(
+        !pair
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Write { reply: Reply::ChannelOpenOk, .. }))
+    );
+    assert_eq!(pair.close(), (0, text.to_owned()));
+    assert!(pair.session.is_closing());
+
+    let turned_away = |over: &Over| {
+        let mut pair = Pair::started();
+        pair.send(0, start_ok("PLAIN", &[]));
+        pair.session.logged_in(Ok(()), &mut pair.effects);
+        pair.send(0, tune_ok(10, 8192));
+        pair.send(0, open("/"));
+        pair.effects.clear();
+        pair.session.turned_away("/", over, &mut pair.effects);
+        assert!(!pair.session.is_running());
+        pair.close()
+    };
+    let text = "530 NOT_ALLOWED - access to vhost '/' refused for user 'guest': connection limit \
+                (7) is reached";
+    let space = over(Scope::Namespace("/".to_owned()));
+    assert_eq!(turned_away(&space), (0, text.to_owned()));
+    let text = "530 NOT_ALLOWED - connection refused for user 'guest': user connection limit (7) \
+                is reached";
+    assert_eq!(turned_away(&user), (0, text.to_owned()));
+}
+
+#[test]
+fn a_queue_more_than_its_virtual_host_may_have_is_refused_in_rabbitmqs_words() {
+    let mut pair = Pair::with_channel();
+    let ask = pair.declare(declare("two"));
+    pair.answer(ask, Err(Refusal::Limit { name: "max-queues", max: 1 }));
+    let text = "406 PRECONDITION_FAILED - cannot declare queue 'two': queue limit in vhost '/' (1) \
+                is reached";
+    assert_eq!(pair.close(), (1, text.to_owned()));
+}
+
+#[test]
+fn consumers_of_a_queue_that_goes_are_told_before_the_one_who_deleted_it() {
+    let mut pair = Pair::with_channel();
+    let own = pair.consume("own", false);
+    pair.open_channel(2);
+    pair.effects.clear();
+    let delete = |channel, pair: &mut Pair| {
+        let delete =
+            queue::Delete { queue: "q".into(), if_unused: false, if_empty: false, nowait: false };
+        pair.send(channel, AMQPClass::Queue(queue::AMQPMethod::Delete(delete)));
+        let ask = pair.ask();
+        pair.answer(ask, Ok(Answer::Count(0)));
+        pair.replies()
+    };
+    let deleted = Reply::QueueDeleteOk { message_count: 0 };
+    let cancel = |tag: &'static str| Reply::Cancel { consumer_tag: tag.into() };
+    // Its own consumers are told by the store's notice.
+    assert_eq!(delete(1, &mut pair), [(1, deleted.clone())]);
+    assert_eq!(delete(2, &mut pair), [(1, cancel("own")), (2, deleted)]);
+    pair.session.consumer_gone(own, &mut pair.effects);
+    assert!(pair.replies().is_empty(), "told once");
+}
+
+#[test]
+fn the_shortest_timeout_says_how_often_to_look() {
+    let mut pair = Pair::with_channel();
+    assert_eq!(pair.session.shortest_timeout_ms(), 1_800_000);
+    for (timeout_ms, expected) in [(900, 900), (0, 900), (5000, 900)] {
+        let policy = Policy { settle_max_ms: Some(timeout_ms), ..Policy::default() };
+        let def = QueueDef { policy: Arc::new(policy), ..queue_def("q") };
+        pair.basic(consume(&format!("t{timeout_ms}"), false));
+        let ask = pair.ask();
+        pair.answer(ask, Ok(Answer::Queue(found(def))));
+        let ask = pair.ask();
+        pair.answer(ask, Ok(Answer::Done));
+        assert_eq!(pair.session.shortest_timeout_ms(), expected, "{timeout_ms}");
+    }
+}
+
+#[test]
+fn a_prefix_of_a_name_loses_line_breaks_before_it_is_looked_at() {
+    let declared = |prefix: &str| {
+        let mut pair = Pair::with_channel();
+        let mut wanted = declare("");
+        wanted.arguments = with(&[("x-name-prefix", long(prefix))]);
+        pair.send(1, AMQPClass::Queue(queue::AMQPMethod::Declare(wanted)));
+        if !matches!(pair.effects.front(), Some(Effect::Ask(_))) {
+            return Err(pair.close().1);
+        }
+        let Request::DeclareQueue(def) = pair.ask().request else { panic!() };
+        Ok(def.name)
+    };
+    let name = declared("jobs\r\n-").unwrap();
+    assert!(name.starts_with("jobs-") && name.len() == 5 + 22, "{name:?}");
+    for reserved in ["amq.x", "\namq.x", "a\rmq.x"] {
+        let why = declared(reserved).unwrap_err();
+        assert!(why.ends_with(": invalid_name_prefix"), "{why}");
+    }
 }

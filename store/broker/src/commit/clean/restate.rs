@@ -108,7 +108,7 @@ impl Commit {
 
     pub(super) fn restate_binding(&mut self, namespace: String, bind: Bind, position: Position) {
         let Some(destination) = self.state.destination(&namespace, &bind) else { return };
-        let binding = BindingKey::new(destination, bind.key.clone(), &bind.arguments);
+        let binding = BindingKey::new(destination, &bind.key, &bind.arguments);
         let exchange = self.state.namespace(&namespace).exchanges.get(&bind.source);
         let bound = exchange.and_then(|exchange| exchange.bindings.get(&binding));
         if bound.is_some_and(|bound| bound.home == position) {

@@ -223,3 +223,26 @@ fn put_declared(batch: &mut Batch, n: u64) {
     };
     batch.put(&QueueStateKey { queue }, &state);
 }
+
+#[test]
+fn names_are_a_namespaces_own_and_go_on_behind_one_of_them() {
+    let (_dir, index) = open();
+    let name = |namespace: &str, name: &str| NameKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let names = ["", "a", "a\0", "b", "\u{10ffff}"];
+    commit(&index, |batch| {
+        for namespace in ["", "/", "0", "/b"] {
+            for (id, one) in (0..).zip(names) {
+                batch.put(&name(namespace, one), &QueueId(id));
+            }
+        }
+    });
+    let all = names.map(|one| name("/", one));
+    assert_eq!(keys_of(index.names("/", None)), all);
+    for (at, last) in names.iter().enumerate() {
+        assert_eq!(keys_of(index.names("/", Some(last))), all[at + 1..], "behind {last:?}");
+    }
+    assert_eq!(keys_of(index.names("/", Some("aa"))), all[3..]);
+}
