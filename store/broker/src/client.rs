@@ -498,7 +498,15 @@ impl Client {
     /// Publishes a held record now, or with `publish` false forgets it. Tells whether it was still
     /// held; returns when that is durable.
     pub async fn decide(&self, id: HeldId, publish: bool) -> Result<bool, Refusal> {
-        self.ask(|reply| Command::Decide { client: self.id, id, publish, reply }).await
+        let client = self.id;
+        self.ask(|reply| Command::Decide { client, id, record: None, publish, reply }).await
+    }
+
+    /// Forgets a held record, if it is the one with this id: who was told it when it was taken can
+    /// do that. Tells whether it was still held; returns when that is durable.
+    pub async fn recall(&self, id: HeldId, record: RecordId) -> Result<bool, Refusal> {
+        let (client, record, publish) = (self.id, Some(record), false);
+        self.ask(|reply| Command::Decide { client, id, record, publish, reply }).await
     }
 
     /// Up to `max` records of the client's namespace that wait for a decision, the oldest first:

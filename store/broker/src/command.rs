@@ -480,6 +480,8 @@ pub(crate) enum Command {
     Decide {
         client: ClientId,
         id: HeldId,
+        /// Whose id it has to have, where who asks has to know it.
+        record: Option<RecordId>,
         publish: bool,
         reply: Reply<bool>,
     },

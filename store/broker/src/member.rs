@@ -1,6 +1,6 @@
 //! A connected client and its consumers, as the commit thread knows them.
 
-use std::{mem, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use mainstem_schemas::{CursorId, QueueId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -36,9 +36,9 @@ pub(crate) struct Member {
     pub(crate) pools: FxHashMap<u16, Pool>,
     pub(crate) consumers: Vec<mainstem_schemas::ConsumerId>,
     /// Cursors with a consumer of its that got nothing for want of room.
-    pub(crate) stalled: FxHashSet<(QueueId, CursorId)>,
-    /// Which of them is thought of first.
-    pub(crate) turn: usize,
+    pub(crate) stalled: BTreeSet<(QueueId, CursorId)>,
+    /// The last one that got something: the next one after it is thought of first.
+    pub(crate) served: (QueueId, CursorId),
     /// Cursors it may have deliveries of.
     pub(crate) hands: FxHashSet<(QueueId, CursorId)>,
     /// Queues that go with it.
@@ -56,8 +56,8 @@ impl Member {
             pending_bytes: 0,
             pools: FxHashMap::default(),
             consumers: Vec::new(),
-            stalled: FxHashSet::default(),
-            turn: 0,
+            stalled: BTreeSet::new(),
+            served: (QueueId::default(), CursorId::default()),
             hands: FxHashSet::default(),
             exclusive: Vec::new(),
             session: None,

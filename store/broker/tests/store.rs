@@ -64,8 +64,8 @@ async fn declare(client: &Client, name: &str, durable: bool) -> mainstem_broker:
     client.declare_queue(DeclareQueue { def }).await.unwrap().stats
 }
 
-async fn consume(client: &Client, queue: &str, limit: u32) {
-    let consume = Consume {
+fn consumer(queue: &str, limit: u32) -> Consume {
+    Consume {
         source: Source::Queue(queue.to_owned()),
         consumer: ConsumerId(1),
         options: 0,
@@ -74,8 +74,11 @@ async fn consume(client: &Client, queue: &str, limit: u32) {
         settle_at_once: false,
         exclusive: false,
         priority: 0,
-    };
-    client.consume(consume).await.unwrap();
+    }
+}
+
+async fn consume(client: &Client, queue: &str, limit: u32) {
+    client.consume(consumer(queue, limit)).await.unwrap();
 }
 
 /// The next `count` deliveries, bodies read.
@@ -398,6 +401,34 @@ async fn a_stream_is_read_from_where_the_consumer_says() {
         let more = client.recv(&mut inbox, &mut rest);
         let _none = tokio::time::timeout(Duration::from_millis(20), more).await;
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn room_that_queues_share_goes_round_whatever_else_is_asked() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let (client, mut inbox) = login(&broker).await;
+    client.set_pool(1, 1).await.unwrap();
+    for (number, name) in (1..).zip(["a", "b"]) {
+        declare(&client, name, true).await;
+        let consume = Consume { consumer: ConsumerId(number), ..consumer(name, 0) };
+        client.consume(consume).await.unwrap();
+        for _ in 0..10 {
+            publish(&client, direct(name, name)).await;
+        }
+    }
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        let deliveries = take(&client, &mut inbox, 1).await;
+        taken.extend(bodies(&deliveries));
+        let settle = |delivery: &Delivery| Settlement { id: delivery.id, verdict: Verdict::Accept };
+        client.settle(deliveries.iter().map(settle).collect()).await.unwrap();
+        // It makes no room, and so takes nobody's turn.
+        client.set_pool(1, 1).await.unwrap();
+    }
+    let a = taken.iter().filter(|body| *body == "a").count();
+    assert!((4..=6).contains(&a), "{taken:?}");
     broker.stop().await;
 }
 

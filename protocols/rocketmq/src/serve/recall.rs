@@ -23,7 +23,7 @@ impl Front {
         let recall = recall::open(&request.recall_handle, topic).ok_or_else(|| {
             Fault::new(Code::BadRequest, "the recall handle is not one of this topic")
         })?;
-        let was_held = call.member.client.decide(recall.id, false).await?;
+        let was_held = call.member.client.recall(recall.id, recall.record).await?;
         if !was_held && recall.id.due.reached(self.broker.now()) {
             let text = "the message was delivered already, or recalled";
             // Clients take `MESSAGE_NOT_FOUND` for an empty receive answer, and so for success.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mainstem_broker::{HeldId, Publish, Published, Terms};
+use mainstem_schemas::RecordId;
 use tonic::Request;
 
 use super::{
@@ -75,6 +76,7 @@ impl Front {
         let ids: Vec<_> = messages.iter().map(message_id).collect();
         let patience: Vec<_> = messages.iter().map(|message| self.patience_ms(message)).collect();
         let (batch, ordered) = self.records(&call, &topic, messages)?;
+        let records: Vec<_> = batch.iter().map(|publish| publish.record.id()).collect();
         if ordered {
             let namespace = &call.member.namespace;
             self.topics.learn(namespace, &topic, true, self.limits.names_max);
@@ -87,8 +89,9 @@ impl Front {
         }
         let entries: Vec<_> = ids
             .into_iter()
+            .zip(records)
             .zip(published)
-            .map(|(id, published)| entry(&topic, id, published))
+            .map(|((id, record), published)| entry(&topic, id, record, published))
             .collect();
         let overall = status::overall(entries.iter().map(|entry| entry.status.as_ref()));
         Ok(SendMessageResponse { status: Some(overall), entries })
@@ -227,10 +230,15 @@ fn message_id(message: &Message) -> String {
     message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default()
 }
 
-fn entry(topic: &str, message_id: String, published: Published) -> SendResultEntry {
+fn entry(
+    topic: &str,
+    message_id: String,
+    record: RecordId,
+    published: Published,
+) -> SendResultEntry {
     match published {
         Published::Held(id) => {
-            let recall = Recall { id, message_id };
+            let recall = Recall { id, record, message_id };
             let recall_handle = if id.due == HeldId::UNDECIDED {
                 String::new()
             } else {

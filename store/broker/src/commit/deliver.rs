@@ -131,6 +131,9 @@ impl Commit {
                 cursor.turn = place + 1;
             }
             counts.delivered += u64::from(given);
+            if given > 0 {
+                member.served = (id, cursor_id);
+            }
             if held > 0 {
                 consumer.in_hand += held;
                 member.pools.entry(consumer.pool).or_default().in_hand += held;

@@ -136,8 +136,8 @@ impl Commit {
                 let known = self.forget(client, writers);
                 self.answer_durably(Some(reply), known);
             }
-            Command::Decide { client, id, publish, reply } => {
-                let decided = self.decide(client, id, publish);
+            Command::Decide { client, id, record, publish, reply } => {
+                let decided = self.decide(client, id, record, publish);
                 self.answer_durably(Some(reply), decided);
             }
             Command::Undecided { client, from, reply } => {

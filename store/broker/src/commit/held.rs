@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mainstem_index::IndexError;
-use mainstem_schemas::{CursorId, Offset, Position, QueueId, UnixMillis};
+use mainstem_schemas::{CursorId, Offset, Position, QueueId, RecordId, UnixMillis};
 
 use super::Commit;
 use crate::{
@@ -25,12 +25,19 @@ const SOON_MS: u64 = 1;
 
 impl Commit {
     /// Publishes a held record now, or forgets it. Tells whether it was held.
-    pub(super) fn decide(&mut self, client: ClientId, id: HeldId, publish: bool) -> bool {
+    pub(super) fn decide(
+        &mut self,
+        client: ClientId,
+        id: HeldId,
+        record: Option<RecordId>,
+        publish: bool,
+    ) -> bool {
         let HeldId { due, origin } = id;
         let Some(namespace) = self.namespace_of(client) else { return false };
         let Some(body) = self.state.held(due, origin) else { return false };
         let Ok(found) = self.read_place(body.position, body.size) else { return false };
-        if found.record.namespace() != &*namespace {
+        let is_it = record.is_none_or(|record| found.record.id() == record);
+        if found.record.namespace() != &*namespace || !is_it {
             return false;
         }
         self.open.needs_sync = true;

@@ -28,12 +28,11 @@ impl Commit {
     /// The client has room again.
     pub(super) fn touch_consumers(&mut self, client: ClientId) {
         let Some(member) = self.members.get_mut(&client) else { return };
-        let mut stalled: Vec<_> = std::mem::take(&mut member.stalled).into_iter().collect();
+        let served = member.served;
+        let stalled = std::mem::take(&mut member.stalled);
         // Not the same one first each time: it may take all the room there is.
-        member.turn = member.turn.wrapping_add(1);
-        let first = member.turn.checked_rem(stalled.len()).unwrap_or(0);
-        stalled.rotate_left(first);
-        for (queue, cursor) in stalled {
+        let (before, after): (Vec<_>, Vec<_>) = stalled.into_iter().partition(|at| *at <= served);
+        for (queue, cursor) in after.into_iter().chain(before) {
             self.touch_cursor(queue, cursor);
         }
     }

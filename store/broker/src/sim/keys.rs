@@ -77,7 +77,8 @@ fn a_record_that_was_held_back_is_found_by_its_key_when_it_is_let_go() {
             desk = desk.rebuilt();
         }
         let id = HeldId { due, origin };
-        let decide = |client, reply| Command::Decide { client, id, publish: true, reply };
+        let decide =
+            |client, reply| Command::Decide { client, id, record: None, publish: true, reply };
         assert!(desk.ask(decide));
         desk.pass(3_600_000);
         desk.settle_down();

@@ -1,9 +1,12 @@
 //! Delayed messages: held until their time, and taken back before it.
 
-use mainstem_schemas::UnixMillis;
+use mainstem_schemas::{RecordId, UnixMillis};
 
 use super::*;
-use crate::{codec::proto::RecallMessageRequest, normalize::timestamp};
+use crate::{
+    codec::{proto::RecallMessageRequest, recall as handle},
+    normalize::timestamp,
+};
 
 fn delayed(id: &str, at_ms: u64) -> Message {
     // Producers of old leave the type to the server.
@@ -58,6 +61,19 @@ async fn a_recalled_message_never_comes() {
     assert_eq!(ids(&peer.receive(10_000).await), ["kept"]);
     assert!(peer.receive(100).await.is_empty());
     assert_eq!(recall(&mut peer, TOPIC, &kept).await.0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_message_is_not_recalled_by_its_place_alone() {
+    let server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("a").await;
+    let sent = peer.send(delayed("kept", server.now_ms() + 700)).await.unwrap();
+    let mut forged = handle::open(&sent.recall_handle, TOPIC).unwrap();
+    forged.record = RecordId::new(UnixMillis(server.now_ms()), 7);
+    // As when it was recalled already.
+    let answer = recall(&mut peer, TOPIC, &handle::seal(&forged, TOPIC)).await;
+    assert_eq!(answer.0, Code::Ok);
+    assert_eq!(ids(&peer.receive(5_000).await), ["kept"]);
 }
 
 #[tokio::test]

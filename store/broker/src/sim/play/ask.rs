@@ -519,7 +519,7 @@ impl Game {
         sent.hold = Hold::Decided(publish);
         self.tell(|| format!("decide {number}: {publish}"));
         let (reply, answer) = oneshot::channel();
-        self.world().commands.push(Command::Decide { client, id, publish, reply });
+        self.world().commands.push(Command::Decide { client, id, record: None, publish, reply });
         self.waits.push(Wait::Decide(number, publish, answer));
     }
 
