@@ -277,6 +277,13 @@ def minus_one_is_no_limit_of_deliveries(peer):
 
 
 @rule
+def a_passive_declaration_without_a_name_finds_nothing(peer):
+    peer.queue("named")
+    code, text = refused(lambda: peer.channel.queue_declare("", passive=True))
+    assert (code, text) == (404, "NOT_FOUND - no queue '' in vhost '/'"), (code, text)
+
+
+@rule
 def a_queue_goes_when_unused(peer):
     peer.channel.queue_declare("brief", durable=True, arguments={"x-expires": 400})
     for _ in range(4):

@@ -44,7 +44,7 @@ impl Session {
                 let bind = exchange_binding(&binding)?;
                 (Request::Unbind(bind), Then::ExchangeUnbound { no_wait })
             }
-            Method::QueueDeclare(declare) => self.queue_declare(channel, &declare)?,
+            Method::QueueDeclare(declare) => self.queue_declare(&declare)?,
             Method::QueueBind(binding) => {
                 let no_wait = binding.no_wait;
                 let bind = self.queue_binding(channel, &binding)?;
@@ -125,18 +125,14 @@ impl Session {
         Ok(name)
     }
 
-    fn queue_declare(
-        &mut self,
-        channel: u16,
-        declare: &QueueDeclare,
-    ) -> Result<(Request, Then), Fault> {
+    fn queue_declare(&mut self, declare: &QueueDeclare) -> Result<(Request, Then), Fault> {
         let no_wait = declare.no_wait;
         let given = name_of(&declare.queue)?;
         if declare.passive {
-            let name = self.queue_name(channel, given.as_bytes())?;
+            // RabbitMQ takes no name for none, not for the last one.
             let then =
-                Then::QueueDeclared { name: name.clone(), wanted: None, reserved: false, no_wait };
-            return Ok((Request::FindQueue(name), then));
+                Then::QueueDeclared { name: given.clone(), wanted: None, reserved: false, no_wait };
+            return Ok((Request::FindQueue(given), then));
         }
         let reserved = given.starts_with(RESERVED_PREFIX);
         let arguments = arguments(&declare.arguments)?;
