@@ -78,6 +78,11 @@ impl Commit {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn spares(&self) -> u64 {
+        self.spares
+    }
+
     /// Forgets the sequences of writers that have been silent for long.
     fn forget_writers(&mut self) {
         let oldest = self.now.0.saturating_sub(self.config.writer_idle_ms);

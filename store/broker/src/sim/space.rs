@@ -1,13 +1,16 @@
 //! What is done while the disk is full.
 
-use mainstem_schemas::Verdict;
+use mainstem_schemas::{Address, Verdict};
 
 use super::desk::Desk;
 use crate::{
-    command::{Published, Retention},
+    command::{
+        Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Published, Retention,
+    },
     error::Refusal,
     inbox::Notice,
     policy::{DeadLetter, DeliveryPolicy, Policy},
+    state::HOME_BYTES,
 };
 
 /// A queue with one record, on a disk that is full.
@@ -171,4 +174,128 @@ fn a_log_full_of_what_must_stay_refuses_until_some_of_it_goes() {
     assert!(notices.len() < 4, "{notices:?}");
     desk.fill("q", 10, KIB);
     desk.rebuilt();
+}
+
+#[test]
+fn what_an_exchange_remembers_is_not_written_to_a_full_disk() {
+    let mut desk = Desk::new(|_| {});
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::RecentHistory,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
+    };
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    let bind = |destination: &str| Bind {
+        source: "x".to_owned(),
+        destination: destination.to_owned(),
+        to_exchange: false,
+        key: "".into(),
+        arguments: Vec::new(),
+    };
+    for name in ["old", "new", "q"] {
+        desk.declare(name, Policy::default());
+    }
+    let known = bind("old");
+    desk.ask(|client, reply| Command::Bind { client, bind: known, reply }).unwrap();
+    let address = Address::amqp("x".into(), "".into());
+    let publish = Publish::new(desk.draft(&address, b"remembered").encode().unwrap());
+    desk.publish(vec![publish]);
+    desk.fill_disk();
+    desk.fill("q", 5, 7 << 10);
+    for _ in 0..5 {
+        desk.pass(1000);
+        desk.turns(2);
+    }
+    assert!(desk.refuses("q"), "the disk is full");
+    let mut bound = |desk: &mut Desk, to: &str| {
+        let bind = bind(to);
+        desk.ask(|client, reply| Command::Bind { client, bind, reply })
+    };
+    assert_eq!(bound(&mut desk, "new"), Err(Refusal::DiskFull));
+    assert_eq!(bound(&mut desk, "old"), Ok(()), "who was bound before gets nothing");
+    desk.free_disk();
+    for _ in 0..5 {
+        desk.pass(1000);
+        desk.turns(2);
+    }
+    assert_eq!(bound(&mut desk, "new"), Ok(()));
+    assert_eq!((desk.ready("old"), desk.ready("new")), (1, 1));
+}
+
+#[test]
+fn what_is_being_consumed_is_not_moved_and_what_stays_is() {
+    let mut desk = Desk::new(|config| config.checkpoint_bytes = 64 << 10);
+    let queue = desk.declare("q", Policy::default());
+    desk.fill("q", 18, 3000);
+    let segment = |desk: &mut Desk, offset| {
+        let place = desk.world.commit.state.queues.get(queue).unwrap();
+        let index = desk.world.commit.state.index.clone();
+        let place = place.get(offset, &index).unwrap().unwrap();
+        desk.world.reader.segment_of(place.position)
+    };
+    assert_eq!(segment(&mut desk, 17), 0);
+    desk.fill("q", 21, 3000);
+    for offset in 0..15 {
+        let delivery = desk.get("q");
+        assert_eq!(delivery.id.offset.0, offset);
+        assert!(desk.settle(delivery.id, Verdict::Accept));
+    }
+    // Little is left of the first segment, and each second it is less.
+    for _ in 15..17 {
+        desk.pass(1000);
+        desk.turns(10);
+        assert_eq!(segment(&mut desk, 17), 0);
+        let delivery = desk.get("q");
+        assert!(desk.settle(delivery.id, Verdict::Accept));
+    }
+    for _ in 0..4 {
+        desk.pass(1000);
+        desk.turns(10);
+    }
+    assert!(segment(&mut desk, 17) > 0, "it stayed, so it is moved");
+    desk.rebuilt();
+}
+
+#[test]
+fn a_record_as_long_as_a_definition_counts_is_moved_as_others_are() {
+    let mut desk = Desk::new(|config| config.checkpoint_bytes = 64 << 10);
+    let queue = desk.declare("q", Policy::default());
+    let size = |desk: &mut Desk, offset| {
+        let index = desk.world.commit.state.index.clone();
+        let found = desk.world.commit.state.queues.get(queue).unwrap();
+        found.get(offset, &index).unwrap().unwrap().size
+    };
+    desk.fill("q", 1, 1);
+    let bytes = 1 + usize::try_from(HOME_BYTES - size(&mut desk, 0)).unwrap();
+    desk.fill("q", 1, bytes);
+    assert_eq!(size(&mut desk, 1), HOME_BYTES);
+    let delivery = desk.get("q");
+    assert!(desk.settle(delivery.id, Verdict::Accept));
+    // The log would keep its beginning.
+    desk.turn_over();
+    assert_eq!(desk.get("q").id.offset.0, 1);
+    desk.rebuilt();
+}
+
+#[test]
+fn a_log_that_turns_over_fast_keeps_spare_segments_until_it_rests() {
+    let mut desk = Desk::new(|config| config.checkpoint_bytes = 256 << 10);
+    desk.declare("q", Policy::default());
+    for _ in 0..5 {
+        for _ in 0..5 {
+            desk.fill("q", 20, 3000);
+            while desk.try_get("q", true).is_some() {}
+        }
+        desk.pass(1000);
+        desk.turns(5);
+    }
+    assert_eq!(desk.world.commit.spares(), 4, "as many as come free by one checkpoint");
+    assert!(desk.disk.renames_max() >= 2, "no file was used three times");
+    desk.settle_down();
+    assert_eq!(desk.world.commit.spares(), 0);
+    assert!(log_bytes(&desk) <= 3 * (64 << 10), "{} bytes", log_bytes(&desk));
 }

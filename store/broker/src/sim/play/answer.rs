@@ -111,8 +111,11 @@ impl Game {
             Wait::Subscribe(at, client, answer) => {
                 if let Ok(subscribed) = answer!(answer) {
                     self.model.readers[*at].is_confirmed = true;
+                    let kind = &self.model.readers[*at].kind;
+                    let Kind::Subscription { session, .. } = kind else { return true };
                     let peer = self.peers.iter_mut().find(|peer| peer.id == *client);
-                    if let Some(peer) = peer {
+                    // Somebody else may have come for the session meanwhile.
+                    if let Some(peer) = peer.filter(|peer| peer.session.as_ref() == Some(session)) {
                         peer.consumers.retain(|(id, _)| *id != subscribed.consumer);
                         peer.consumers.push((subscribed.consumer, *at));
                     }
