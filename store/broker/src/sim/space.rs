@@ -275,8 +275,13 @@ fn a_record_as_long_as_a_definition_counts_is_moved_as_others_are() {
     assert_eq!(size(&mut desk, 1), HOME_BYTES);
     let delivery = desk.get("q");
     assert!(desk.settle(delivery.id, Verdict::Accept));
-    // The log would keep its beginning.
-    desk.turn_over();
+    let before = desk.world.reader.segment_of(desk.world.reader.first());
+    desk.declare("traffic", Policy::default());
+    desk.fill("traffic", 30, 3000);
+    while desk.try_get("traffic", true).is_some() {}
+    desk.settle_down();
+    let first = desk.world.reader.segment_of(desk.world.reader.first());
+    assert!(first > before, "the log keeps its beginning");
     assert_eq!(desk.get("q").id.offset.0, 1);
     desk.rebuilt();
 }
