@@ -211,7 +211,7 @@ fn what_an_exchange_remembers_is_not_written_to_a_full_disk() {
         desk.turns(2);
     }
     assert!(desk.refuses("q"), "the disk is full");
-    let mut bound = |desk: &mut Desk, to: &str| {
+    let bound = |desk: &mut Desk, to: &str| {
         let bind = bind(to);
         desk.ask(|client, reply| Command::Bind { client, bind, reply })
     };
