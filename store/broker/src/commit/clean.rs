@@ -131,6 +131,12 @@ impl Commit {
         self.reader.files().saturating_mul(self.config.segment_bytes)
     }
 
+    /// Records that were moved so far.
+    #[cfg(test)]
+    pub(crate) fn moved(&self) -> u64 {
+        self.counts.moved
+    }
+
     /// Lets the oldest segments go that nobody needs. Returns the oldest one that stays, and the
     /// one being written.
     fn let_go_of_empty(&mut self) -> (u64, u64) {
