@@ -131,7 +131,7 @@ impl Commit {
         self.reader.files().saturating_mul(self.config.segment_bytes)
     }
 
-    /// Records that were moved so far.
+    /// Records that were moved since the counts were told last.
     #[cfg(test)]
     pub(crate) fn moved(&self) -> u64 {
         self.counts.moved
@@ -175,7 +175,9 @@ impl Commit {
                 at: self.now,
             };
         }
-        oldest < self.clean.look.settled_below
+        // Since the look, a reader may have come to it.
+        let (look, refs) = (&self.clean.look, self.state.segments.usage(oldest).0.refs);
+        oldest < look.settled_below && look.stays(oldest, refs)
     }
 
     /// Begins to empty the oldest segment if what is left of it does not go by itself.

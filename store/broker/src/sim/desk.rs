@@ -131,7 +131,7 @@ impl Desk {
         panic!("the log keeps its beginning");
     }
 
-    /// Records that were moved to the log's end so far.
+    /// Records that were moved to the log's end since the counts were told last.
     pub(super) fn moved(&self) -> u64 {
         self.world.commit.moved()
     }
