@@ -417,6 +417,12 @@ impl Cursor {
         }
     }
 
+    /// Records put aside.
+    #[cfg(test)]
+    pub(crate) fn parked(&self) -> usize {
+        self.groups.as_ref().map_or(0, |groups| groups.parked)
+    }
+
     /// A record of an ordering group is settled: the next one of the group may go.
     pub(crate) fn end_turn(&mut self, offset: u64, group: u32) {
         loop {

@@ -74,6 +74,11 @@ impl Chores {
         self.late.insert((queue, cursor));
     }
 
+    #[cfg(test)]
+    pub(super) fn is_late(&self, queue: QueueId, cursor: CursorId) -> bool {
+        self.late.contains(&(queue, cursor))
+    }
+
     fn is_empty(&self) -> bool {
         self.late.is_empty()
             && self.gets.is_empty()

@@ -174,6 +174,36 @@ impl Commit {
         self.touch_cursor(queue, cursor);
     }
 
+    /// A cursor that hands out something when it is looked at between turns, though nobody would
+    /// have looked at it. One that put aside as much as it may waits for its readers, even where
+    /// time has passed for what stopped it.
+    #[cfg(test)]
+    pub(crate) fn forgotten_cursor(&mut self) -> Result<Option<(QueueId, CursorId)>, IndexError> {
+        let wanted = |(id, queue): (QueueId, &Queue)| {
+            queue.wanted.iter().map(|cursor| (id, *cursor)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.state.queues.resident().flat_map(wanted).collect();
+        all.sort_unstable();
+        for (id, cursor) in all {
+            let parked_max = self.config.parked_per_cursor_max;
+            let found = self.state.queues.peek(id).and_then(|queue| queue.cursor(cursor));
+            if found.is_some_and(|found| found.parked() >= parked_max)
+                || self.gated.contains(&(id, cursor))
+                || self.chores.is_late(id, cursor)
+                || self.open.touched.contains(&id)
+                || self.writing.as_ref().is_some_and(|writing| writing.touched.contains(&id))
+            {
+                continue;
+            }
+            let before = self.counts.delivered;
+            self.deliver_cursor(id, cursor)?;
+            if self.counts.delivered > before {
+                return Ok(Some((id, cursor)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Serves those who asked for a batch, first come first served.
     fn deliver_to_fetchers(&mut self, id: QueueId, cursor_id: CursorId) -> Result<(), IndexError> {
         loop {

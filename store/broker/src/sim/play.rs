@@ -215,6 +215,9 @@ impl Game {
         for _ in 0..turns {
             world.turn()?;
         }
+        if turns > 0 {
+            world.check_wakes()?;
+        }
         Ok(())
     }
 

@@ -140,6 +140,13 @@ impl World {
         self.commit.turn(&mut self.commands)
     }
 
+    /// Fails if somebody waits for what is there, and nothing would wake them.
+    pub(super) fn check_wakes(&mut self) -> Result<(), Fatal> {
+        let forgotten = self.commit.forgotten_cursor()?;
+        assert_eq!(forgotten, None, "a cursor has what it may hand out, and nobody looks at it");
+        Ok(())
+    }
+
     /// The thread that writes does one job, or tries again what waits for space; false when there
     /// is nothing to do.
     pub(super) fn work(&mut self) -> Result<bool, Fatal> {
