@@ -61,6 +61,7 @@ pub async fn run(
         tokio::time::sleep(Duration::from_millis(limits.drain_ms)).await;
     };
     let sweeper = tokio::spawn(members::sweep(front.clone()));
+    let asker = tokio::spawn(transactions::look_after(front.clone()));
     tokio::select! {
         served = server => {
             if let Err(error) = served {
@@ -70,6 +71,7 @@ pub async fn run(
         () = overdue => tracing::warn!("connections did not end in time and were closed"),
     }
     sweeper.abort();
+    asker.abort();
     front.members.clear();
 }
 
