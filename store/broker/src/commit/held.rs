@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mainstem_index::IndexError;
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, RecordId, UnixMillis};
 
-use super::Commit;
+use super::{Commit, chores::Budget};
 use crate::{
     command::{ClientId, HeldId, HeldPlace, Retention},
     entry::{Entry, Placed},
@@ -133,8 +133,10 @@ impl Commit {
             }
             self.state.wakes.extend(to, stored);
         }
-        for _ in 0..RELEASES_PER_TURN {
+        let mut left = Budget::new(RELEASES_PER_TURN);
+        while !left.is_spent() {
             let Some((due, body)) = self.state.delayed.pop(now) else { break };
+            left.spend(body.size);
             // It is let go by the entry; until then it is as if it had not been taken.
             self.state.delayed.put_back(due, body);
             if let Err(error) = self.publish_held(due, body) {
@@ -191,7 +193,7 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
         let cursors: Vec<CursorId> = queue.cursors().map(|(cursor, _)| cursor).collect();
         for cursor_id in cursors {
-            for _ in 0..self.chores.passes_left {
+            while !self.chores.passes.is_spent() {
                 let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
                 let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { break };
                 let Some(offset) = cursor.peek(lanes) else { break };
@@ -203,8 +205,8 @@ impl Commit {
                 if let Some(cursor) = queue.cursor_mut(cursor_id) {
                     cursor.advance(offset);
                 }
+                self.chores.passes.spend(place.body);
                 self.expired.push((id, cursor_id, offset, place));
-                self.chores.passes_left -= 1;
             }
         }
         self.bury_expired();
