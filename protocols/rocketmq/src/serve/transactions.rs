@@ -182,7 +182,12 @@ impl Front {
         if self.transactions.lock().found.contains(&member.namespace) {
             return Ok(());
         }
-        let held = member.client.undecided(usize::MAX).await?;
+        let (mut held, mut next) = (Vec::new(), Some(Position::default()));
+        while let Some(from) = next {
+            let (some, then) = member.client.undecided(from, READ_BATCH).await?;
+            held.extend(some);
+            next = then;
+        }
         let mut moved = false;
         for batch in held.chunks(READ_BATCH) {
             let places = batch.iter().map(|(_, position, size)| (*position, *size)).collect();
@@ -252,7 +257,8 @@ impl Front {
         if asks.is_empty() {
             return Ok(());
         }
-        let places = places(first.client.undecided(usize::MAX).await?);
+        let ids = asks.iter().filter_map(|(_, waiting, ..)| waiting.held.first().copied());
+        let places = places(first.client.find_undecided(ids.collect()).await?);
         for (key, waiting, producer, topic) in asks {
             let place = waiting.held.first().and_then(|held| places.get(held));
             let Some(place) = place else {
