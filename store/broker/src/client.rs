@@ -509,19 +509,22 @@ impl Client {
         self.ask(|reply| Command::Decide { client, id, record, publish, reply }).await
     }
 
-    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first:
-    /// their ids, and places to be read by [`Client::read`], since what is held long is moved.
-    pub async fn undecided(&self, max: usize) -> Result<Vec<HeldPlace>, Refusal> {
-        let mut found = Vec::new();
-        let mut next = Some(Position::default());
-        while let Some(from) = next.filter(|_| found.len() < max) {
-            let client = self.id;
-            let (some, then) = self.ask(|reply| Command::Undecided { client, from, reply }).await?;
-            found.extend(some);
-            next = then;
-        }
-        found.truncate(max);
-        Ok(found)
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, with
+    /// places to be read by [`Client::read`], since what is held long is moved. From the one that
+    /// stood first at `from`; and where the next look begins, which may find more though this one
+    /// found fewer than `max`.
+    pub async fn undecided(
+        &self,
+        from: Position,
+        max: usize,
+    ) -> Result<(Vec<HeldPlace>, Option<Position>), Refusal> {
+        let (client, max) = (self.id, max.max(1));
+        self.ask(|reply| Command::Undecided { client, from, max, reply }).await
+    }
+
+    /// Those that still wait for a decision: hundreds may be asked for at once.
+    pub async fn find_undecided(&self, ids: Vec<HeldId>) -> Result<Vec<HeldPlace>, Refusal> {
+        self.ask(|reply| Command::FindUndecided { client: self.id, ids, reply }).await
     }
 
     /// Up to `max` records of a topic that were published with this key, the oldest first: their

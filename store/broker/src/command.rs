@@ -490,7 +490,14 @@ pub(crate) enum Command {
     Undecided {
         client: ClientId,
         from: Position,
+        max: usize,
         reply: Reply<(Vec<HeldPlace>, Option<Position>)>,
+    },
+    /// Those of the records that still wait for a decision in the client's namespace.
+    FindUndecided {
+        client: ClientId,
+        ids: Vec<HeldId>,
+        reply: Reply<Vec<HeldPlace>>,
     },
     /// Places of a topic's records with this key, the oldest first.
     Lookup {

@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -201,7 +201,7 @@ pub(crate) struct Commit {
     /// How many trimmed segments the log's thread keeps to be used again.
     spares: u64,
     /// Dead records that wait for somebody to take them.
-    doomed: BTreeMap<(QueueId, CursorId), VecDeque<Doomed>>,
+    doomed: BTreeMap<(QueueId, CursorId), Doomed>,
     timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 

@@ -26,6 +26,7 @@ mod model;
 mod play;
 mod space;
 mod turns;
+mod undecided;
 mod world;
 
 /// Seeds of one `make test`.

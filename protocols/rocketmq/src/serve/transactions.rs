@@ -7,7 +7,10 @@
 mod asking;
 mod known;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use mainstem_broker::{HeldId, HeldPlace, Refusal};
 use mainstem_schemas::{Position, Record};
@@ -33,8 +36,9 @@ use crate::{
 
 /// Records read at a time while a namespace's transactions are looked up.
 const READ_BATCH: usize = 128;
-/// How often a record is looked for that was moved while it was being read.
+/// How often a record is looked for again that was moved, or not written yet.
 const READS_MAX: usize = 4;
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// The transactions that are known.
 #[derive(Debug)]
@@ -166,26 +170,34 @@ impl Front {
         if self.transactions.lock().is_found(&member.namespace) {
             return Ok(());
         }
-        let mut left = member.client.undecided(usize::MAX).await?;
-        for _ in 0..READS_MAX {
-            let mut moved = Vec::new();
-            for batch in left.chunks(READ_BATCH) {
-                moved.extend(self.note_undecided(member, batch).await?);
-            }
-            if moved.is_empty() {
-                let names_max = self.limits.names_max;
-                self.transactions.lock().note_found(&member.namespace, names_max);
-                return Ok(());
-            }
-            let places = places(member, &moved).await?;
-            let places = moved.into_iter().zip(places);
-            left =
-                places.filter_map(|(id, place)| place.map(|(at, size)| (id, at, size))).collect();
+        let (mut next, mut left) = (Some(Position::default()), Vec::new());
+        while let Some(from) = next {
+            let (held, then) = member.client.undecided(from, READ_BATCH).await?;
+            left.extend(self.note_undecided(member, &held).await?);
+            next = then;
         }
+        for _ in 0..READS_MAX {
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+            let mut again = Vec::new();
+            for ids in left.chunks(READ_BATCH) {
+                let held = member.client.find_undecided(ids.to_vec()).await?;
+                again.extend(self.note_undecided(member, &held).await?);
+            }
+            left = again;
+        }
+        for held in left {
+            let position = held.origin.0;
+            tracing::error!(event = "record_unreadable", position, "a transaction cannot be read");
+        }
+        self.transactions.lock().note_found(&member.namespace, self.limits.names_max);
         Ok(())
     }
 
-    /// Notes what waits since before the start. Answers those that were moved while being read.
+    /// Notes what waits since before the start. Answers what could not be read, or was moved
+    /// meanwhile.
     async fn note_undecided(
         &self,
         member: &Member,
@@ -193,12 +205,12 @@ impl Front {
     ) -> Result<Vec<HeldId>, Refusal> {
         let places = batch.iter().map(|(_, position, size)| (*position, *size)).collect();
         let records = member.client.read(places).await?;
-        let mut moved = Vec::new();
+        let mut left = Vec::new();
         for ((id, ..), record) in batch.iter().zip(records) {
-            if matches!(record, Err(Refusal::Stale)) {
-                moved.push(*id);
-            }
-            let Ok(record) = record else { continue };
+            let Ok(record) = record else {
+                left.push(*id);
+                continue;
+            };
             let Some(system) = transactional(&record) else { continue };
             let patience_ms = patience_ms(&system, &self.limits);
             let topic = String::from_utf8_lossy(&record.address().first).into_owned();
@@ -209,16 +221,8 @@ impl Front {
                 member.client.decide(*id, false).await?;
             }
         }
-        Ok(moved)
+        Ok(left)
     }
-}
-
-/// Where undecided messages stand now; `None` for one that is undecided no more.
-async fn places(member: &Member, ids: &[HeldId]) -> Result<Vec<Option<(Position, u32)>>, Refusal> {
-    let held = member.client.undecided(usize::MAX).await?;
-    let places: std::collections::HashMap<_, _> =
-        held.into_iter().map(|(id, position, size)| (id, (position, size))).collect();
-    Ok(ids.iter().map(|id| places.get(id).copied()).collect())
 }
 
 fn unknown() -> Fault {

@@ -2,7 +2,7 @@
 
 use mainstem_schemas::{CursorId, QueueId};
 
-use super::Commit;
+use super::{Commit, chores::Budget};
 use crate::{command::Retention, passage::Reason, policy::Overflow};
 
 /// Records that one publish drops from a queue over its bounds before it goes on. More than one, so
@@ -13,16 +13,16 @@ impl Commit {
     /// Drops the oldest ready records of a queue that is over its bounds. One that refuses keeps
     /// what it took, though that took it over them.
     pub(super) fn keep_bounds(&mut self, id: QueueId) {
-        let mut left = DROPPED_PER_PUBLISH;
+        let mut left = Budget::new(DROPPED_PER_PUBLISH);
         self.drop_heads(id, &mut left);
-        if left == 0 {
+        if left.is_spent() {
             self.over_bounds.insert(id);
         }
     }
 
-    /// The same, up to `left` records.
-    fn drop_heads(&mut self, id: QueueId, left: &mut usize) {
-        while *left > 0 {
+    /// The same, as many as may be.
+    fn drop_heads(&mut self, id: QueueId, left: &mut Budget) {
+        while !left.is_spent() {
             let Some(queue) = self.state.queues.get(id) else { return };
             let policy = &queue.def.policy;
             if !queue.is_bounded || policy.overflow != Overflow::DropHead {
@@ -48,7 +48,7 @@ impl Commit {
             self.counts.died(Reason::Overflow);
             self.bury(id, cursor, offset, (Reason::Overflow, self.now));
             self.state_settle(id, cursor, offset, place.group);
-            *left -= 1;
+            left.spend(place.body);
         }
     }
 
@@ -56,15 +56,15 @@ impl Commit {
     /// one overflow, and no chain of them is deeper than another. What is more than a turn's work is
     /// left to the next one.
     pub(super) fn keep_all_bounds(&mut self) {
-        let mut left = self.chores.drops_left;
+        let mut left = self.chores.drops;
         while let Some(id) = self.over_bounds.pop_first() {
             self.drop_heads(id, &mut left);
-            if left == 0 {
+            if left.is_spent() {
                 self.over_bounds.insert(id);
                 break;
             }
         }
-        self.chores.drops_left = left;
+        self.chores.drops = left;
     }
 
     /// Settles one record now, so that the queue's counts are true at once.

@@ -9,7 +9,7 @@ use mainstem_schemas::{
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Commit, Timer};
+use super::{Commit, Timer, chores::Budget};
 use crate::{
     command::{Claim, ClientId},
     cursor::{Cursor, InHand, Seat, Turn},
@@ -41,17 +41,17 @@ struct Walk<'a> {
     expired: &'a mut Vec<(QueueId, CursorId, u64, Place)>,
     /// Records that rest, and until when.
     resting: &'a mut Vec<(UnixMillis, u64)>,
-    /// How many records may be passed over.
-    passes_left: &'a mut usize,
+    /// Records that may be passed over.
+    passes: &'a mut Budget,
     /// There were more.
     is_late: bool,
 }
 
 impl Walk<'_> {
     /// Counts a record that is passed over, if there may be one more.
-    fn may_not_pass(&mut self) -> bool {
-        self.is_late = *self.passes_left == 0;
-        *self.passes_left = self.passes_left.saturating_sub(1);
+    fn may_not_pass(&mut self, bytes: u32) -> bool {
+        self.is_late = self.passes.is_spent();
+        self.passes.spend(bytes);
         self.is_late
     }
 }
@@ -97,7 +97,7 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
-            passes_left: &mut chores.passes_left,
+            passes: &mut chores.passes,
             is_late: false,
         };
         while let Some(cursor) = queue.cursor_mut(cursor_id) {
@@ -230,7 +230,7 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
-            passes_left: &mut self.chores.passes_left,
+            passes: &mut self.chores.passes,
             is_late: false,
         };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
@@ -420,7 +420,7 @@ fn next_ready(
         let place = queue.get(offset, walk.index)?;
         let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
         let Some(place) = place else {
-            if walk.may_not_pass() {
+            if walk.may_not_pass(0) {
                 return Ok(None);
             }
             cursor.advance(offset);
@@ -432,7 +432,7 @@ fn next_ready(
         let is_ordered = cursor.policy.ordered && place.group != 0;
         let passes = place.position >= walk.fresh && place.expiry <= place.appended;
         if place.expiry.reached(walk.now) && !passes {
-            if walk.may_not_pass() {
+            if walk.may_not_pass(place.body) {
                 return Ok(None);
             }
             cursor.advance(offset);

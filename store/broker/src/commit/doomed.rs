@@ -3,6 +3,8 @@
 //! Only that they are not settled is in the log. After a restart they are handed out again, or
 //! expire again.
 
+use std::collections::VecDeque;
+
 use mainstem_schemas::{CursorId, QueueId, UnixMillis};
 
 use super::{Commit, Timer};
@@ -15,13 +17,41 @@ const BURIALS_AT_ONCE: usize = if cfg!(test) { 8 } else { 512 };
 /// Who has them in hand: nobody.
 const NOBODY: ClientId = ClientId(0);
 
-#[derive(Clone, Copy, Debug)]
+/// Those of one cursor. They are in nobody's reach and count as what its queue holds, or a queue
+/// whose dead nobody takes would grow without bound.
+#[derive(Debug, Default)]
 pub(super) struct Doomed {
+    records: VecDeque<Dead>,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Dead {
     offset: u64,
     /// As it is in hand under this one, it is still waiting.
     epoch: u32,
+    /// Bytes of its body.
+    body: u32,
     /// Of what, and when.
     died: (Reason, UnixMillis),
+}
+
+impl Doomed {
+    /// How many there are, and their bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.records.len() as u64, self.bytes)
+    }
+
+    fn push(&mut self, dead: Dead) {
+        self.bytes += u64::from(dead.body);
+        self.records.push_back(dead);
+    }
+
+    fn pop(&mut self) -> Option<Dead> {
+        let dead = self.records.pop_front()?;
+        self.bytes -= u64::from(dead.body);
+        Some(dead)
+    }
 }
 
 impl Commit {
@@ -46,8 +76,8 @@ impl Commit {
         let deadline = UnixMillis::NONE;
         at.hand_out(offset, InHand { client: NOBODY, consumer: None, epoch, deadline, ..hand });
         let waiting = self.doomed.entry((queue, cursor)).or_default();
-        let is_first = waiting.is_empty();
-        waiting.push_back(Doomed { offset, epoch, died });
+        let is_first = waiting.records.is_empty();
+        waiting.push(Dead { offset, epoch, body: hand.body, died });
         if is_first {
             self.set_timer(self.now.plus(BURIED_AGAIN_MS), Timer::Bury { queue, cursor });
         }
@@ -56,16 +86,16 @@ impl Commit {
     /// Tries some of a cursor's dead records again that wait.
     pub(super) fn bury_again(&mut self, (queue, cursor): (QueueId, CursorId)) {
         let Some(mut waiting) = self.doomed.remove(&(queue, cursor)) else { return };
-        for _ in 0..waiting.len().min(BURIALS_AT_ONCE) {
-            let Some(doomed) = waiting.pop_front() else { break };
-            let Doomed { offset, epoch, died } = doomed;
+        for _ in 0..waiting.records.len().min(BURIALS_AT_ONCE) {
+            let Some(dead) = waiting.pop() else { break };
+            let Dead { offset, epoch, died, .. } = dead;
             let hand = |commit: &mut Self| {
                 let found = commit.state.queues.get(queue)?.cursor_mut(cursor)?;
                 found.in_hand.get(offset).copied().filter(|hand| hand.epoch == epoch)
             };
             let Some(hand) = hand(self) else { continue };
             if !self.bury(queue, cursor, offset, died) {
-                waiting.push_back(doomed);
+                waiting.push(dead);
                 continue;
             }
             let found = self.state.queues.get(queue);
@@ -74,7 +104,7 @@ impl Commit {
             }
             self.note_settled(queue, cursor, offset, hand.group);
         }
-        if !waiting.is_empty() {
+        if !waiting.records.is_empty() {
             self.doomed.insert((queue, cursor), waiting);
             self.set_timer(self.now.plus(BURIED_AGAIN_MS), Timer::Bury { queue, cursor });
         }

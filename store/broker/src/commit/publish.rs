@@ -6,8 +6,8 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, UnixMillis,
-    address::ROOT_EXCHANGE,
+    Address, ConsumerId, CursorId, Dialect, Entrance, Offset, Path, Position, QueueId, Record,
+    UnixMillis, address::ROOT_EXCHANGE,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
@@ -254,7 +254,13 @@ impl Commit {
             let Some(queue) = self.state.queues.get(*id) else { return true };
             if queue.is_bounded {
                 let policy = &queue.def.policy;
-                let (len, bytes) = queue.ready();
+                let (mut len, mut bytes) = queue.ready();
+                if policy.delivery.keeps_dead
+                    && let Some(doomed) = self.doomed.get(&(*id, CursorId::MAIN))
+                {
+                    let (dead_len, dead_bytes) = doomed.size();
+                    (len, bytes) = (len + dead_len, bytes + dead_bytes);
+                }
                 let is_full = policy.len_max.is_some_and(|max| len >= max)
                     || policy.bytes_max.is_some_and(|max| bytes >= max);
                 if is_full && policy.overflow != Overflow::DropHead {

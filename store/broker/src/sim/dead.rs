@@ -4,8 +4,11 @@ use mainstem_schemas::{Address, Verdict};
 
 use super::desk::Desk;
 use crate::{
-    command::{Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Retention},
+    command::{
+        Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Published, Retention,
+    },
     commit::DEATHS_MAX,
+    error::Refusal,
     inbox::Delivery,
     passage::{Passage, Reason},
     policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
@@ -218,4 +221,51 @@ fn a_dead_record_waits_for_somebody_to_take_it_where_that_is_wanted() {
     wait(&mut desk);
     assert!(desk.world.commit.doomed_is_empty());
     desk.rebuilt();
+}
+
+#[test]
+fn the_dead_that_nobody_takes_count_as_what_the_queue_holds() {
+    const BODY: usize = 100;
+    let bounds = [(Some(10), None), (None, Some(10 * BODY as u64))];
+    for (len_max, bytes_max) in bounds {
+        let mut desk = Desk::new(|_| {});
+        let delivery =
+            DeliveryPolicy { keeps_dead: true, ..dying_into("", Some("dead".to_owned())) };
+        let policy = Policy {
+            len_max,
+            bytes_max,
+            overflow: Overflow::Refuse,
+            delivery,
+            ..Policy::default()
+        };
+        let queue = desk.declare("q", policy);
+        let publish = |desk: &mut Desk| {
+            let publish = desk.direct("q", &[7; BODY]);
+            desk.publish(vec![publish])
+        };
+        for _ in 0..10 {
+            let taken = publish(&mut desk);
+            assert!(matches!(taken.as_slice(), [Published::Taken { .. }]), "{taken:?}");
+            let delivery = desk.get("q");
+            desk.give_back(delivery.id, Verdict::Reject);
+            desk.turn();
+        }
+        let full = [Published::Refused(Refusal::QueueFull("q".to_owned()))];
+        assert_eq!((desk.ready("q"), publish(&mut desk).as_slice()), (0, full.as_slice()));
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+        assert_eq!(publish(&mut desk), full, "they are still there when they were tried again");
+        desk.declare("dead", Policy::default());
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+        assert_eq!(desk.ready("dead"), 10);
+        let taken = publish(&mut desk);
+        assert!(matches!(taken.as_slice(), [Published::Taken { .. }]), "{taken:?}");
+        let live = desk.world.commit.state.queues.get(queue).unwrap().live;
+        assert_eq!(live, 1);
+    }
 }

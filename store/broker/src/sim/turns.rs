@@ -402,3 +402,60 @@ fn a_rule_for_many_queues_that_nobody_uses_takes_turns() {
     assert!(ids.into_iter().all(|id| live(&mut desk, id) == 1));
     desk.rebuilt();
 }
+
+#[test]
+fn a_turn_reads_some_mebibytes_of_what_dies_or_comes_due() {
+    const COUNT: usize = 40;
+    let mut desk = Desk::new(|config| {
+        config.segment_bytes = 16 << 20;
+        config.message_bytes_max = 1 << 20;
+        config.uncommitted_bytes_max = 2 << 20;
+        config.tail_cache_bytes = 0;
+    });
+    desk.declare("other", Policy::default());
+    desk.declare("dead", Policy::default());
+    let dead = DeadLetter::Exchange { name: String::new(), key: Some("dead".into()) };
+    let delivery = DeliveryPolicy { dead_letter: Some(dead), ..DeliveryPolicy::default() };
+    let brief = Policy { ttl_ms: Some(10_000), delivery: delivery.clone(), ..Policy::default() };
+    desk.declare("brief", brief);
+    desk.declare("small", Policy { len_max: Some(COUNT as u64), delivery, ..Policy::default() });
+    let none_at_once = |desk: &mut Desk, what: &str, before: u64| {
+        let some = desk.ready("dead") - before;
+        assert!((1..25).contains(&some), "two turns moved {some} that {what}");
+        for _ in 0..30 {
+            desk.pass(2);
+            desk.turn();
+        }
+        assert_eq!(desk.ready("dead"), before + COUNT as u64, "{what}");
+    };
+    // Over their time.
+    for _ in 0..COUNT {
+        desk.fill("brief", 1, 1 << 20);
+    }
+    desk.pass(20_000);
+    desk.world.turn().unwrap();
+    none_at_once(&mut desk, "expired", 0);
+    // Over the bound, as they come back.
+    let mut held = Vec::new();
+    for _ in 0..COUNT {
+        desk.fill("small", 1, 1 << 20);
+        held.push(desk.get("small").id);
+    }
+    desk.fill("small", COUNT, 10);
+    for id in held {
+        desk.give_back(id, Verdict::Release);
+    }
+    none_at_once(&mut desk, "were too many", COUNT as u64);
+    // Due.
+    let address = Address::amqp(bytes::Bytes::new(), "dead".into());
+    for _ in 0..COUNT {
+        let body = vec![7; 1 << 20];
+        let mut draft = desk.draft(&address, &body);
+        draft.deliver_at = now().plus(20_000);
+        let publish = Publish::new(draft.encode().unwrap());
+        desk.publish(vec![publish]);
+    }
+    desk.pass(20_000);
+    desk.turn();
+    none_at_once(&mut desk, "came due", 2 * COUNT as u64);
+}

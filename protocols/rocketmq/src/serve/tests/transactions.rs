@@ -7,6 +7,8 @@ use std::{
     task::{Context, Waker},
 };
 
+use mainstem_broker::HeldPlace;
+use mainstem_schemas::Position;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -36,6 +38,11 @@ async fn end(peer: &mut Peer, id: &str, resolution: TransactionResolution) -> Co
         ..Default::default()
     });
     peer.grpc.end_transaction(request).await.unwrap().into_inner().status.unwrap().code()
+}
+
+/// What the store holds until a decision.
+async fn undecided(client: &Client) -> Vec<HeldPlace> {
+    client.undecided(Position::default(), 99).await.unwrap().0
 }
 
 /// A producer's telemetry stream. It lasts as long as the sender.
@@ -195,7 +202,7 @@ async fn what_the_store_let_go_of_cannot_be_committed() {
     let (client, _inbox) = server.client().await;
     for (id, resolution) in [("1", COMMIT), ("2", ROLLBACK)] {
         peer.send(half(id)).await.unwrap();
-        let held = client.undecided(9).await.unwrap();
+        let held = undecided(&client).await;
         assert!(client.decide(held[0].0, false).await.unwrap());
         for _ in 0..2 {
             assert_eq!(end(&mut peer, id, resolution).await, Code::InvalidTransactionId, "{id}");
@@ -250,7 +257,7 @@ async fn what_a_sender_left_behind_is_known() {
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let held = client.undecided(99).await.unwrap().len();
+        let held = undecided(&client).await.len();
         assert_eq!((held, front.transactions.waiting()), (polls, polls));
     }
 }
@@ -263,9 +270,9 @@ async fn a_message_sent_again_and_again_is_kept_so_often_and_published_once() {
         assert_eq!(peer.send(half("again")).await.unwrap().transaction_id, "again");
     }
     let (client, _inbox) = server.client().await;
-    assert_eq!(client.undecided(99).await.unwrap().len(), 16);
+    assert_eq!(undecided(&client).await.len(), 16);
     assert_eq!(end(&mut peer, "again", COMMIT).await, Code::Ok);
-    assert!(client.undecided(99).await.unwrap().is_empty());
+    assert!(undecided(&client).await.is_empty());
     assert_eq!(ids(&peer.receive(1_000).await), ["again"]);
     assert!(peer.receive(100).await.is_empty());
 }
@@ -279,14 +286,14 @@ async fn without_a_producer_a_transaction_ends_by_its_age() {
     peer.send(half("old")).await.unwrap();
     let (client, _inbox) = server.client().await;
     tokio::time::sleep(Duration::from_millis(800)).await;
-    assert_eq!(client.undecided(9).await.unwrap().len(), 1);
+    assert_eq!(undecided(&client).await.len(), 1);
     for _ in 0..100 {
-        if client.undecided(9).await.unwrap().is_empty() {
+        if undecided(&client).await.is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(client.undecided(9).await.unwrap().is_empty(), "it waits for ever");
+    assert!(undecided(&client).await.is_empty(), "it waits for ever");
     assert_eq!(end(&mut peer, "old", COMMIT).await, Code::InvalidTransactionId);
 }
 

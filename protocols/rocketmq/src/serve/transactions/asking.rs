@@ -1,7 +1,11 @@
 //! Asking producers about transactions they should have decided by now, and rolling those back
 //! that nobody decides.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use mainstem_broker::Refusal;
 use mainstem_schemas::{Record, UnixMillis};
@@ -9,7 +13,7 @@ use mainstem_schemas::{Record, UnixMillis};
 use super::{
     super::{Front, members::Member},
     known::{Ending, Key, Then, Waiting},
-    places, unknown,
+    unknown,
 };
 use crate::{
     codec::proto::{Resource, TelemetryCommand},
@@ -76,14 +80,16 @@ impl Front {
         if firsts.is_empty() {
             return Ok(());
         }
-        let places = places(reader, &firsts).await?;
-        for (((key, waiting), held), place) in asks.into_iter().zip(firsts).zip(places) {
-            let Some(place) = place else {
+        let places = reader.client.find_undecided(firsts.clone()).await?;
+        let places: HashMap<_, _> =
+            places.into_iter().map(|(id, at, size)| (id, (at, size))).collect();
+        for ((key, waiting), held) in asks.into_iter().zip(firsts) {
+            let Some(place) = places.get(&held) else {
                 // Decided since.
                 self.transactions.lock().lose_copy(namespace, &key, held);
                 continue;
             };
-            let record = reader.client.read(vec![place]).await?.into_iter().next();
+            let record = reader.client.read(vec![*place]).await?.into_iter().next();
             let counts = match record {
                 Some(Ok(record)) => {
                     let view = |record: &Record| self.broker.view(record);
