@@ -396,6 +396,7 @@ impl Commit {
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        self.go_on_burying();
         // Gets come to what has expired outside of deliveries.
         self.bury_expired();
         self.keep_all_bounds();
