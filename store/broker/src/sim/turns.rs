@@ -7,7 +7,7 @@ use super::{desk::Desk, world::now};
 use crate::{
     command::{
         Bind, ClientId, Command, Consume, DeclareExchange, ExchangeDef, ExchangeKind, OpenSession,
-        Publish, Published, Retention, Source, Subscribe, Subscribed,
+        Publish, Published, Reply, Retention, Source, Subscribe, Subscribed,
     },
     inbox::Notice,
     policy::{DeadLetter, DeliveryPolicy, Policy},
@@ -136,6 +136,42 @@ fn a_queue_far_over_its_bounds_comes_back_to_them_in_turns() {
     assert!(live(&mut desk, queue) < left);
     desk.turns(30);
     assert_eq!((desk.ready("q"), desk.ready("dead")), (HELD, HELD + 2));
+}
+
+#[test]
+fn many_publishes_drop_little_more_each_than_they_bring() {
+    const BATCH: usize = 1000;
+    let mut desk = Desk::new(|_| {});
+    let queue = desk.declare("q", Policy::default());
+    desk.fill("q", MANY, 10);
+    let _set = desk.begin(set_bound("^q$", ApplyTo::Queues, 10));
+    let batch = (0..BATCH).map(|_| desk.direct("q", b"new")).collect();
+    let permit = desk.permit();
+    let _answer = desk.begin(|client, reply| Command::Publish { client, batch, permit, reply });
+    desk.turn();
+    let left = live(&mut desk, queue);
+    assert!(left < MANY as u64, "it grows");
+    assert!(left > (MANY - 5 * BATCH) as u64, "one turn dropped all but {left}");
+    desk.turns(40);
+    assert_eq!(live(&mut desk, queue), 10);
+}
+
+#[test]
+fn queues_over_their_bounds_take_turns() {
+    let mut desk = Desk::new(|_| {});
+    let queues = ["qa", "qb", "qc"].map(|name| {
+        let queue = desk.declare(name, Policy::default());
+        desk.fill(name, 10_000, 10);
+        queue
+    });
+    let _set = desk.begin(set_bound("^q", ApplyTo::Queues, 10));
+    desk.turns(4);
+    for queue in queues {
+        let left = live(&mut desk, queue);
+        assert!((5000..10_000).contains(&left), "of {queue:?}, {left} are left");
+    }
+    desk.turns(40);
+    assert!(queues.into_iter().all(|queue| live(&mut desk, queue) == 10));
 }
 
 #[test]
@@ -359,6 +395,27 @@ fn a_look_for_many_retained_records_takes_turns() {
     assert_eq!((found.len(), turns), (100, 1));
 }
 
+/// A rule that bounds what is named so.
+fn set_bound(
+    pattern: &str,
+    apply_to: ApplyTo,
+    len_max: i64,
+) -> impl FnOnce(ClientId, Reply<()>) -> Command {
+    let rule = Rule {
+        name: "short".to_owned(),
+        pattern: pattern.to_owned(),
+        apply_to,
+        priority: 0,
+        definition: vec![("max-length".to_owned(), Value::Int(len_max))],
+    };
+    let key = ParameterKey {
+        namespace: "/".to_owned(),
+        component: Authority::User.component().to_owned(),
+        name: rule.name.clone(),
+    };
+    move |_, reply| Command::SetParameter { key, value: rule.to_table(), reply }
+}
+
 #[test]
 fn a_rule_for_many_queues_that_nobody_uses_takes_turns() {
     const QUEUES: usize = 1000;
@@ -374,25 +431,9 @@ fn a_rule_for_many_queues_that_nobody_uses_takes_turns() {
     desk.settle_down();
     let resident = |desk: &Desk| desk.world.commit.state.queues.len();
     assert!(resident(&desk) <= 10);
-    let rule = |apply_to| Rule {
-        name: "short".to_owned(),
-        pattern: "^q".to_owned(),
-        apply_to,
-        priority: 0,
-        definition: vec![("max-length".to_owned(), Value::Int(1))],
-    };
-    let set = |rule: &Rule| {
-        let key = ParameterKey {
-            namespace: "/".to_owned(),
-            component: Authority::User.component().to_owned(),
-            name: rule.name.clone(),
-        };
-        let value = rule.to_table();
-        |_, reply| Command::SetParameter { key, value, reply }
-    };
-    let ((), turns) = desk.count_turns(set(&rule(ApplyTo::Exchanges)));
+    let ((), turns) = desk.count_turns(set_bound("^q", ApplyTo::Exchanges, 1));
     assert!(turns <= 2 && resident(&desk) <= 10, "no queue is looked at");
-    let answer = desk.begin(set(&rule(ApplyTo::Queues)));
+    let answer = desk.begin(set_bound("^q", ApplyTo::Queues, 1));
     assert_eq!(turns_of_another(&mut desk), 1);
     assert!(resident(&desk) < QUEUES / 4, "one turn read {} queues", resident(&desk));
     let ((), turns) = desk.wait_for(answer);
