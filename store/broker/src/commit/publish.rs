@@ -93,8 +93,8 @@ impl Commit {
     /// Whether there is room for a record.
     fn may_take(&self, record: &Record) -> Result<(), Refusal> {
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
-        // Properties have no bound of their own here; an entry must fit into a segment.
-        if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
+        // Properties have no bound of their own here.
+        if size > max || record.bytes().len() as u64 > self.config.record_bytes_max() {
             return Err(Refusal::TooLarge { size, max });
         }
         if self.is_full {
