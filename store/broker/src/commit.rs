@@ -276,7 +276,7 @@ impl Commit {
         let flushed = start.state.index.applied();
         let (indexed, indexed_in) = mpsc::channel(INDEXED_MAX);
         let tail = Tail::new(start.config.tail_cache_bytes);
-        let commit = Self {
+        let mut commit = Self {
             state: start.state,
             config: start.config,
             views: start.views,
@@ -327,6 +327,7 @@ impl Commit {
             stages: Stages::new(),
             scratch: Vec::new(),
         };
+        commit.search_for_all_rules();
         (commit, indexed_in)
     }
 
