@@ -276,7 +276,7 @@ impl Commit {
         let flushed = start.state.index.applied();
         let (indexed, indexed_in) = mpsc::channel(INDEXED_MAX);
         let tail = Tail::new(start.config.tail_cache_bytes);
-        let commit = Self {
+        let mut commit = Self {
             state: start.state,
             config: start.config,
             views: start.views,
@@ -327,6 +327,7 @@ impl Commit {
             stages: Stages::new(),
             scratch: Vec::new(),
         };
+        commit.search_for_all_rules();
         (commit, indexed_in)
     }
 
@@ -396,6 +397,7 @@ impl Commit {
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        self.go_on_burying();
         // Gets come to what has expired outside of deliveries.
         self.bury_expired();
         self.keep_all_bounds();

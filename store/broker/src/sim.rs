@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod model;
 mod play;
+mod rules;
 mod space;
 mod turns;
 mod undecided;

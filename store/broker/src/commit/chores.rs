@@ -9,7 +9,7 @@ use std::{
 
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
 
-use super::{Commit, Fatal, parameters::Search, send};
+use super::{Commit, Fatal, doomed::Round, parameters::Search, send};
 use crate::{
     command::{ClientId, Command, Reply, Retention},
     entry::Entry,
@@ -20,9 +20,11 @@ use crate::{
 /// Records that one turn passes over on the way to those it hands out: expired ones above all,
 /// each of which may be read to be dead-lettered.
 const PASSED_PER_TURN: usize = 512;
-/// Records that one turn drops from queues over their bounds, besides those that a publish to them
-/// drops: each of them may be read to be dead-lettered.
+/// Records that one turn drops from queues over their bounds, for publishes to them and as many
+/// besides: each of them may be read to be dead-lettered.
 const DROPPED_PER_TURN: usize = 1024;
+/// Dead records that one turn tries again to place.
+const BURIED_PER_TURN: usize = 256;
 /// Bytes of the records that one turn may read for each of these, whatever their number; the one
 /// that goes beyond them is the last.
 pub(super) const BYTES_PER_TURN: u64 = 8 << 20;
@@ -60,6 +62,13 @@ pub(super) struct Chores {
     pub(super) passes: Budget,
     /// Records that may still be dropped in this turn from queues over their bounds.
     pub(super) drops: Budget,
+    /// The same, for what publishes drop beyond what each of them may.
+    pub(super) publish_drops: Budget,
+    /// Where among queues over their bounds the next look begins.
+    pub(super) bounds_from: QueueId,
+    /// Dead records that may still be tried again in this turn.
+    pub(super) burials: Budget,
+    pub(super) rounds: VecDeque<Round>,
     /// Cursors that had more to pass over.
     late: BTreeSet<(QueueId, CursorId)>,
     /// Gets that met such a cursor.
@@ -106,6 +115,7 @@ impl Chores {
             && self.purges.is_empty()
             && self.lookups.is_empty()
             && self.searches.is_empty()
+            && self.rounds.is_empty()
     }
 }
 
@@ -135,10 +145,14 @@ impl Commit {
     pub(super) fn begin_chores(&mut self) -> Result<(), Fatal> {
         if self.is_backed_up() {
             (self.chores.passes, self.chores.drops) = (Budget::default(), Budget::default());
+            self.chores.publish_drops = Budget::default();
+            self.chores.burials = Budget::default();
             return Ok(());
         }
         self.chores.passes = Budget::new(PASSED_PER_TURN);
         self.chores.drops = Budget::new(DROPPED_PER_TURN);
+        self.chores.publish_drops = Budget::new(DROPPED_PER_TURN);
+        self.chores.burials = Budget::new(BURIED_PER_TURN);
         for (queue, cursor) in mem::take(&mut self.chores.late) {
             self.touch_cursor(queue, cursor);
         }

@@ -93,8 +93,8 @@ impl Commit {
     /// Whether there is room for a record.
     fn may_take(&self, record: &Record) -> Result<(), Refusal> {
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
-        // Properties have no bound of their own here; an entry must fit into a segment.
-        if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
+        // Properties have no bound of their own here.
+        if size > max || record.bytes().len() as u64 > self.config.record_bytes_max() {
             return Err(Refusal::TooLarge { size, max });
         }
         if self.is_full {
@@ -387,14 +387,14 @@ impl Commit {
         }
     }
 
-    /// Whether a binding leads from an exchange that remembers something, while more is planned
+    /// Whether a new binding leads from an exchange that remembers something, while more is planned
     /// already than the disk takes at once.
     pub(super) fn must_replay_later(&mut self, client: ClientId, bind: &Bind) -> bool {
-        if !self.has_planned_much() {
+        if !self.has_planned_much() || self.is_full || self.is_over {
             return false;
         }
-        let namespace = self.namespace_of(client);
-        namespace.is_some_and(|namespace| self.remembers(&namespace, &bind.source))
+        let Some(namespace) = self.namespace_of(client) else { return false };
+        self.remembers(&namespace, &bind.source) && !self.state.is_bound(&namespace, bind)
     }
 
     /// Whether an exchange remembers something for whom it is bound to next.

@@ -269,3 +269,83 @@ fn the_dead_that_nobody_takes_count_as_what_the_queue_holds() {
         assert_eq!(live, 1);
     }
 }
+
+#[test]
+fn the_dead_that_nobody_takes_are_tried_again_some_in_each_turn() {
+    const QUEUES: usize = 200;
+    const EACH: usize = 20;
+    let mut desk = Desk::new(|_| {});
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("", Some("dead".to_owned())) };
+    let policy = Policy { delivery, ..Policy::default() };
+    let name = |number: usize| format!("q{number}");
+    for number in 0..QUEUES {
+        desk.declare(&name(number), policy.clone());
+        desk.fill(&name(number), EACH, 1);
+        for _ in 0..EACH {
+            let delivery = desk.get(&name(number));
+            desk.give_back(delivery.id, Verdict::Reject);
+        }
+    }
+    desk.turn();
+    assert_eq!(desk.world.commit.doomed_len(), QUEUES * EACH);
+    desk.declare("dead", Policy::default());
+    // All their times have come.
+    desk.pass(50);
+    let (mut before, mut turns) = (0, 0);
+    while before < (QUEUES * EACH) as u64 {
+        desk.turn();
+        let dead = desk.world.commit.state.queues.resident();
+        let live = dead.filter(|(_, queue)| queue.def.name == "dead").map(|(_, queue)| queue.live);
+        let live = live.sum::<u64>();
+        assert!(live - before < 500, "one turn buried {}", live - before);
+        (before, turns) = (live, turns + 1);
+        assert!(turns < 100, "{live} were buried");
+    }
+    assert!(desk.world.commit.doomed_is_empty());
+    assert!((0..QUEUES).all(|number| desk.ready(&name(number)) == 0));
+}
+
+#[test]
+fn one_that_nobody_takes_does_not_keep_those_behind_it() {
+    let mut desk = Desk::new(|_| {});
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("amq.direct", None) };
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.declare("dead", Policy::default());
+    let bind = |key: &str, destination: &str| Bind {
+        source: "amq.direct".to_owned(),
+        to_exchange: false,
+        destination: destination.to_owned(),
+        key: key.to_owned().into(),
+        arguments: Vec::new(),
+    };
+    for key in ["nobody", "somebody"] {
+        let bind = bind(key, "q");
+        desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
+    }
+    let keys = [["nobody"; 40].as_slice(), &["somebody"; 40]].concat();
+    for key in keys {
+        let address = Address::amqp("amq.direct".into(), key.into());
+        let publish = Publish::new(desk.draft(&address, b"x").encode().unwrap());
+        desk.publish(vec![publish]);
+    }
+    let held: Vec<_> = (0..80).map(|_| desk.get("q").id).collect();
+    let unbind = |key: &str| {
+        let bind = bind(key, "q");
+        |client, reply| Command::Unbind { client, bind, reply }
+    };
+    for key in ["nobody", "somebody"] {
+        desk.ask(unbind(key)).unwrap();
+    }
+    for id in held {
+        desk.give_back(id, Verdict::Reject);
+    }
+    desk.turn();
+    assert_eq!(desk.world.commit.doomed_len(), 80);
+    let to_dead = bind("somebody", "dead");
+    desk.ask(|client, reply| Command::Bind { client, bind: to_dead, reply }).unwrap();
+    for _ in 0..10 {
+        desk.pass(50);
+        desk.turns(2);
+    }
+    assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (40, 40));
+}
