@@ -48,7 +48,9 @@ pub fn attempts_max(returns_max: i64) -> Option<u32> {
 pub enum DeadLetter {
     /// Published again to this exchange, under this key or else under the key it came by.
     Exchange { name: String, key: Option<Bytes> },
-    /// Kept by the topic of this name, which is made when it is first needed.
+    /// Kept by the topic of this name, which is made when it is first needed, and by whoever reads
+    /// what is published to it. Only what its consumers could not cope with: what expired or made
+    /// room ends.
     Topic(String),
 }
 

@@ -1,5 +1,6 @@
 //! Whole conversations over gRPC with a real store behind.
 
+mod dead;
 mod delays;
 mod transactions;
 
@@ -146,16 +147,22 @@ impl Peer {
         }
     }
 
-    /// What the group is given within `wait_ms`, acknowledged.
-    async fn receive(&mut self, wait_ms: u64) -> Vec<Message> {
+    /// What a group is given of a topic within `wait_ms`, and has for `hidden_ms`.
+    async fn take(
+        &mut self,
+        topic: &str,
+        group: &str,
+        hidden_ms: u64,
+        wait_ms: u64,
+    ) -> Vec<Message> {
         let request = self.request(ReceiveMessageRequest {
-            group: Some(resource(GROUP)),
+            group: Some(resource(group)),
             message_queue: Some(MessageQueue {
-                topic: Some(resource(TOPIC)),
+                topic: Some(resource(topic)),
                 ..Default::default()
             }),
             batch_size: 32,
-            invisible_duration: Some(duration(10_000)),
+            invisible_duration: Some(duration(hidden_ms)),
             long_polling_timeout: Some(duration(wait_ms)),
             ..Default::default()
         });
@@ -166,6 +173,12 @@ impl Peer {
                 messages.push(message);
             }
         }
+        messages
+    }
+
+    /// What the group is given within `wait_ms`, acknowledged.
+    async fn receive(&mut self, wait_ms: u64) -> Vec<Message> {
+        let messages = self.take(TOPIC, GROUP, 10_000, wait_ms).await;
         for message in &messages {
             let system = message.system_properties.as_ref().unwrap();
             let entry = AckMessageEntry {

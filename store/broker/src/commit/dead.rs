@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
-    exchange::{Said, Targets},
+    exchange::Said,
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
     state::{POINTER, body_bytes},
@@ -79,6 +79,11 @@ impl Commit {
         let Some(queue) = self.state.queues.get(queue_id) else { return true };
         let Some(cursor) = queue.cursor(cursor_id) else { return true };
         let Some(to) = cursor.policy.dead_letter.clone() else { return true };
+        if matches!(to, DeadLetter::Topic(_))
+            && matches!(reason, Reason::Expired | Reason::Overflow)
+        {
+            return true;
+        }
         let waits = cursor.policy.keeps_dead && reason != Reason::Overflow;
         let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
         let place = queue.get(offset, &self.state.index);
@@ -194,8 +199,13 @@ impl Commit {
     ) -> Route {
         match to {
             DeadLetter::Topic(topic) => {
-                let queues = Targets::from_iter([self.make_topic(namespace, topic)]);
-                Route { queues, ..Route::default() }
+                let kept_by = self.make_topic(namespace, topic);
+                let routed = self.route_to(namespace, address, &[], said, By::Store);
+                let mut route = routed.unwrap_or_default();
+                if !route.queues.contains(&kept_by) {
+                    route.queues.push(kept_by);
+                }
+                route
             }
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.
