@@ -54,6 +54,7 @@ mod settle;
 mod ship;
 mod timers;
 mod topics;
+mod writers;
 
 use chores::Chores;
 use clean::Cleaning;
@@ -170,6 +171,8 @@ pub(crate) struct Commit {
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
+    /// Bytes that the forgetting of writers took since the disk is full.
+    forgot_when_full: u64,
     /// The log is larger than it may be.
     is_over: bool,
 
@@ -293,6 +296,7 @@ impl Commit {
             fresh: written,
             synced: written,
             is_full: false,
+            forgot_when_full: 0,
             is_over: false,
             tail,
             members: FxHashMap::default(),

@@ -29,6 +29,7 @@ mod space;
 mod turns;
 mod undecided;
 mod world;
+mod writers;
 
 /// Seeds of one `make test`.
 const SEEDS: u64 = 2000;
