@@ -54,6 +54,7 @@ mod settle;
 mod ship;
 mod timers;
 mod topics;
+mod writers;
 
 use chores::Chores;
 use clean::Cleaning;
@@ -170,6 +171,8 @@ pub(crate) struct Commit {
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
+    /// Bytes that the forgetting of writers took since the disk is full.
+    forgot_when_full: u64,
     /// The log is larger than it may be.
     is_over: bool,
 
@@ -182,6 +185,8 @@ pub(crate) struct Commit {
     touched: Vec<QueueId>,
     /// Cursors to deliver from in this turn.
     touched_cursors: Vec<(QueueId, CursorId)>,
+    /// Cursors whose next record is not down yet; they are looked at again when more is.
+    gated: Vec<(QueueId, CursorId)>,
     /// Gets that found a record which is not down yet; they are tried again when it is.
     deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
@@ -293,6 +298,7 @@ impl Commit {
             fresh: written,
             synced: written,
             is_full: false,
+            forgot_when_full: 0,
             is_over: false,
             tail,
             members: FxHashMap::default(),
@@ -300,6 +306,7 @@ impl Commit {
             noticed: Vec::new(),
             touched: Vec::new(),
             touched_cursors: Vec::new(),
+            gated: Vec::new(),
             deferred: Vec::new(),
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),

@@ -43,6 +43,13 @@ pub fn attempts_max(returns_max: i64) -> Option<u32> {
     Some(u32::try_from(returns_max.saturating_add(1)).unwrap_or(u32::MAX))
 }
 
+/// Whether a queue keeps its dead until somebody takes them, by the strategy it is asked for: a quorum
+/// queue that refuses when it is full. Others fall back to doing without, as RabbitMQ's do.
+#[must_use]
+pub fn keeps_dead(is_quorum: bool, overflow: Overflow, strategy: Option<&str>) -> bool {
+    is_quorum && overflow == Overflow::Refuse && strategy == Some("at-least-once")
+}
+
 /// Where dead records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadLetter {

@@ -20,6 +20,7 @@ mod audit;
 mod check;
 mod dead;
 mod desk;
+mod gate;
 mod keys;
 mod limits;
 mod model;
@@ -29,6 +30,7 @@ mod space;
 mod turns;
 mod undecided;
 mod world;
+mod writers;
 
 /// Seeds of one `make test`.
 const SEEDS: u64 = 2000;

@@ -15,8 +15,6 @@ const BURIED_AGAIN_MS: u64 = if cfg!(test) { 50 } else { 1000 };
 /// After so many that nobody takes, the other ones of a cursor wait for its next round: whoever is
 /// missing is likely missing to them, too.
 const REFUSED_PER_ROUND: usize = 16;
-/// Who has them in hand: nobody.
-const NOBODY: ClientId = ClientId(0);
 
 /// Those of one cursor. They are in nobody's reach and count as what its queue holds, or a queue
 /// whose dead nobody takes would grow without bound.
@@ -85,7 +83,10 @@ impl Commit {
         let Some(at) = found.and_then(|found| found.cursor_mut(cursor)) else { return };
         let epoch = at.next_epoch();
         let deadline = UnixMillis::NONE;
-        at.hand_out(offset, InHand { client: NOBODY, consumer: None, epoch, deadline, ..hand });
+        at.hand_out(
+            offset,
+            InHand { client: ClientId::NOBODY, consumer: None, epoch, deadline, ..hand },
+        );
         let is_first = !self.doomed.contains_key(&(queue, cursor));
         let waiting = self.doomed.entry((queue, cursor)).or_default();
         waiting.push(Dead { offset, epoch, body: hand.body, died });

@@ -132,9 +132,8 @@ impl Commit {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
-            Command::Forget { client, writers, reply } => {
-                let known = self.forget(client, writers);
-                self.answer_durably(Some(reply), known);
+            Command::Forget { client, writers, permit, reply } => {
+                self.forget(client, writers, permit, reply);
             }
             Command::Decide { client, id, record, publish, reply } => {
                 let decided = self.decide(client, id, record, publish);

@@ -14,8 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Commit, dead::routing_key, send};
 use crate::{
-    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Entry, Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
+    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention},
+    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
@@ -177,38 +177,6 @@ impl Commit {
             self.counts.unroutable += 1;
         }
         Ok(Published::Taken { readers: u32::try_from(readers).unwrap_or(u32::MAX), offset })
-    }
-
-    /// Whether its writer published this before.
-    fn is_again(&mut self, namespace: &Arc<str>, terms: &Terms) -> Result<bool, Refusal> {
-        let Some((writer, sequence)) = &terms.once else { return Ok(false) };
-        let known = self.state.writers.get(&(namespace.clone(), writer.clone())).copied();
-        match known {
-            Some(known) => {
-                let is_again = *sequence <= known.sequence;
-                // What is told to be taken must be as durable as the first time.
-                self.open.needs_sync |= is_again && known.home >= self.written;
-                Ok(is_again)
-            }
-            None if self.state.writers.len() >= self.config.writers_max => {
-                Err(Refusal::Limit { name: "writers_max", max: self.config.writers_max as u64 })
-            }
-            None => Ok(*sequence == 0),
-        }
-    }
-
-    /// Forgets writers, and tells which of them were known.
-    pub(super) fn forget(&mut self, client: ClientId, writers: Vec<String>) -> Vec<bool> {
-        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
-        let forgets = writers.into_iter().map(|writer| {
-            let is_known = self.state.writers.contains_key(&(namespace.clone(), writer.clone()));
-            if is_known {
-                let (namespace, seen) = ((*namespace).to_owned(), UnixMillis::NONE);
-                self.log(Entry::Writer { namespace, writer, sequence: 0, seen });
-            }
-            is_known
-        });
-        forgets.collect()
     }
 
     /// Keeps a record that nobody sees yet.

@@ -110,6 +110,7 @@ impl Commit {
             || !open.published.is_empty()
             || !open.replies.is_empty()
             || !open.touched.is_empty()
+            || !self.gated.is_empty()
             || !open.permits.is_empty();
         if promises || self.stopping.is_some() || self.unwritten_bytes() >= HELD_BYTES_MAX {
             return false;
@@ -144,6 +145,9 @@ impl Commit {
                 if let Some(waiting) = self.writing.take() {
                     self.keep_promises(waiting);
                 }
+                for (queue, cursor) in mem::take(&mut self.gated) {
+                    self.touch_cursor(queue, cursor);
+                }
                 for command in mem::take(&mut self.deferred) {
                     self.handle(command)?;
                 }
@@ -173,6 +177,7 @@ impl Commit {
         let (refused, refuses) = (self.is_full || self.is_over, is_full || is_over);
         (self.is_full, self.is_over) = (is_full, is_over);
         if !is_full {
+            self.forgot_when_full = 0;
             self.say_returned();
         }
         if refused == refuses {
