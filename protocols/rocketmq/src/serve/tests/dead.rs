@@ -1,5 +1,8 @@
 //! Dead letters: what a group could not cope with, moved by the store.
 
+use mainstem_broker::{Notice, OpenSession, Subscribe};
+use mainstem_schemas::Filter;
+
 use super::*;
 use crate::codec::proto::{
     ChangeInvisibleDurationRequest, DeadLetterQueue, ForwardMessageToDeadLetterQueueRequest,
@@ -74,6 +77,12 @@ async fn a_lease_that_ends_when_no_client_is_there_makes_a_dead_letter_too() {
 #[tokio::test]
 async fn what_is_forwarded_is_a_dead_letter_at_once() {
     let server = Server::start(limits()).await;
+    let (client, mut inbox) = server.client().await;
+    let session = OpenSession { id: "s".to_owned(), clean: true, expiry_s: 60, limit: 9 };
+    client.open_session(session).await.unwrap();
+    let filter = Filter::parse("%DLQ%g/#").unwrap();
+    let subscribe = Subscribe { filter, share: None, options: 0, live: false };
+    client.subscribe(subscribe).await.unwrap();
     let mut peer = server.peer("a").await;
     peer.send(message("poison", MessageType::Normal)).await.unwrap();
     let taken = peer.take(TOPIC, GROUP, 10_000, 5_000).await;
@@ -90,6 +99,10 @@ async fn what_is_forwarded_is_a_dead_letter_at_once() {
     }
     bury(&mut peer).await;
     assert!(peer.take(TOPIC, GROUP, 10_000, 100).await.is_empty());
+    // It comes to readers of other protocols, too.
+    let mut notices = Vec::new();
+    client.recv(&mut inbox, &mut notices).await;
+    assert!(matches!(&notices[..], [Notice::Delivery(_)]), "{notices:?}");
 }
 
 #[tokio::test]
