@@ -93,7 +93,7 @@ enum Rule {
 pub(crate) struct Exchange {
     pub(crate) def: Arc<ExchangeDef>,
     /// The exchange for what nothing here wanted.
-    alternate: Option<String>,
+    pub(crate) alternate: Option<String>,
     /// Its traffic is hidden from address filters.
     pub(crate) private: bool,
     pub(crate) bindings: BTreeMap<BindingKey, Bound>,

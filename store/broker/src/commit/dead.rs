@@ -86,9 +86,25 @@ impl Commit {
         }
         let waits = cursor.policy.keeps_dead && reason != Reason::Overflow;
         let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
+        if waits && self.leads_nowhere(&namespace, &to) {
+            return false;
+        }
+        let Some(queue) = self.state.queues.get(queue_id) else { return true };
         let place = queue.get(offset, &self.state.index);
         let Some(place) = self.state.sound(place) else { return true };
         self.bury_place(&namespace, &name, &to, (place, waits), (reason, time))
+    }
+
+    /// Whether no record at all would be taken: what is not known of one need not be read.
+    fn leads_nowhere(&self, namespace: &str, to: &DeadLetter) -> bool {
+        let DeadLetter::Exchange { name, .. } = to else { return false };
+        let Some(space) = self.state.namespaces.get(namespace).filter(|_| !name.is_empty()) else {
+            return false;
+        };
+        space.exchanges.get(name).is_none_or(|exchange| {
+            let is_private = exchange.private || space.readers.is_empty();
+            exchange.bindings.is_empty() && exchange.alternate.is_none() && is_private
+        })
     }
 
     /// A record that dies, and its way up to now; `None` for one that can die no more. Its body

@@ -9,7 +9,10 @@ use mainstem_schemas::{
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Commit, Timer, chores::Budget};
+use super::{
+    Commit, Timer,
+    chores::{Budget, Chores},
+};
 use crate::{
     command::{Claim, ClientId},
     cursor::{Cursor, InHand, Seat, Turn},
@@ -145,13 +148,8 @@ impl Commit {
                 break;
             }
         }
-        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
-        if is_late {
-            chores.note_late(id, cursor_id);
-        }
-        if is_gated {
-            note_gated(&mut self.gated, (id, cursor_id));
-        }
+        let stops = (walk.is_late, walk.is_gated);
+        note_stops(chores, &mut self.gated, (id, cursor_id), stops);
         if !settle.is_empty() {
             settled.entry((id, cursor_id)).or_default().extend(settle);
         }
@@ -243,13 +241,8 @@ impl Commit {
         };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
         let ready = next_ready(queue, id, cursor_id, &mut walk)?;
-        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
-        if is_late {
-            self.chores.note_late(id, cursor_id);
-        }
-        if is_gated {
-            note_gated(&mut self.gated, (id, cursor_id));
-        }
+        let stops = (walk.is_late, walk.is_gated);
+        note_stops(&mut self.chores, &mut self.gated, (id, cursor_id), stops);
         let Some(Ready { offset, attempts, place }) = ready else {
             self.note_resting(id, cursor_id, resting);
             return Ok(None);
@@ -365,10 +358,18 @@ fn hand_out(
     }
 }
 
-/// A cursor waits for the disk. A record that was moved lately stops it as a new one does, and no
-/// publish is there to wake it.
-fn note_gated(gated: &mut Vec<(QueueId, CursorId)>, at: (QueueId, CursorId)) {
-    if gated.last() != Some(&at) {
+/// A cursor goes on in the next turn, or waits for the disk. A record that was moved lately stops it
+/// as a new one does, and no publish is there to wake it.
+fn note_stops(
+    chores: &mut Chores,
+    gated: &mut Vec<(QueueId, CursorId)>,
+    at: (QueueId, CursorId),
+    (is_late, is_gated): (bool, bool),
+) {
+    if is_late {
+        chores.note_late(at.0, at.1);
+    }
+    if is_gated && gated.last() != Some(&at) {
         gated.push(at);
     }
 }

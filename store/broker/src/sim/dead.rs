@@ -349,3 +349,48 @@ fn one_that_nobody_takes_does_not_keep_those_behind_it() {
     }
     assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (40, 40));
 }
+
+#[test]
+fn the_dead_are_not_read_while_nothing_would_be_taken() {
+    let mut desk = Desk::new(|config| config.tail_cache_bytes = 0);
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("x", None) };
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.fill("q", 3, 100);
+    let held: Vec<_> = (0..3).map(|_| desk.get("q")).collect();
+    let damaged = usize::try_from(held[1].position.0).unwrap();
+    desk.disk.flip("0000000000000000.seg", damaged + 100, 1);
+    for delivery in held {
+        desk.give_back(delivery.id, Verdict::Reject);
+    }
+    let wait = |desk: &mut Desk| {
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+    };
+    wait(&mut desk);
+    assert_eq!(desk.world.commit.doomed_len(), 3, "there is no exchange");
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::Fanout,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
+    };
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    wait(&mut desk);
+    assert_eq!(desk.world.commit.doomed_len(), 3, "nothing is bound to it");
+    desk.declare("dead", Policy::default());
+    let bind = Bind {
+        source: "x".to_owned(),
+        to_exchange: false,
+        destination: "dead".to_owned(),
+        key: "".into(),
+        arguments: Vec::new(),
+    };
+    desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
+    wait(&mut desk);
+    assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (2, 0));
+}
