@@ -44,8 +44,9 @@ interop: build tools ## real third-party clients, and test suites that others wr
 crash: build tools ## kill -9 under confirmed load
 	$(CARGO) test $(TESTED) --test crash
 
-power: build ## cut the power and fail syncs under a server, on a file system of the test's own (root, FUSE)
+power: build ## fill a disk, cut the power and fail syncs under a server, on file systems of the test's own (root, FUSE)
 	MAINSTEM_POWER=1; export MAINSTEM_POWER; $(CARGO) test $(TESTED) --test power
+	MAINSTEM_POWER=1; export MAINSTEM_POWER; $(CARGO) test $(TESTED) --test e2e faults::
 
 demo: build tools ## a device, a service and a job read the same messages
 	$(MAINSTEM_PYTHON) deploy/demo/demo.py $(SERVER)

@@ -66,7 +66,7 @@ fn a_crowd_of_bad_peers_hurts_nobody_else() {
 fn delays_outlive_a_kill() {
     let data = TempDir::new().unwrap();
     let (binary, data) = (server::binary().to_str().unwrap(), data.path().to_str().unwrap());
-    holds("amqp_delays.py", &[binary, data, "1000", "4000", "5000"]);
+    holds("amqp_delays.py", &[binary, data, "1000", "4000", "1000"]);
 }
 
 fn rules_hold(script: &str, asked: fn(&Ports) -> Vec<u16>) {

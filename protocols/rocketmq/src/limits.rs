@@ -63,6 +63,8 @@ pub struct Limits {
     pub transaction_ask_interval_ms: u64,
     /// Times that producers are asked about a transaction before it is rolled back.
     pub transaction_asks_max: u32,
+    /// A transaction is rolled back after this long, though there was no producer to be asked.
+    pub transaction_age_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -100,6 +102,7 @@ impl Default for Limits {
             transaction_patience_ms_max: 3_600_000,
             transaction_ask_interval_ms: 30_000,
             transaction_asks_max: 15,
+            transaction_age_ms_max: 72 * 3_600_000,
         }
     }
 }

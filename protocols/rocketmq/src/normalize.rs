@@ -8,7 +8,7 @@ mod view;
 
 pub use inbound::{Arrival, millis, record};
 pub use native::Native;
-pub use outbound::{message, timestamp};
+pub use outbound::{dead_letters, message, tell_death, timestamp};
 pub use view::view;
 
 #[cfg(test)]

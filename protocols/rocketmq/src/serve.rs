@@ -61,6 +61,7 @@ pub async fn run(
         tokio::time::sleep(Duration::from_millis(limits.drain_ms)).await;
     };
     let sweeper = tokio::spawn(members::sweep(front.clone()));
+    let asker = tokio::spawn(transactions::look_after(front.clone()));
     tokio::select! {
         served = server => {
             if let Err(error) = served {
@@ -70,6 +71,7 @@ pub async fn run(
         () = overdue => tracing::warn!("connections did not end in time and were closed"),
     }
     sweeper.abort();
+    asker.abort();
     front.members.clear();
 }
 
@@ -81,6 +83,7 @@ pub(crate) struct Shared {
     members: members::Members,
     lanes: lanes::Lanes,
     topics: send::Topics,
+    recalled: recall::Recalled,
     transactions: transactions::Transactions,
     polls: Semaphore,
     shutdown: CancellationToken,
@@ -106,6 +109,7 @@ impl Front {
             members: members::Members::default(),
             lanes: lanes::Lanes::default(),
             topics: send::Topics::default(),
+            recalled: recall::Recalled::default(),
             transactions: transactions::Transactions::default(),
             polls: Semaphore::new(limits.polls_max.min(Semaphore::MAX_PERMITS)),
             limits,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
     ConsumerId, Credentials, DeliveryId, Filter, Offset, Position, Principal, QueueId, Record,
     RecordId, Settlement, UnixMillis, View, Views,
@@ -33,6 +34,10 @@ use crate::{
     policy::DeliveryPolicy,
     usage::Usage,
 };
+
+mod sending;
+
+use sending::Fetching;
 
 /// Verifies who somebody is. Chosen when the process starts.
 pub trait Authenticator: Send + Sync {
@@ -204,21 +209,20 @@ impl Client {
     /// Publishes records in order. Waits while too many bytes are on their way to the disk. A
     /// payload over `message_bytes_max` is refused in the receipt, alone.
     pub async fn publish(&self, batch: Vec<Publish>) -> Result<Receipt, Refusal> {
-        let bytes: usize = batch.iter().map(|publish| publish.record.bytes().len()).sum();
-        let bytes = bytes.min(self.shared.config.uncommitted_bytes_max()).max(1);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = self.shared.uncommitted.clone().acquire_many_owned(permits).await;
-        let permit = permit.map_err(|_| Refusal::Closed)?;
+        let bytes = batch.iter().map(|publish| publish.record.bytes().len()).sum();
+        let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Publish { client: self.id, batch, permit, reply }).await?;
         Ok(Receipt { answer })
     }
 
     /// Forgets writers (see [`crate::Terms::once`]), whose numbers begin anew, and tells which were
-    /// known.
+    /// known. Waits as a publish does; the receipt fails where a full disk has no more room for it.
     pub async fn forget(&self, writers: Vec<String>) -> Result<Receipt<bool>, Refusal> {
+        let bytes = writers.iter().map(|writer| FRAME_HEADER_BYTES + writer.len()).sum();
+        let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Forget { client: self.id, writers, reply }).await?;
+        self.shared.send(Command::Forget { client: self.id, writers, permit, reply }).await?;
         Ok(Receipt { answer })
     }
 
@@ -509,19 +513,22 @@ impl Client {
         self.ask(|reply| Command::Decide { client, id, record, publish, reply }).await
     }
 
-    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first:
-    /// their ids, and places to be read by [`Client::read`], since what is held long is moved.
-    pub async fn undecided(&self, max: usize) -> Result<Vec<HeldPlace>, Refusal> {
-        let mut found = Vec::new();
-        let mut next = Some(Position::default());
-        while let Some(from) = next.filter(|_| found.len() < max) {
-            let client = self.id;
-            let (some, then) = self.ask(|reply| Command::Undecided { client, from, reply }).await?;
-            found.extend(some);
-            next = then;
-        }
-        found.truncate(max);
-        Ok(found)
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, with
+    /// places to be read by [`Client::read`], since what is held long is moved. From the one that
+    /// stood first at `from`; and where the next look begins, which may find more though this one
+    /// found fewer than `max`.
+    pub async fn undecided(
+        &self,
+        from: Position,
+        max: usize,
+    ) -> Result<(Vec<HeldPlace>, Option<Position>), Refusal> {
+        let (client, max) = (self.id, max.max(1));
+        self.ask(|reply| Command::Undecided { client, from, max, reply }).await
+    }
+
+    /// Those that still wait for a decision: hundreds may be asked for at once.
+    pub async fn find_undecided(&self, ids: Vec<HeldId>) -> Result<Vec<HeldPlace>, Refusal> {
+        self.ask(|reply| Command::FindUndecided { client: self.id, ids, reply }).await
     }
 
     /// Up to `max` records of a topic that were published with this key, the oldest first: their
@@ -558,40 +565,10 @@ impl Client {
     }
 }
 
-impl Shared {
-    /// Sends from a place that cannot wait: at once if there is room, else from a task.
-    fn send_or_spawn(&self, command: Command) {
-        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else {
-            return;
-        };
-        let commands = self.commands.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { commands.send(command).await });
-        }
-    }
-}
-
 impl Drop for Client {
     fn drop(&mut self) {
         if !self.detached {
             self.shared.send_or_spawn(Command::Detach { client: self.id, reply: None });
         }
-    }
-}
-
-/// A fetch in progress. Deliveries that arrive for a caller that is gone are released.
-struct Fetching<'a> {
-    client: &'a Client,
-    answer: oneshot::Receiver<Vec<Delivery>>,
-}
-
-impl Drop for Fetching<'_> {
-    fn drop(&mut self) {
-        self.answer.close();
-        let Ok(unread) = self.answer.try_recv() else { return };
-        let verdict = mainstem_schemas::Verdict::Unread;
-        let batch = unread.into_iter().map(|d| Settlement { id: d.id, verdict }).collect();
-        let client = self.client.id;
-        self.client.shared.send_or_spawn(Command::Settle { client, batch, reply: None });
     }
 }

@@ -331,9 +331,13 @@ pub type HeldPlace = (HeldId, Position, u32);
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
-/// A client, as the commit thread knows it; 0 is nobody.
+/// A client, as the commit thread knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(pub(crate) u64);
+
+impl ClientId {
+    pub(crate) const NOBODY: Self = Self(0);
+}
 
 /// Everything that can be asked. One variant per verb of [`crate::Client`].
 #[derive(Debug)]
@@ -360,6 +364,7 @@ pub(crate) enum Command {
     Forget {
         client: ClientId,
         writers: Vec<String>,
+        permit: OwnedSemaphorePermit,
         reply: Reply<Vec<bool>>,
     },
     Settle {
@@ -490,7 +495,14 @@ pub(crate) enum Command {
     Undecided {
         client: ClientId,
         from: Position,
+        max: usize,
         reply: Reply<(Vec<HeldPlace>, Option<Position>)>,
+    },
+    /// Those of the records that still wait for a decision in the client's namespace.
+    FindUndecided {
+        client: ClientId,
+        ids: Vec<HeldId>,
+        reply: Reply<Vec<HeldPlace>>,
     },
     /// Places of a topic's records with this key, the oldest first.
     Lookup {

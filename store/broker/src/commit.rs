@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -54,6 +54,7 @@ mod settle;
 mod ship;
 mod timers;
 mod topics;
+mod writers;
 
 use chores::Chores;
 use clean::Cleaning;
@@ -170,6 +171,8 @@ pub(crate) struct Commit {
     /// Entries below are synced.
     synced: Position,
     is_full: bool,
+    /// Bytes that the forgetting of writers took since the disk is full.
+    forgot_when_full: u64,
     /// The log is larger than it may be.
     is_over: bool,
 
@@ -203,7 +206,7 @@ pub(crate) struct Commit {
     /// How many trimmed segments the log's thread keeps to be used again.
     spares: u64,
     /// Dead records that wait for somebody to take them.
-    doomed: BTreeMap<(QueueId, CursorId), VecDeque<Doomed>>,
+    doomed: BTreeMap<(QueueId, CursorId), Doomed>,
     timers: BTreeSet<(UnixMillis, Timer)>,
     ids: u64,
 
@@ -278,7 +281,7 @@ impl Commit {
         let flushed = start.state.index.applied();
         let (indexed, indexed_in) = mpsc::channel(INDEXED_MAX);
         let tail = Tail::new(start.config.tail_cache_bytes);
-        let commit = Self {
+        let mut commit = Self {
             state: start.state,
             config: start.config,
             views: start.views,
@@ -295,6 +298,7 @@ impl Commit {
             fresh: written,
             synced: written,
             is_full: false,
+            forgot_when_full: 0,
             is_over: false,
             tail,
             members: FxHashMap::default(),
@@ -330,6 +334,7 @@ impl Commit {
             stages: Stages::new(),
             scratch: Vec::new(),
         };
+        commit.search_for_all_rules();
         (commit, indexed_in)
     }
 
@@ -399,6 +404,7 @@ impl Commit {
     /// What every turn ends with: settlements become an entry, records leave, the batch goes to
     /// the disk if that is free.
     fn finish_turn(&mut self) -> Result<(), Fatal> {
+        self.go_on_burying();
         // Gets come to what has expired outside of deliveries.
         self.bury_expired();
         self.keep_all_bounds();

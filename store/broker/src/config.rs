@@ -64,6 +64,14 @@ impl Config {
     /// those between the beginning of the dropping and the bound.
     pub const LOG_SEGMENTS_MIN: u64 = 8;
 
+    /// The largest record that is taken in, with all its properties: a payload may be a quarter of a
+    /// segment. One that is larger than [`Config::uncommitted_bytes_max`] is on its way alone, and
+    /// there is room for it where a full disk does not show yet.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> u64 {
+        self.segment_bytes / 16 * 5
+    }
+
     /// How many bytes may be on their way to the disk. When a full disk shows, there is room left in
     /// the segment in use for as many as are being written, and as many as are planned behind
     /// them, and for the settlements that give space back.

@@ -93,7 +93,7 @@ enum Rule {
 pub(crate) struct Exchange {
     pub(crate) def: Arc<ExchangeDef>,
     /// The exchange for what nothing here wanted.
-    alternate: Option<String>,
+    pub(crate) alternate: Option<String>,
     /// Its traffic is hidden from address filters.
     pub(crate) private: bool,
     pub(crate) bindings: BTreeMap<BindingKey, Bound>,
@@ -395,21 +395,31 @@ impl Exchanges {
 
     /// An exchange remembers a record, if it remembers any.
     pub(crate) fn remember(&mut self, name: &str, record: &Record, said: &Routing) {
-        let sharers = self.histories;
+        let sharers = self.sharers();
         if let Some(Exchange { history: Some(history), .. }) = self.by_name.get_mut(name) {
             history.push(record, said, sharers);
         }
     }
 
-    pub(crate) fn insert(&mut self, exchange: Exchange) {
-        let sharers = self.histories;
+    /// Among how many the memory for what was seen is divided: a power of two, so that few of many
+    /// that come make each part smaller.
+    fn sharers(&self) -> usize {
+        self.histories.next_power_of_two()
+    }
+
+    /// Tells whether all that remember something have to do with less.
+    pub(crate) fn insert(&mut self, exchange: Exchange) -> bool {
+        let before = if self.histories == 0 { 0 } else { self.sharers() };
         self.histories += usize::from(exchange.history.is_some());
-        let before = self.by_name.insert(exchange.def.name.clone(), exchange);
-        self.histories -= usize::from(before.is_some_and(|before| before.history.is_some()));
-        if self.histories > sharers {
+        let replaced = self.by_name.insert(exchange.def.name.clone(), exchange);
+        self.histories -= usize::from(replaced.is_some_and(|one| one.history.is_some()));
+        let sharers = self.sharers();
+        let is_less = self.histories > 0 && sharers > before;
+        if is_less {
             let histories = self.by_name.values_mut().filter_map(|one| one.history.as_mut());
-            histories.for_each(|history| history.trim(self.histories));
+            histories.for_each(|history| history.trim(sharers));
         }
+        is_less
     }
 
     /// Removes an exchange, and every binding that leads to it.

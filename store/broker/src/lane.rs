@@ -391,6 +391,8 @@ impl Lane {
             rare.deleting.clear();
             if rare.emptied.is_empty() && self.blocks.len() <= 1 {
                 self.rare = None;
+                // The clock begins anew.
+                self.blocks.iter_mut().for_each(|block| block.used = 0);
             }
         }
         let tail = self.next / BLOCK_ENTRIES;
@@ -417,5 +419,19 @@ impl Lane {
     /// Bounds as the index keeps them.
     pub(crate) fn bounds(&self) -> (Offset, Offset) {
         (Offset(self.first), Offset(self.next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_is_kept_does_not_look_old_to_a_clock_that_begins_anew() {
+        let mut lane = Lane::new(0);
+        lane.blocks.push(Block { used: 7, ..Block::new(0) });
+        lane.rare.get_or_insert_default().clock = 7;
+        lane.evict();
+        assert_eq!((lane.clock(), lane.blocks[0].used), (0, 0));
     }
 }

@@ -54,6 +54,6 @@ pub use config::Config;
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use passage::{Death, Passage, Reason};
-pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max};
+pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};
 pub use rules::{ApplyTo, Authority, Rule, age_ms};
 pub use usage::{Bounded, Entered, Over, Scope};

@@ -161,7 +161,7 @@ impl Pen {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{path::PathBuf, sync::Arc};
 
     use mainstem_log::{
         Log, LogConfig,
@@ -169,6 +169,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::Config;
 
     const SEGMENT_BYTES: u64 = 4096;
 
@@ -206,6 +207,41 @@ mod tests {
             write(&mut pen, eighth);
             write(&mut pen, 100);
             assert!(!pen.is_stuck(), "{before}: there is no room for what was on its way");
+        }
+    }
+
+    /// The largest records, each alone on its way as nothing else is let in besides.
+    #[test]
+    fn a_full_disk_shows_while_there_is_room_for_what_large_records_are_followed_by() {
+        let settings = Config { segment_bytes: SEGMENT_BYTES, ..Config::new(PathBuf::new()) };
+        let largest = usize::try_from(settings.record_bytes_max()).unwrap();
+        assert!(largest >= settings.uncommitted_bytes_max());
+        for before in 0..40 {
+            let disk = SimDisk::new(before);
+            let config = LogConfig::new(SEGMENT_BYTES);
+            let opened = Log::open_on(
+                Arc::new(disk.clone()),
+                config,
+                Position(0),
+                Position(0),
+                &mut |_, _| {},
+            );
+            let (mut planner, writer, _, _) = opened.unwrap();
+            let mut pen = Pen::new(writer);
+            let mut write = |pen: &mut Pen, bytes: usize| {
+                planner.push(1, 1, &[&vec![7; bytes]]).unwrap();
+                pen.work(Job::Write { batch: planner.finish(), sync: true })
+            };
+            for _ in 0..before {
+                write(&mut pen, 50);
+            }
+            let faults = Faults { space_bytes: Some(0), beside_late_ms: 5, ..Faults::default() };
+            disk.set_faults(faults);
+            let is_told = |done: &Done| matches!(done, Done::Space { is_full: true });
+            let told = (0..16).find(|_| write(&mut pen, largest).iter().any(is_told));
+            assert!(told.is_some() && !pen.is_stuck(), "{before}: it shows too late");
+            write(&mut pen, 20);
+            assert!(!pen.is_stuck(), "{before}: there is no room for a settlement");
         }
     }
 

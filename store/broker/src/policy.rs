@@ -43,12 +43,21 @@ pub fn attempts_max(returns_max: i64) -> Option<u32> {
     Some(u32::try_from(returns_max.saturating_add(1)).unwrap_or(u32::MAX))
 }
 
+/// Whether a queue keeps its dead until somebody takes them, by the strategy it is asked for: a quorum
+/// queue that refuses when it is full. Others fall back to doing without, as RabbitMQ's do.
+#[must_use]
+pub fn keeps_dead(is_quorum: bool, overflow: Overflow, strategy: Option<&str>) -> bool {
+    is_quorum && overflow == Overflow::Refuse && strategy == Some("at-least-once")
+}
+
 /// Where dead records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadLetter {
     /// Published again to this exchange, under this key or else under the key it came by.
     Exchange { name: String, key: Option<Bytes> },
-    /// Kept by the topic of this name, which is made when it is first needed.
+    /// Kept by the topic of this name, which is made when it is first needed, and by whoever reads
+    /// what is published to it. Only what its consumers could not cope with: what expired or made
+    /// room ends.
     Topic(String),
 }
 

@@ -14,7 +14,7 @@ use mainstem_schemas::{Table, Value, value::find};
 use crate::{
     command::{ExchangeDef, QueueDef, Retention},
     error::Refusal,
-    policy::{DeadLetter, Overflow, Policy, attempts_max, shared},
+    policy::{DeadLetter, Overflow, Policy, attempts_max, keeps_dead, shared},
 };
 
 mod definition;
@@ -309,9 +309,8 @@ fn merge(
         policy.overflow = Overflow::from_word(word);
     }
     let strategy = argument("x-dead-letter-strategy").and_then(Value::as_text);
-    policy.delivery.keeps_dead = kind == QueueType::Quorum
-        && policy.overflow == Overflow::Refuse
-        && strategy.or_else(|| text("dead-letter-strategy")) == Some("at-least-once");
+    let strategy = strategy.or_else(|| text("dead-letter-strategy"));
+    policy.delivery.keeps_dead = keeps_dead(kind == QueueType::Quorum, policy.overflow, strategy);
     let key = text("dead-letter-routing-key").map(|key| Bytes::copy_from_slice(key.as_bytes()));
     let name = text("dead-letter-exchange").map(str::to_owned);
     policy.delivery.dead_letter = match (policy.delivery.dead_letter, name) {

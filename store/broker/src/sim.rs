@@ -25,9 +25,12 @@ mod keys;
 mod limits;
 mod model;
 mod play;
+mod rules;
 mod space;
 mod turns;
+mod undecided;
 mod world;
+mod writers;
 
 /// Seeds of one `make test`.
 const SEEDS: u64 = 2000;

@@ -90,8 +90,8 @@ pub(crate) struct State {
     pub(crate) segments: Segments,
     /// Bodies that wait for their time.
     pub(crate) delayed: Schedule<HeldBody>,
-    /// Bodies that wait for a decision, by position.
-    pub(crate) undecided: BTreeSet<HeldBody>,
+    /// Bodies that wait for a decision, and whose they are, by where they stood first.
+    pub(crate) undecided: BTreeMap<Position, (HeldBody, Arc<str>)>,
     /// Queues that are to be looked at.
     pub(crate) wakes: Schedule<QueueId>,
     pub(crate) writers: FxHashMap<(Arc<str>, String), WriterValue>,
@@ -147,7 +147,7 @@ impl State {
             bound: FxHashMap::default(),
             segments: Segments::new(segment_bytes),
             delayed: Schedule::default(),
-            undecided: BTreeSet::new(),
+            undecided: BTreeMap::new(),
             wakes: Schedule::default(),
             writers: FxHashMap::default(),
             pointers: Fresh::new(),
@@ -239,7 +239,8 @@ impl State {
             self.note_writer(record.namespace(), once.clone(), record.appended(), position);
         }
         if kind == KIND_HOLD {
-            self.hold(head.held, HeldBody { origin: position, position, size });
+            let body = HeldBody { origin: position, position, size };
+            self.hold(head.held, body, record.namespace());
             return;
         }
         for (id, offset) in targets {
@@ -308,7 +309,7 @@ impl State {
         if head.held.is_set() {
             self.let_go(head.held, head.origin);
             let (origin, position, size) = (head.origin, place.position, place.size);
-            self.hold(head.held, HeldBody { origin, position, size });
+            self.hold(head.held, HeldBody { origin, position, size }, record.namespace());
         }
         if head.retained {
             let path = record.address().path();

@@ -33,7 +33,7 @@ use crate::{
 
 /// The version of the layout of all keys and values. An index of another version is refused;
 /// deleting it makes it anew from the log.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const OPEN_FILES_MAX: i32 = 512;
 const BACKGROUND_JOBS_MAX: i32 = 2;

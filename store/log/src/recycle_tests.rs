@@ -53,7 +53,7 @@ fn one_trimmed_file_becomes_the_next_segment_and_the_rest_are_deleted() {
     let kept = append(&mut planner, &mut writer, &[4; 600]);
     assert_eq!(reader.segment_of(kept), 3);
     assert_eq!(names(&disk), [name(0), name(1), name(2), name(3)]);
-    assert!(matches!(writer.spare(), Ok(Spare::Preparing)), "made before half was full");
+    assert!(matches!(writer.spare(), Ok(Spare::Preparing)), "made before three eighths were full");
     assert_eq!((writer.files(), reader.files()), (4, 4));
 
     assert_eq!(writer.trim(kept).unwrap(), Position(3 * SEGMENT_BYTES + FIRST));
@@ -116,12 +116,13 @@ fn a_spare_is_kept_where_that_is_wanted_and_used_when_the_next_one_is() {
 }
 
 #[test]
-fn zeros_are_written_once_half_is_full_and_nothing_was_trimmed() {
+fn zeros_are_written_once_three_eighths_are_full_and_nothing_was_trimmed() {
     let disk = SimDisk::new(1);
     let ((mut planner, mut writer, _, _), _) = open(&disk);
     append(&mut planner, &mut writer, &[1; 600]);
     assert_eq!(names(&disk), [name(0)]);
-    append(&mut planner, &mut writer, &[1; 1500]);
+    append(&mut planner, &mut writer, &[1; 800]);
+    assert!(planner.end().0 < SEGMENT_BYTES / 2);
     assert_eq!(names(&disk), [name(0), name(1)]);
     // A start finds out for itself.
     drop(writer);
@@ -231,7 +232,7 @@ fn who_reads_a_segment_that_is_trimmed_meanwhile_is_told_so() {
         let position = append(&mut planner, &mut writer, &body);
         first = first.or(Some(position));
     }
-    // The segment in use is not half full, so the trimmed file is the next one, and written.
+    // Little of the segment in use is full, so the trimmed file is the next one, and written.
     let mut seen = 0;
     let mut on_frame = |_, _| {
         seen += 1;

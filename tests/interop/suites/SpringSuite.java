@@ -33,7 +33,8 @@ import org.springframework.messaging.handler.annotation.Header;
 
 /**
  * An application of Spring AMQP: annotated listeners in both kinds of containers, a template with
- * correlated confirms and returns, retries by a wait queue, RPC. Prints a PASS line for each case.
+ * correlated confirms and returns, retries by a wait queue, RPC. Prints a PASS line for each case, and a FAIL
+ * line for one that ends the run.
  */
 public class SpringSuite {
     static final int PORT = 5672;
@@ -126,7 +127,19 @@ public class SpringSuite {
     }
     static void pass(String what) { System.out.println("PASS " + what.replace(' ', '-')); }
 
-    public static void main(String[] arguments) throws Exception {
+    /** The case in progress ends the run if it fails: the containers' threads would keep it alive. */
+    public static void main(String[] arguments) {
+        try {
+            run();
+        } catch (Throwable failure) {
+            failure.printStackTrace(System.out);
+            System.out.println("FAIL " + String.valueOf(failure.getMessage()).replaceAll("\\s+", "-"));
+            System.exit(1);
+        }
+        System.exit(0);
+    }
+
+    static void run() throws Exception {
         AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext(Config.class);
         RabbitTemplate template = context.getBean(RabbitTemplate.class);
         RabbitAdmin admin = context.getBean(RabbitAdmin.class);
@@ -178,6 +191,5 @@ public class SpringSuite {
         ((CachingConnectionFactory) transacted.getConnectionFactory()).destroy();
         for (String name : List.of("spring.orders", "spring.retry", "spring.parking", "spring.direct")) admin.deleteQueue(name);
         context.close();
-        System.exit(0);
     }
 }

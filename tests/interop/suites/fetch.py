@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +30,10 @@ COMPILE_S = 1800
 
 class Failed(Exception):
     """What a program said that should have succeeded."""
+
+
+class NotCompiled(Exception):
+    """What was fetched does not compile: no fault of this machine."""
 
 
 def run(command, limit_s, cwd=None, env=None):
@@ -57,6 +62,14 @@ def sh(*command, cwd=None, env=None, limit_s=SH_S):
         ending = f"exit code {code}" if code is not None else f"stopped after {limit_s} s"
         raise Failed(f"{' '.join(map(str, command))}: {ending}\n{said[-3000:]}")
     return said
+
+
+def compile(*command, **options):
+    """Runs a compiler over what is there already."""
+    try:
+        sh(*command, **options)
+    except Failed as failed:
+        raise NotCompiled(str(failed)) from None
 
 
 @contextmanager
@@ -89,13 +102,24 @@ def once(name, *files):
 
 
 def unpack(archive, place):
-    with tarfile.open(archive) as tar:
-        for member in tar.getmembers():
-            # Without the archive's own top folder.
-            member.name = member.name.partition("/")[2]
-            if member.name and ".." not in member.name.split("/"):
-                tar.extract(member, place)
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                # Without the archive's own top folder.
+                member.name = member.name.partition("/")[2]
+                if member.name and ".." not in member.name.split("/"):
+                    tar.extract(member, place)
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise Failed(f"{archive}: {error}") from None
     Path(archive).unlink()
+
+
+def only(place, pattern):
+    """The one file that a program left there."""
+    found = list(place.glob(pattern))
+    if len(found) != 1:
+        raise Failed(f"there are {len(found)} {pattern} in {place}")
+    return found[0]
 
 
 def download(name, place):
@@ -124,7 +148,7 @@ def sdist(name, place, version):
     python()
     sh(PYTHON, "-m", "pip", "download", "-q", "--no-deps", "--no-binary",
        ":all:", "-d", place, f"{name}=={version}")
-    unpack(next(place.glob("*.tar.gz")), place)
+    unpack(only(place, "*.tar.gz"), place)
 
 
 @once("pika")
@@ -146,7 +170,7 @@ def kombu(place, version):
 @once("amqplib")
 def amqplib(place, version):
     sh("npm", "pack", f"amqplib@{version}", cwd=place)
-    unpack(next(place.glob("*.tgz")), place)
+    unpack(only(place, "*.tgz"), place)
     sh("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", cwd=place)
     sh("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save",
        f"claire@{SOURCES['amqplib']['claire']}", cwd=place)
@@ -158,7 +182,8 @@ def amqp091_go(place, version):
     sh("go", "mod", "download", module, cwd=place)
     shutil.copytree(Path(sh("go", "env", "GOMODCACHE").strip()) / module, place / "source")
     sh("chmod", "-R", "u+w", place / "source")
-    sh("go", "test", "-c", "-o", place / "suite", ".", cwd=place / "source")
+    sh("go", "mod", "download", cwd=place / "source")
+    compile("go", "test", "-c", "-o", place / "suite", ".", cwd=place / "source")
 
 
 @once("lapin")
@@ -169,9 +194,10 @@ def lapin(place, version):
     if not found:
         raise Failed(f"lapin {version} is not in {cargo}/registry: `cargo fetch` brings it")
     shutil.copytree(found[0], place / "source")
-    sh("cargo", "test", "--locked", "--no-run", "--tests", cwd=place / "source",
-       env={"CARGO_TARGET_DIR": str(place / "target"), "CARGO_PROFILE_DEV_DEBUG": "0"},
-       limit_s=COMPILE_S)
+    sh("cargo", "fetch", "--locked", cwd=place / "source")
+    compile("cargo", "test", "--locked", "--offline", "--no-run", "--tests", cwd=place / "source",
+            env={"CARGO_TARGET_DIR": str(place / "target"), "CARGO_PROFILE_DEV_DEBUG": "0"},
+            limit_s=COMPILE_S)
 
 
 @once("java", "JavaSuite.java", "pom.xml")
@@ -181,15 +207,15 @@ def java(place, _version):
     sh("mvn", "-q", "-B", "-f", "suite-pom.xml", "dependency:copy-dependencies",
        "-DoutputDirectory=lib", cwd=place)
     sources = [*(place / "src/test/java").rglob("*.java"), HERE / "JavaSuite.java"]
-    sh("javac", "-nowarn", "-proc:none", "-d", "classes", "-cp", "lib/*", *sources, cwd=place)
+    compile("javac", "-nowarn", "-proc:none", "-d", "classes", "-cp", "lib/*", *sources, cwd=place)
 
 
 @once("spring", "SpringSuite.java", "spring-pom.xml")
 def spring(place, _version):
     sh("mvn", "-q", "-B", "-f", HERE / "spring-pom.xml", "dependency:copy-dependencies",
        f"-DoutputDirectory={place / 'lib'}", cwd=place)
-    sh("javac", "-nowarn", "-parameters", "-d", "classes", "-cp", "lib/*", HERE / "SpringSuite.java",
-       cwd=place)
+    compile("javac", "-nowarn", "-parameters", "-d", "classes", "-cp", "lib/*",
+            HERE / "SpringSuite.java", cwd=place)
 
 
 FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,

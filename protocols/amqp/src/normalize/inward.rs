@@ -13,8 +13,8 @@ use crate::{
     session::{Code, Content, DIRECT_REPLY, Fault},
 };
 
-/// RabbitMQ's longest time to live, in milliseconds.
-const EXPIRATION_MAX: u64 = u32::MAX as u64;
+/// RabbitMQ's longest time to live, in milliseconds: ten years.
+const EXPIRATION_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// What the headers say about routing.
 #[derive(Default)]
@@ -135,7 +135,9 @@ fn routing(headers: &[u8]) -> Result<Routing<'_>, Fault> {
             }
             (header::CC | header::BCC, tag) => {
                 let name = String::from_utf8_lossy(entry.name);
-                let text = format!("unsupported type of header '{name}': '{}'", char::from(tag));
+                let kind = type_name(tag);
+                let text =
+                    format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}");
                 return Err(Fault::new(Code::PreconditionFailed, text));
             }
             (header::DELAY, _) => routing.delay_ms = wanted_delay(&entry).unwrap_or(0),
@@ -168,6 +170,54 @@ fn rewrite(properties: &Properties<'_>, delay_ms: u64) -> BytesMut {
     out
 }
 
+/// RabbitMQ's word for a value's type.
+fn type_name(tag: u8) -> &'static str {
+    match tag {
+        b'S' => "longstr",
+        b'I' => "signedint",
+        b'D' => "decimal",
+        b'T' => "timestamp",
+        b'F' => "table",
+        b'A' => "array",
+        b'b' => "byte",
+        b'B' => "unsignedbyte",
+        b's' | b'U' => "short",
+        b'u' => "unsignedshort",
+        b'i' => "unsignedint",
+        b'd' => "double",
+        b'f' => "float",
+        b't' => "bool",
+        b'x' => "binary",
+        b'V' => "void",
+        _ => "long",
+    }
+}
+
+/// A text as Erlang shows it: in quotes, or if one of its bytes is not for the eye, as numbers.
+fn erlang(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        let mut bytes = [0; 4];
+        let is_shown = |byte: &u8| matches!(byte, 8..=13 | 27 | b' '..=b'~' | 0xa0..);
+        if !c.encode_utf8(&mut bytes).as_bytes().iter().all(is_shown) {
+            let numbers: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+            return format!("[{}]", numbers.join(","));
+        }
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\x0b' => out.push_str("\\v"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\x1b' => out.push_str("\\e"),
+            _ => out.push(c),
+        }
+    }
+    out + "\""
+}
+
 /// RabbitMQ reads it as a whole number and names what is wrong with others.
 fn expiration_ms(text: &[u8]) -> Result<u64, Fault> {
     let shown = String::from_utf8_lossy(text);
@@ -187,13 +237,13 @@ fn expiration_ms(text: &[u8]) -> Result<u64, Fault> {
         return fail("no_integer".to_owned());
     }
     if !rest.is_empty() {
-        return fail(format!("{{leftover_string,\"{rest}\"}}"));
+        return fail(format!("{{leftover_string,{}}}", erlang(rest)));
     }
     match number.parse::<u64>() {
         Ok(0) => Ok(0),
         Ok(ms) if is_negative => fail(format!("{{value_negative,-{ms}}}")),
         Ok(ms) if ms <= EXPIRATION_MAX => Ok(ms),
-        Ok(_) | Err(_) => fail(format!("{{value_too_big,{number}}}")),
+        Ok(_) | Err(_) => fail(format!("{{value_too_large,{number}}}")),
     }
 }
 

@@ -110,8 +110,30 @@ fn bcc_reaches_queues_but_no_reader() {
     let routing = routing(&publish.record);
     assert_eq!(routing.further_keys, ["c1", "c2", "b1"]);
     assert!(routing.headers.iter().all(|(name, _)| name != "BCC"));
-    let text = refused(&Properties::default(), &[("CC", Value::Int(1))]);
-    assert!(text.starts_with("PRECONDITION_FAILED - unsupported type"), "{text}");
+}
+
+#[test]
+fn keys_that_are_no_list_are_refused_in_rabbitmqs_words() {
+    let bytes = || Bytes::from_static(b"\xff");
+    for (value, kind) in [
+        (Value::Int(1), "long"),
+        (Value::Bool(true), "bool"),
+        (Value::Void, "void"),
+        (text("c"), "longstr"),
+        (Value::Bytes(bytes()), "binary"),
+        (Value::Table(Vec::new()), "table"),
+        (Value::Time(1), "timestamp"),
+        (Value::Decimal(1, 15), "decimal"),
+        (Value::Float(1.5), "double"),
+    ] {
+        for name in ["CC", "BCC"] {
+            let said = refused(&Properties::default(), &[(name, value.clone())]);
+            let wanted = format!(
+                "PRECONDITION_FAILED - invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"
+            );
+            assert_eq!(said, wanted);
+        }
+    }
 }
 
 #[test]
@@ -126,7 +148,15 @@ fn a_bad_expiration_is_a_406_trap_9() {
     check("", "': no_integer");
     check("12x", "': {leftover_string,\"x\"}");
     check("-5", "': {value_negative,-5}");
-    check("4294967296", "': {value_too_big,4294967296}");
+    check("315360000001", "': {value_too_large,315360000001}");
+    check("99999999999999999999999", "': {value_too_large,99999999999999999999999}");
+    // What is left over is said as Erlang shows it.
+    check("5\n", "': {leftover_string,\"\\n\"}");
+    check("3\"\\", "': {leftover_string,\"\\\"\\\\\"}");
+    check("12\u{1}\u{e9}", "': {leftover_string,[1,195,169]}");
+    check("12\u{e9}", "': {leftover_string,\"\u{e9}\"}");
+    let longest = Properties { expiration: Some(b"315360000000"), ..Properties::default() };
+    assert_eq!(kept(&longest, &[]).expiry(), NOW.plus(315_360_000_000));
     let at_once = Properties { expiration: Some(b"0"), ..Properties::default() };
     assert_eq!(kept(&at_once, &[]).expiry(), NOW);
 }

@@ -83,13 +83,17 @@ impl Fault {
         Self { code, text: text.into() }
     }
 
-    /// The arguments of the close that tells it; `method` is what failed.
+    /// The arguments of the close that tells it; `method` is what failed. A text that is too long ends
+    /// in dots, as RabbitMQ's.
     #[must_use]
     pub fn close(&self, (class, method): (u16, u16)) -> Close {
         let mut text = self.to_string();
         if text.len() > usize::from(u8::MAX) {
-            let end = (0..=usize::from(u8::MAX)).rev().find(|at| text.is_char_boundary(*at));
+            const DOTS: &str = "...";
+            let room = usize::from(u8::MAX) - DOTS.len();
+            let end = (0..=room).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or(0));
+            text.push_str(DOTS);
         }
         Close { code: self.code as u16, text, class, method }
     }
@@ -201,5 +205,21 @@ impl Fault {
 impl From<FrameFault> for Fault {
     fn from(fault: FrameFault) -> Self {
         Self::new(Code::FrameError, fault.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_ends_in_dots() {
+        let text = |len| Fault::new(Code::NotFound, "x".repeat(len)).close((0, 0)).text;
+        // "NOT_FOUND - " goes before.
+        assert_eq!(text(243).len(), 255);
+        assert!(text(243).ends_with("xxx"));
+        assert_eq!((text(244).len(), text(244).ends_with("xx...")), (255, true));
+        let wide = Fault::new(Code::NotFound, "\u{e9}".repeat(200)).close((0, 0)).text;
+        assert!(wide.ends_with("\u{e9}...") && wide.len() <= 255, "{wide}");
     }
 }

@@ -2,7 +2,9 @@
 //! lettering, single active consumer, quorum delivery limit, stream retention).
 
 use bytes::Bytes;
-use mainstem_broker::{DeadLetter, DeliveryPolicy, Overflow, Policy, age_ms, attempts_max};
+use mainstem_broker::{
+    DeadLetter, DeliveryPolicy, Overflow, Policy, age_ms, attempts_max, keeps_dead,
+};
 use mainstem_schemas::{Table, Value, value::find};
 
 use super::topology::text;
@@ -35,10 +37,7 @@ pub(super) fn of(arguments: &Table) -> Policy {
         settle_max_ms: number("x-consumer-timeout"),
         delivery: DeliveryPolicy {
             dead_letter,
-            // Else RabbitMQ falls back to at-most-once.
-            keeps_dead: is_quorum
-                && overflow == Overflow::Refuse
-                && text(arguments, "x-dead-letter-strategy") == Some("at-least-once"),
+            keeps_dead: keeps_dead(is_quorum, overflow, text(arguments, "x-dead-letter-strategy")),
             attempts_max: returns_max.and_then(attempts_max),
             single_active: is_true("x-single-active-consumer"),
             backoff_ms: backoff_ms(arguments),

@@ -6,14 +6,33 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use mainstem_broker::Passage;
 use mainstem_schemas::{Correlation, Dialect, Origin, Record, UnixMillis, Value, View};
 use prost_types::Timestamp;
 
 use super::{Native, inbound::digest};
 use crate::codec::{
     names,
-    proto::{Encoding, Message, MessageType, Resource, SystemProperties},
+    proto::{DeadLetterQueue, Encoding, Message, MessageType, Resource, SystemProperties},
 };
+
+const DEAD_LETTERS: &str = "%DLQ%";
+
+/// Where the dead letters of a group are.
+#[must_use]
+pub fn dead_letters(group: &str) -> String {
+    format!("{DEAD_LETTERS}{group}")
+}
+
+/// Tells of a dead letter where it was first.
+pub fn tell_death(message: &mut Message, passage: &Passage) {
+    let is_dead = message.topic.as_ref().is_some_and(|topic| topic.name.starts_with(DEAD_LETTERS));
+    let Some(death) = passage.deaths.last().filter(|_| is_dead) else { return };
+    let system = message.system_properties.get_or_insert_default();
+    let (topic, message_id) = (death.queue.clone(), system.message_id.clone());
+    // One that was dead when it was sent keeps where it came from first.
+    system.dead_letter_queue.get_or_insert(DeadLetterQueue { topic, message_id });
+}
 
 /// The message that a record is to a consumer of `topic`. What belongs to the delivery is unset.
 #[must_use]

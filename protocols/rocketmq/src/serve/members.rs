@@ -2,7 +2,7 @@
 //! client sends something.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     future::Future,
     pin::pin,
     sync::{
@@ -97,9 +97,18 @@ impl Member {
         topics.find(|resource| resource.name == topic).cloned()
     }
 
-    /// Sends a command. False when the client's stream is gone, or full.
-    pub(super) fn tell(&self, command: TelemetryCommand) -> bool {
-        self.stream().is_some_and(|stream| stream.try_send(Ok(command)).is_ok())
+    /// The names of the topics that it said it publishes to.
+    pub(super) fn publishing(&self) -> Vec<String> {
+        let settings = self.settings();
+        let topics = settings.as_ref().map_or(&[][..], |known| known.publishing());
+        topics.iter().map(|resource| resource.name.clone()).collect()
+    }
+
+    /// Sends a command. False when the client's stream is gone, or stays full for as long as may be
+    /// waited.
+    pub(super) async fn tell(&self, command: TelemetryCommand, wait: Duration) -> bool {
+        let Some(stream) = self.stream() else { return false };
+        matches!(tokio::time::timeout(wait, stream.send(Ok(command))).await, Ok(Ok(())))
     }
 
     fn stream(&self) -> Option<Commands> {
@@ -140,6 +149,18 @@ impl Members {
         }
     }
 
+    /// The namespaces that somebody is in.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        self.lock().keys().map(|key| key.namespace.clone()).collect()
+    }
+
+    /// Everybody in a namespace.
+    pub(super) fn of(&self, namespace: &str) -> Vec<Arc<Member>> {
+        let known = self.lock();
+        let members = known.values().filter(|member| member.namespace == namespace);
+        members.cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<MemberKey, Arc<Member>>> {
         self.known.lock().expect("no holder of this lock panics")
     }
@@ -170,9 +191,7 @@ impl Front {
             member.touch(now);
             return Ok(member);
         }
-        if self.members.lock().len() >= self.limits.clients_max {
-            return Err(Fault::new(Code::TooManyRequests, "too many clients are connected"));
-        }
+        self.check_room(&self.members.lock())?;
         let (client, inbox) = self.broker.login(&self.credentials(caller, namespace, peer)).await?;
         let mut members = self.members.lock();
         // Another request of the same client may have been quicker.
@@ -180,6 +199,8 @@ impl Front {
             return Ok(member.clone());
         }
         members.remove(&key);
+        // Others may have come meanwhile.
+        self.check_room(&members)?;
         let entered = self
             .broker
             .enter(client.principal())
@@ -199,6 +220,13 @@ impl Front {
         });
         members.insert(key, member.clone());
         Ok(member)
+    }
+
+    fn check_room(&self, members: &HashMap<MemberKey, Arc<Member>>) -> Result<(), Fault> {
+        if members.len() >= self.limits.clients_max {
+            return Err(Fault::new(Code::TooManyRequests, "too many clients are connected"));
+        }
+        Ok(())
     }
 
     /// Forgets a member that says goodbye: its parked polls end, and what it had in hand is
@@ -243,7 +271,6 @@ pub(super) async fn sweep(front: Front) {
             });
             known.values().cloned().collect()
         };
-        front.look_after_transactions(&members, now).await;
         for member in members {
             member.drain();
             let overdue = member.overdue(now);

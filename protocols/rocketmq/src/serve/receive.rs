@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mainstem_broker::{Claim, Delivery, DeliveryPolicy, Fetch, GroupRef, Refusal};
+use mainstem_broker::{Claim, DeadLetter, Delivery, DeliveryPolicy, Fetch, GroupRef, Refusal};
 use mainstem_schemas::{DeliveryId, Settlement, UnixMillis, Verdict};
 use tokio::{sync::futures::Notified, time::Instant};
 use tokio_stream::Stream;
@@ -147,9 +147,14 @@ impl Front {
     }
 
     async fn open_group(&self, member: &Member, ask: &Ask) -> Result<GroupRef, Fault> {
+        let policy = DeliveryPolicy {
+            dead_letter: Some(DeadLetter::Topic(normalize::dead_letters(&ask.group))),
+            attempts_max: Some(self.limits.attempts_max.max(1)),
+            ..DeliveryPolicy::default()
+        };
         let open = || {
             let (topic, group) = (ask.topic.name.clone(), ask.group.clone());
-            member.client.open_group(topic, group, DeliveryPolicy::default())
+            member.client.open_group(topic, group, policy.clone())
         };
         match open().await {
             Err(Refusal::NoTopic(_)) if self.limits.auto_create_topics => {
@@ -202,9 +207,9 @@ impl Front {
         }
     }
 
-    /// Makes messages of deliveries. Those that the filter does not want are done for the group;
-    /// those handed out too often go to its dead letters. `None` when nothing is left, or when the
-    /// first message group was seen and the turn must be taken alone.
+    /// Makes messages of deliveries. Those that the filter does not want are done for the group.
+    /// `None` when nothing is left, or when the first message group was seen and the turn must be
+    /// taken alone.
     async fn give(
         &self,
         member: &Arc<Member>,
@@ -230,11 +235,11 @@ impl Front {
         for delivery in deliveries {
             let Some(record) = &delivery.record else { continue };
             let view = |record: &_| self.broker.view(record);
-            let message = normalize::message(record, ask.topic.clone(), view);
-            if delivery.attempt > self.limits.attempts_max {
-                self.bury(member, &ask.group, delivery.id, message).await?;
-                in_hand.done(delivery.id);
-            } else if ask.filter.wants(&message) {
+            let mut message = normalize::message(record, ask.topic.clone(), view);
+            if let Some(passage) = &delivery.passage {
+                normalize::tell_death(&mut message, passage);
+            }
+            if ask.filter.wants(&message) {
                 given.push(self.fill(member, ask, &delivery, message, now));
             } else {
                 in_hand.done(delivery.id);

@@ -2,10 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use mainstem_broker::{HeldId, Publish, Published, Terms};
+use mainstem_broker::{HeldId, Publish, Published, Refusal, Terms};
 use mainstem_schemas::RecordId;
 use tonic::Request;
 
@@ -63,6 +63,17 @@ impl Topics {
     }
 }
 
+/// A message on its way to the store.
+#[derive(Clone, Debug)]
+struct Sent {
+    message_id: String,
+    record: RecordId,
+    /// How long the producer of a transactional message may take to decide.
+    patience_ms: Option<u64>,
+    /// It has a message group.
+    is_ordered: bool,
+}
+
 impl Front {
     pub(super) async fn on_send_message(
         &self,
@@ -73,28 +84,45 @@ impl Front {
         let messages = request.into_inner().messages;
         let topic = self.check(&messages)?;
         self.ensure_topic(&call.member, &topic).await?;
-        let ids: Vec<_> = messages.iter().map(message_id).collect();
-        let patience: Vec<_> = messages.iter().map(|message| self.patience_ms(message)).collect();
-        let (batch, ordered) = self.records(&call, &topic, messages)?;
-        let records: Vec<_> = batch.iter().map(|publish| publish.record.id()).collect();
-        if ordered {
+        let (batch, sent) = self.records(&call, &topic, messages)?;
+        if sent.iter().any(|sent| sent.is_ordered) {
             let namespace = &call.member.namespace;
             self.topics.learn(namespace, &topic, true, self.limits.names_max);
         }
-        let published = self.publish(&call.member, &topic, batch).await?;
-        for ((id, published), patience_ms) in ids.iter().zip(&published).zip(patience) {
-            if let (Published::Held(held), Some(patience_ms)) = (published, patience_ms) {
-                self.begin(&call.member, &topic, id, *held, patience_ms);
-            }
-        }
-        let entries: Vec<_> = ids
+        let published = if sent.iter().any(|sent| sent.patience_ms.is_some()) {
+            self.prepare(call.member, topic.clone(), batch, sent.clone()).await?
+        } else {
+            self.publish(&call.member, &topic, batch).await?
+        };
+        let entries: Vec<_> = sent
             .into_iter()
-            .zip(records)
             .zip(published)
-            .map(|((id, record), published)| entry(&topic, id, record, published))
+            .map(|(sent, published)| entry(&topic, sent, published))
             .collect();
         let overall = status::overall(entries.iter().map(|entry| entry.status.as_ref()));
         Ok(SendMessageResponse { status: Some(overall), entries })
+    }
+
+    /// Publishes messages of transactions, and notes what waits for a decision from then on. Goes on
+    /// when the caller goes away, since nobody would be asked about what is kept and not noted.
+    async fn prepare(
+        &self,
+        member: Arc<Member>,
+        topic: String,
+        batch: Vec<Publish>,
+        sent: Vec<Sent>,
+    ) -> Result<Vec<Published>, Fault> {
+        let front = self.clone();
+        let task = tokio::spawn(async move {
+            let published = front.publish(&member, &topic, batch).await?;
+            for (sent, published) in sent.iter().zip(&published) {
+                if let (Published::Held(held), Some(patience_ms)) = (published, sent.patience_ms) {
+                    front.begin(&member, &topic, &sent.message_id, *held, patience_ms).await?;
+                }
+            }
+            Ok(published)
+        });
+        task.await.unwrap_or_else(|_| Err(Refusal::Closed.into()))
     }
 
     /// Checks a request whole: one bad message refuses it. Answers the topic of all.
@@ -144,35 +172,29 @@ impl Front {
         }
     }
 
-    /// How long the producer of a transactional message may take to decide; `None` for any other.
-    fn patience_ms(&self, message: &Message) -> Option<u64> {
-        let system = message.system_properties.as_ref()?;
-        let is_transaction = names::message_type(system) == MessageType::Transaction;
-        is_transaction.then(|| transactions::patience_ms(system, &self.limits))
-    }
-
-    /// The records of checked messages, and whether one of them has a message group.
+    /// The records of checked messages, and what is to be said about each when it is published.
     fn records(
         &self,
         call: &Call,
         topic: &str,
         messages: Vec<Message>,
-    ) -> Result<(Vec<Publish>, bool), Fault> {
+    ) -> Result<(Vec<Publish>, Vec<Sent>), Fault> {
         let mut batch = Vec::with_capacity(messages.len());
-        let mut ordered = false;
+        let mut sent = Vec::with_capacity(messages.len());
         for mut message in messages {
-            let mut undecided = false;
-            if let Some(system) = &mut message.system_properties {
-                let kind = names::message_type(system);
-                system.set_message_type(kind);
-                undecided = kind == MessageType::Transaction;
-            }
+            let system = message.system_properties.get_or_insert_default();
+            let kind = names::message_type(system);
+            system.set_message_type(kind);
+            let message_id = system.message_id.clone();
+            let undecided = kind == MessageType::Transaction;
+            let patience_ms = undecided.then(|| transactions::patience_ms(system, &self.limits));
             let stamp = call.member.client.stamp();
             let arrival = Arrival { namespace: &call.member.namespace, topic, stamp };
             let record = normalize::record(message, arrival);
             let record = record
                 .map_err(|error| Fault::new(Code::MessagePropertiesTooLarge, error.to_string()))?;
-            ordered |= record.partition() != 0;
+            let is_ordered = record.partition() != 0;
+            sent.push(Sent { message_id, record: record.id(), patience_ms, is_ordered });
             let publish = Publish::new(record);
             batch.push(if undecided {
                 publish.on(Terms { undecided, ..Terms::default() })
@@ -180,7 +202,7 @@ impl Front {
                 publish
             });
         }
-        Ok((batch, ordered))
+        Ok((batch, sent))
     }
 
     /// Publishes to a topic and waits until that is durable. A topic that was deleted since it was
@@ -226,16 +248,8 @@ impl Front {
     }
 }
 
-fn message_id(message: &Message) -> String {
-    message.system_properties.as_ref().map(|system| system.message_id.clone()).unwrap_or_default()
-}
-
-fn entry(
-    topic: &str,
-    message_id: String,
-    record: RecordId,
-    published: Published,
-) -> SendResultEntry {
+fn entry(topic: &str, sent: Sent, published: Published) -> SendResultEntry {
+    let Sent { message_id, record, .. } = sent;
     match published {
         Published::Held(id) => {
             let recall = Recall { id, record, message_id };

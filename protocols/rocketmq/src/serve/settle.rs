@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use mainstem_broker::{Claim, Publish, Published};
+use mainstem_broker::Claim;
 use mainstem_schemas::{DeliveryId, Settlement, UnixMillis, Verdict};
 use tonic::Request;
 
@@ -13,18 +13,14 @@ use crate::{
         names,
         proto::{
             AckMessageRequest, AckMessageResponse, AckMessageResultEntry,
-            ChangeInvisibleDurationRequest, ChangeInvisibleDurationResponse, Code, DeadLetterQueue,
+            ChangeInvisibleDurationRequest, ChangeInvisibleDurationResponse, Code,
             ForwardMessageToDeadLetterQueueRequest, ForwardMessageToDeadLetterQueueResponse,
-            Message, Resource,
+            Resource,
         },
         status::{self, Fault},
     },
-    normalize::{self, Arrival},
     session::settings::duration_ms,
 };
-
-/// How long a delivery is held while it moves to the dead letters, in milliseconds.
-const BURIAL_MS: u64 = 60_000;
 
 impl Front {
     pub(super) async fn on_ack_message(
@@ -95,42 +91,12 @@ impl Front {
         let owner = self.owner(member, request.topic.as_ref(), request.group.as_ref())?;
         let now = self.broker.now();
         let handle = self.open(&request.receipt_handle, owner, now).ok_or_else(stale)?;
-        // The body is certain to be there only for as long as the delivery is outstanding.
-        let id = self.renew(member, handle.id, BURIAL_MS, now).await?;
-        let records = member.client.read(vec![(handle.position, handle.size)]).await?;
-        let record = records.into_iter().next().ok_or_else(stale)??;
-        let topic = request.topic.clone().unwrap_or_default();
-        let message = normalize::message(&record, topic, |record| self.broker.view(record));
-        self.bury(member, owner.group, id, message).await?;
-        Ok(ForwardMessageToDeadLetterQueueResponse { status: Some(status::ok()) })
-    }
-
-    /// Publishes a message to its group's dead letters, then ends its delivery.
-    pub(super) async fn bury(
-        &self,
-        member: &Member,
-        group: &str,
-        id: DeliveryId,
-        mut message: Message,
-    ) -> Result<(), Fault> {
-        let topic = format!("%DLQ%{group}");
-        let origin = name(message.topic.as_ref()).to_owned();
-        let system = message.system_properties.get_or_insert_default();
-        let message_id = system.message_id.clone();
-        // A message that was dead before keeps where it came from first.
-        system.dead_letter_queue.get_or_insert(DeadLetterQueue { topic: origin, message_id });
-        let stamp = member.client.stamp();
-        let arrival = Arrival { namespace: &member.namespace, topic: &topic, stamp };
-        let record = normalize::record(message, arrival);
-        let record =
-            record.map_err(|error| Fault::new(Code::InternalServerError, error.to_string()))?;
-        member.client.open_topic(topic.clone(), true).await?;
-        let published = self.publish(member, &topic, vec![Publish::new(record)]).await?;
-        if let Some(Published::Refused(refusal)) = published.into_iter().next() {
-            return Err(refusal.into());
+        // Where it goes is the group's policy.
+        let moved = self.settle(member, vec![handle.id], Verdict::Reject).await?;
+        if moved != [true] {
+            return Err(stale());
         }
-        self.settle(member, vec![id], Verdict::Reject).await?;
-        Ok(())
+        Ok(ForwardMessageToDeadLetterQueueResponse { status: Some(status::ok()) })
     }
 
     /// Ends deliveries durably, and tells for each whether it was outstanding.

@@ -1,14 +1,15 @@
 //! Whole conversations over gRPC with a real store behind.
 
+mod dead;
 mod delays;
 mod transactions;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mainstem_broker::{
-    Authenticator, Bounded, Broker, Config, LoginError, Scope, config::Durability,
+    Authenticator, Bounded, Broker, Client, Config, Inbox, LoginError, Scope, config::Durability,
 };
-use mainstem_schemas::{Credentials, Origin, Principal, Views};
+use mainstem_schemas::{Credentials, Origin, Principal, Secret, Views};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -32,10 +33,14 @@ use crate::{
 const TOPIC: &str = "T";
 const GROUP: &str = "g";
 
-struct Everybody;
+struct Everybody {
+    /// How long it takes to see who somebody is.
+    pause: Duration,
+}
 
 impl Authenticator for Everybody {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
+        std::thread::sleep(self.pause);
         let namespace = credentials.namespace.as_str().into();
         Ok(Principal { name: "anybody".into(), namespace })
     }
@@ -45,6 +50,7 @@ impl Authenticator for Everybody {
 struct Server {
     dir: tempfile::TempDir,
     limits: Limits,
+    pause: Duration,
     running: Option<Running>,
 }
 
@@ -57,8 +63,13 @@ struct Running {
 
 impl Server {
     async fn start(limits: Limits) -> Self {
+        Self::start_slow(limits, Duration::ZERO).await
+    }
+
+    /// One that takes its time to let somebody in.
+    async fn start_slow(limits: Limits, pause: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Self { dir, limits, running: None };
+        let mut server = Self { dir, limits, pause, running: None };
         server.run().await;
         server
     }
@@ -69,7 +80,8 @@ impl Server {
         config.segment_bytes = 8 << 20;
         config.message_bytes_max = 2 << 20;
         let views = Views::default().with(Origin::Rocketmq, crate::view);
-        let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
+        let broker =
+            Broker::open(config, Box::new(Everybody { pause: self.pause }), views).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
@@ -98,7 +110,19 @@ impl Server {
     }
 
     fn now_ms(&self) -> u64 {
-        self.running.as_ref().unwrap().broker.now().0
+        self.broker().now().0
+    }
+
+    fn broker(&self) -> &Broker {
+        &self.running.as_ref().unwrap().broker
+    }
+
+    /// A way to the store past the front-end.
+    async fn client(&self) -> (Client, Inbox) {
+        let namespace = "/".to_owned();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let secret = Secret::Anonymous;
+        self.broker().login(&Credentials { namespace, secret, peer }).await.unwrap()
     }
 }
 
@@ -123,16 +147,22 @@ impl Peer {
         }
     }
 
-    /// What the group is given within `wait_ms`, acknowledged.
-    async fn receive(&mut self, wait_ms: u64) -> Vec<Message> {
+    /// What a group is given of a topic within `wait_ms`, and has for `hidden_ms`.
+    async fn take(
+        &mut self,
+        topic: &str,
+        group: &str,
+        hidden_ms: u64,
+        wait_ms: u64,
+    ) -> Vec<Message> {
         let request = self.request(ReceiveMessageRequest {
-            group: Some(resource(GROUP)),
+            group: Some(resource(group)),
             message_queue: Some(MessageQueue {
-                topic: Some(resource(TOPIC)),
+                topic: Some(resource(topic)),
                 ..Default::default()
             }),
             batch_size: 32,
-            invisible_duration: Some(duration(10_000)),
+            invisible_duration: Some(duration(hidden_ms)),
             long_polling_timeout: Some(duration(wait_ms)),
             ..Default::default()
         });
@@ -143,6 +173,12 @@ impl Peer {
                 messages.push(message);
             }
         }
+        messages
+    }
+
+    /// What the group is given within `wait_ms`, acknowledged.
+    async fn receive(&mut self, wait_ms: u64) -> Vec<Message> {
+        let messages = self.take(TOPIC, GROUP, 10_000, wait_ms).await;
         for message in &messages {
             let system = message.system_properties.as_ref().unwrap();
             let entry = AckMessageEntry {
@@ -208,4 +244,23 @@ async fn clients_count_with_their_namespace_and_user() {
         limit(&scope, None).await;
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_come_together_are_bounded_too() {
+    const CLIENTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let limits = Limits { clients_max: 2, ..Limits::default() };
+    let server = Server::start_slow(limits, Duration::from_millis(100)).await;
+    let mut peers = Vec::new();
+    for client in CLIENTS {
+        peers.push(server.peer(client).await);
+    }
+    let sends = peers.into_iter().map(|mut peer| {
+        tokio::spawn(async move { peer.send(message("m", MessageType::Normal)).await.is_ok() })
+    });
+    let mut let_in = 0;
+    for send in sends.collect::<Vec<_>>() {
+        let_in += usize::from(send.await.unwrap());
+    }
+    assert_eq!(let_in, 2);
 }

@@ -4,104 +4,65 @@
 //! The store holds the messages; what is here is found again in the store after a restart. A
 //! transaction's id is its message's, which is what every client compares it with.
 
+mod asking;
+mod known;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use mainstem_broker::{HeldId, HeldPlace, Refusal};
-use mainstem_schemas::{Position, Record, UnixMillis};
+use mainstem_schemas::{Position, Record};
+use tokio::sync::Semaphore;
 use tonic::Request;
 
+pub(super) use self::asking::look_after;
+use self::known::{Ending, Key, Known, Outcome, Then};
 use super::{Front, calls::name, members::Member};
 use crate::{
     codec::{
         names,
         proto::{
-            Code, EndTransactionRequest, EndTransactionResponse, MessageType, Resource,
-            SystemProperties, TransactionResolution,
+            Code, EndTransactionRequest, EndTransactionResponse, MessageType, SystemProperties,
+            TransactionResolution,
         },
         status::{self, Fault},
     },
     limits::Limits,
-    normalize::{self, Native},
-    session::{self, settings::duration_ms},
+    normalize::Native,
+    session::settings::duration_ms,
 };
 
-/// Transactions remembered as ended, so that ending one again is no error.
-const ENDED_MAX: usize = 1024;
-/// Transactions that are asked about at one look; more wait for the next one.
-const ASKS_PER_LOOK: usize = 128;
 /// Records read at a time while a namespace's transactions are looked up.
 const READ_BATCH: usize = 128;
-
-/// Which transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    namespace: String,
-    topic: String,
-    id: String,
-}
-
-/// One that waits for its producer's decision.
-#[derive(Clone, Debug)]
-struct Waiting {
-    /// More than one when a producer sent its message again; at most the first one is published.
-    held: Vec<HeldId>,
-    /// How often a producer was asked.
-    asked: u32,
-    /// When one is asked next.
-    ask_at: UnixMillis,
-}
+/// How often a record is looked for again that was moved, or not written yet.
+const READS_MAX: usize = 4;
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// The transactions that are known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transactions {
     known: Mutex<Known>,
+    /// Held by the one that looks up what waits since before the start.
+    finding: Semaphore,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    waiting: HashMap<Key, Waiting>,
-    ended: VecDeque<Key>,
-    /// Namespaces whose transactions of before the start are known.
-    found: HashSet<String>,
-}
-
-impl Known {
-    fn add(&mut self, key: Key, held: HeldId, ask_at: UnixMillis) {
-        let new = Waiting { held: Vec::new(), asked: 0, ask_at };
-        let waiting = self.waiting.entry(key).or_insert(new);
-        if !waiting.held.contains(&held) {
-            waiting.held.push(held);
-        }
-    }
-
-    fn end(&mut self, key: &Key) {
-        if self.waiting.remove(key).is_some() {
-            if self.ended.len() >= ENDED_MAX {
-                self.ended.pop_front();
-            }
-            self.ended.push_back(key.clone());
-        }
-    }
-
-    /// Those of a namespace whose producers should have decided by now, longest overdue first.
-    fn overdue(&self, namespace: &str, now: UnixMillis) -> Vec<(Key, Waiting)> {
-        let overdue = self
-            .waiting
-            .iter()
-            .filter(|(key, waiting)| key.namespace == namespace && waiting.ask_at.reached(now));
-        let mut overdue: Vec<_> =
-            overdue.map(|(key, waiting)| (key.clone(), waiting.clone())).collect();
-        overdue.sort_by_key(|(_, waiting)| waiting.ask_at);
-        overdue
+impl Default for Transactions {
+    fn default() -> Self {
+        Self { known: Mutex::default(), finding: Semaphore::new(1) }
     }
 }
 
 impl Transactions {
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no holder of this lock panics")
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().len()
     }
 }
 
@@ -112,18 +73,23 @@ pub(super) fn patience_ms(system: &SystemProperties, limits: &Limits) -> u64 {
 }
 
 impl Front {
-    /// Notes what a producer sent and may decide about from now on.
-    pub(super) fn begin(
+    /// Notes what a producer sent and may decide about from now on. A copy too many of one message
+    /// is forgotten.
+    pub(super) async fn begin(
         &self,
         member: &Member,
         topic: &str,
         id: &str,
         held: HeldId,
         patience_ms: u64,
-    ) {
-        let (namespace, topic, id) = (member.namespace.clone(), topic.to_owned(), id.to_owned());
-        let ask_at = self.broker.now().plus(patience_ms);
-        self.transactions.lock().add(Key { namespace, topic, id }, held, ask_at);
+    ) -> Result<(), Refusal> {
+        let key = Key { topic: topic.to_owned(), id: id.to_owned() };
+        let now = self.broker.now();
+        let is_kept = self.transactions.lock().add(&member.namespace, key, held, now, patience_ms);
+        if !is_kept {
+            member.client.decide(held, false).await?;
+        }
+        Ok(())
     }
 
     /// Ends a transaction. The first decision counts; a later one is no error.
@@ -144,166 +110,123 @@ impl Front {
             TransactionResolution::Rollback => Some(false),
             TransactionResolution::Unspecified => None,
         };
-        let namespace = call.member.namespace.clone();
-        let key = Key { namespace, topic, id: request.transaction_id };
+        let key = Key { topic, id: request.transaction_id };
         self.find_transactions(&call.member).await?;
-        let waiting = self.transactions.lock().waiting.get(&key).cloned();
-        match (waiting, publish) {
-            (Some(waiting), Some(publish)) => {
-                self.decide(&call.member, &waiting, publish).await?;
-                self.transactions.lock().end(&key);
-            }
-            (Some(_), None) => {}
-            (None, _) if self.transactions.lock().ended.contains(&key) => {}
-            (None, _) => {
-                let text = "no such transaction waits for a decision";
-                return Err(Fault::new(Code::InvalidTransactionId, text));
-            }
-        }
+        self.end(&call.member, key, publish).await?;
         Ok(EndTransactionResponse { status: Some(status::ok()) })
     }
 
-    async fn decide(
-        &self,
-        member: &Member,
-        waiting: &Waiting,
-        publish: bool,
-    ) -> Result<(), Refusal> {
-        let mut publish = publish;
-        for held in &waiting.held {
-            member.client.decide(*held, publish).await?;
-            publish = false;
+    /// Ends a transaction if its producer decided, and returns when that is durable. An ending
+    /// that has begun goes on when its caller goes away.
+    async fn end(&self, member: &Arc<Member>, key: Key, publish: Option<bool>) -> Outcome {
+        let namespace = &member.namespace;
+        let ending = self.transactions.lock().ending(namespace, &key, publish.is_some());
+        let mut awaited = match ending {
+            Ending::Unknown => return Err(unknown()),
+            Ending::Ended => return Ok(()),
+            Ending::Going(awaited) => awaited,
+            Ending::Begun(outcome, awaited) => {
+                let Some(publish) = publish else { return Ok(()) };
+                let (front, member) = (self.clone(), member.clone());
+                tokio::spawn(async move {
+                    let ended = front.go_through(&member, &key, publish, Then::Remember).await;
+                    outcome.send_replace(Some(ended));
+                });
+                awaited
+            }
+        };
+        let ended = awaited.wait_for(Option::is_some).await;
+        ended.map_or_else(|_| Err(Refusal::Closed.into()), |ended| ended.clone().unwrap_or(Ok(())))
+    }
+
+    /// Ends all copies of a transaction's message, of which one at most is published. Fails if none
+    /// was there any more: somebody else ended it, and not as this caller knows.
+    async fn go_through(&self, member: &Member, key: &Key, publish: bool, then: Then) -> Outcome {
+        let (mut done, mut was_held, mut fault) = (0, false, None);
+        loop {
+            let then = match &fault {
+                _ if was_held => then,
+                Some(_) => Then::Wait,
+                None => Then::Forget,
+            };
+            let copy = self.transactions.lock().next_copy(&member.namespace, key, done, then);
+            let Some(held) = copy else { break };
+            done += 1;
+            match member.client.decide(held, publish && !was_held).await {
+                Ok(this_was) => was_held |= this_was,
+                Err(refusal) => fault = Some(refusal.into()),
+            }
         }
-        Ok(())
+        if was_held { Ok(()) } else { Err(fault.unwrap_or_else(unknown)) }
     }
 
     /// Finds what waits in a member's namespace since before the start, once.
     async fn find_transactions(&self, member: &Member) -> Result<(), Refusal> {
-        if self.transactions.lock().found.contains(&member.namespace) {
+        if self.transactions.lock().is_found(&member.namespace) {
             return Ok(());
         }
-        let held = member.client.undecided(usize::MAX).await?;
-        let mut moved = false;
-        for batch in held.chunks(READ_BATCH) {
-            let places = batch.iter().map(|(_, position, size)| (*position, *size)).collect();
-            let records = member.client.read(places).await?;
-            for ((id, ..), record) in batch.iter().zip(records) {
-                moved |= matches!(record, Err(Refusal::Stale));
-                let Ok(record) = record else { continue };
-                let Some(system) = transactional(&record) else { continue };
-                let patience_ms = patience_ms(&system, &self.limits);
-                let topic = String::from_utf8_lossy(&record.address().first).into_owned();
-                let namespace = member.namespace.clone();
-                let key = Key { namespace, topic, id: system.message_id };
-                self.transactions.lock().add(key, *id, record.appended().plus(patience_ms));
-            }
+        let alone = self.transactions.finding.acquire().await;
+        let _alone = alone.map_err(|_| Refusal::Closed)?;
+        if self.transactions.lock().is_found(&member.namespace) {
+            return Ok(());
         }
-        let mut known = self.transactions.lock();
-        if !moved && known.found.len() < self.limits.names_max {
-            known.found.insert(member.namespace.clone());
+        let (mut next, mut left) = (Some(Position::default()), Vec::new());
+        while let Some(from) = next {
+            let (held, then) = member.client.undecided(from, READ_BATCH).await?;
+            left.extend(self.note_undecided(member, &held).await?);
+            next = then;
         }
-        Ok(())
-    }
-
-    /// Asks producers about transactions they should have decided by now, and rolls those back
-    /// that they were asked about often enough.
-    pub(super) async fn look_after_transactions(&self, members: &[Arc<Member>], now: UnixMillis) {
-        let mut namespaces: BTreeMap<&str, Vec<&Arc<Member>>> = BTreeMap::new();
-        for member in members.iter().filter(|member| member.is_publishing()) {
-            namespaces.entry(&member.namespace).or_default().push(member);
-        }
-        for (namespace, producers) in namespaces {
-            if let Err(error) = self.ask_producers(namespace, &producers, now).await {
-                tracing::warn!(%error, "cannot look after transactions");
-            }
-        }
-    }
-
-    async fn ask_producers(
-        &self,
-        namespace: &str,
-        producers: &[&Arc<Member>],
-        now: UnixMillis,
-    ) -> Result<(), Refusal> {
-        let Some(first) = producers.first() else { return Ok(()) };
-        self.find_transactions(first).await?;
-        let overdue = self.transactions.lock().overdue(namespace, now);
-        let mut asks = Vec::new();
-        for (key, waiting) in overdue {
-            let mut able: Vec<_> = producers
-                .iter()
-                .filter_map(|producer| Some((*producer, producer.publishes(&key.topic)?)))
-                .collect();
-            if able.is_empty() {
-                continue;
-            }
-            if waiting.asked >= self.limits.transaction_asks_max {
-                self.give_up(first, &key, &waiting).await?;
-                continue;
-            }
-            // Another one each time: one that never answers does not decide alone.
-            let turn = usize::try_from(waiting.asked).unwrap_or_default() % able.len();
-            let (producer, topic) = able.swap_remove(turn);
-            asks.push((key, waiting, producer, topic));
-            if asks.len() >= ASKS_PER_LOOK {
+        for _ in 0..READS_MAX {
+            if left.is_empty() {
                 break;
             }
+            tokio::time::sleep(READ_PAUSE).await;
+            let mut again = Vec::new();
+            for ids in left.chunks(READ_BATCH) {
+                let held = member.client.find_undecided(ids.to_vec()).await?;
+                again.extend(self.note_undecided(member, &held).await?);
+            }
+            left = again;
         }
-        if asks.is_empty() {
-            return Ok(());
+        for held in left {
+            let position = held.origin.0;
+            tracing::error!(event = "record_unreadable", position, "a transaction cannot be read");
         }
-        let places = places(first.client.undecided(usize::MAX).await?);
-        for (key, waiting, producer, topic) in asks {
-            let place = waiting.held.first().and_then(|held| places.get(held));
-            let Some(place) = place else {
-                // Decided since.
-                self.transactions.lock().waiting.remove(&key);
+        self.transactions.lock().note_found(&member.namespace, self.limits.names_max);
+        Ok(())
+    }
+
+    /// Notes what waits since before the start. Answers what could not be read, or was moved
+    /// meanwhile.
+    async fn note_undecided(
+        &self,
+        member: &Member,
+        batch: &[HeldPlace],
+    ) -> Result<Vec<HeldId>, Refusal> {
+        let places = batch.iter().map(|(_, position, size)| (*position, *size)).collect();
+        let records = member.client.read(places).await?;
+        let mut left = Vec::new();
+        for ((id, ..), record) in batch.iter().zip(records) {
+            let Ok(record) = record else {
+                left.push(*id);
                 continue;
             };
-            let record = producer.client.read(vec![*place]).await?.into_iter().next();
-            let Some(Ok(record)) = record else { continue };
-            self.ask_producer(&key, producer, topic, &record, now);
+            let Some(system) = transactional(&record) else { continue };
+            let patience_ms = patience_ms(&system, &self.limits);
+            let topic = String::from_utf8_lossy(&record.address().first).into_owned();
+            let (key, since) = (Key { topic, id: system.message_id }, record.appended());
+            let namespace = &member.namespace;
+            let is_kept = self.transactions.lock().add(namespace, key, *id, since, patience_ms);
+            if !is_kept {
+                member.client.decide(*id, false).await?;
+            }
         }
-        Ok(())
-    }
-
-    /// Asks one producer. One whose stream is full is not asked, and so not counted.
-    fn ask_producer(
-        &self,
-        key: &Key,
-        producer: &Member,
-        topic: Resource,
-        record: &Record,
-        now: UnixMillis,
-    ) {
-        let message = normalize::message(record, topic, |record| self.broker.view(record));
-        if !producer.tell(session::recover(message, &key.id)) {
-            return;
-        }
-        if let Some(waiting) = self.transactions.lock().waiting.get_mut(key) {
-            waiting.asked += 1;
-            waiting.ask_at = now.plus(self.limits.transaction_ask_interval_ms);
-        }
-    }
-
-    async fn give_up(&self, member: &Member, key: &Key, waiting: &Waiting) -> Result<(), Refusal> {
-        self.decide(member, waiting, false).await?;
-        // Not remembered as ended: a producer that commits it now must hear that it is too late.
-        self.transactions.lock().waiting.remove(key);
-        tracing::warn!(
-            event = "transaction_rolled_back",
-            namespace = key.namespace,
-            topic = key.topic,
-            id = key.id,
-            asked = waiting.asked,
-            "no producer decided about a transaction"
-        );
-        Ok(())
+        Ok(left)
     }
 }
 
-fn places(held: Vec<HeldPlace>) -> HashMap<HeldId, (Position, u32)> {
-    held.into_iter().map(|(id, position, size)| (id, (position, size))).collect()
+fn unknown() -> Fault {
+    Fault::new(Code::InvalidTransactionId, "no such transaction waits for a decision")
 }
 
 /// What the sender of a transactional message said; `None` for any other record.

@@ -9,7 +9,7 @@ use std::{
 
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
 
-use super::{Commit, Fatal, parameters::Search, send};
+use super::{Commit, Fatal, doomed::Round, parameters::Search, send};
 use crate::{
     command::{ClientId, Command, Reply, Retention},
     entry::Entry,
@@ -20,20 +20,55 @@ use crate::{
 /// Records that one turn passes over on the way to those it hands out: expired ones above all,
 /// each of which may be read to be dead-lettered.
 const PASSED_PER_TURN: usize = 512;
-/// Records that one turn drops from queues over their bounds, besides those that a publish to them
-/// drops: each of them may be read to be dead-lettered.
+/// Records that one turn drops from queues over their bounds, for publishes to them and as many
+/// besides: each of them may be read to be dead-lettered.
 const DROPPED_PER_TURN: usize = 1024;
+/// Dead records that one turn tries again to place.
+const BURIED_PER_TURN: usize = 256;
+/// Bytes of the records that one turn may read for each of these, whatever their number; the one
+/// that goes beyond them is the last.
+pub(super) const BYTES_PER_TURN: u64 = 8 << 20;
 /// Records that one turn purges, or lets go of behind the slowest reader of a queue.
 const PURGED_PER_TURN: u64 = 8192;
 /// Addresses that one turn looks at for a filter.
 const RETAINED_PER_TURN: usize = 2048;
 
+/// What may still be done in a turn of something that reads a record each time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    records: usize,
+    bytes: u64,
+}
+
+impl Budget {
+    pub(super) fn new(records: usize) -> Self {
+        Self { records, bytes: BYTES_PER_TURN }
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+
+    /// One more record, of so many bytes.
+    pub(super) fn spend(&mut self, bytes: u32) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(u64::from(bytes));
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Chores {
-    /// How many records may still be passed over in this turn.
-    pub(super) passes_left: usize,
-    /// How many records may still be dropped in this turn from queues over their bounds.
-    pub(super) drops_left: usize,
+    /// Records that may still be passed over in this turn.
+    pub(super) passes: Budget,
+    /// Records that may still be dropped in this turn from queues over their bounds.
+    pub(super) drops: Budget,
+    /// The same, for what publishes drop beyond what each of them may.
+    pub(super) publish_drops: Budget,
+    /// Where among queues over their bounds the next look begins.
+    pub(super) bounds_from: QueueId,
+    /// Dead records that may still be tried again in this turn.
+    pub(super) burials: Budget,
+    pub(super) rounds: VecDeque<Round>,
     /// Cursors that had more to pass over.
     late: BTreeSet<(QueueId, CursorId)>,
     /// Gets that met such a cursor.
@@ -85,6 +120,7 @@ impl Chores {
             && self.purges.is_empty()
             && self.lookups.is_empty()
             && self.searches.is_empty()
+            && self.rounds.is_empty()
     }
 }
 
@@ -113,11 +149,15 @@ impl Commit {
     /// A turn begins: what the last one left goes on.
     pub(super) fn begin_chores(&mut self) -> Result<(), Fatal> {
         if self.is_backed_up() {
-            (self.chores.passes_left, self.chores.drops_left) = (0, 0);
+            (self.chores.passes, self.chores.drops) = (Budget::default(), Budget::default());
+            self.chores.publish_drops = Budget::default();
+            self.chores.burials = Budget::default();
             return Ok(());
         }
-        self.chores.passes_left = PASSED_PER_TURN;
-        self.chores.drops_left = DROPPED_PER_TURN;
+        self.chores.passes = Budget::new(PASSED_PER_TURN);
+        self.chores.drops = Budget::new(DROPPED_PER_TURN);
+        self.chores.publish_drops = Budget::new(DROPPED_PER_TURN);
+        self.chores.burials = Budget::new(BURIED_PER_TURN);
         for (queue, cursor) in mem::take(&mut self.chores.late) {
             self.touch_cursor(queue, cursor);
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
-    exchange::{Said, Targets},
+    exchange::Said,
     passage::{Death, Passage, Reason},
     policy::DeadLetter,
     state::{POINTER, body_bytes},
@@ -79,11 +79,32 @@ impl Commit {
         let Some(queue) = self.state.queues.get(queue_id) else { return true };
         let Some(cursor) = queue.cursor(cursor_id) else { return true };
         let Some(to) = cursor.policy.dead_letter.clone() else { return true };
+        if matches!(to, DeadLetter::Topic(_))
+            && matches!(reason, Reason::Expired | Reason::Overflow)
+        {
+            return true;
+        }
         let waits = cursor.policy.keeps_dead && reason != Reason::Overflow;
         let (name, namespace) = (queue.def.name.clone(), queue.namespace.clone());
+        if waits && self.leads_nowhere(&namespace, &to) {
+            return false;
+        }
+        let Some(queue) = self.state.queues.get(queue_id) else { return true };
         let place = queue.get(offset, &self.state.index);
         let Some(place) = self.state.sound(place) else { return true };
         self.bury_place(&namespace, &name, &to, (place, waits), (reason, time))
+    }
+
+    /// Whether no record at all would be taken: what is not known of one need not be read.
+    fn leads_nowhere(&self, namespace: &str, to: &DeadLetter) -> bool {
+        let DeadLetter::Exchange { name, .. } = to else { return false };
+        let Some(space) = self.state.namespaces.get(namespace).filter(|_| !name.is_empty()) else {
+            return false;
+        };
+        space.exchanges.get(name).is_none_or(|exchange| {
+            let is_private = exchange.private || space.readers.is_empty();
+            exchange.bindings.is_empty() && exchange.alternate.is_none() && is_private
+        })
     }
 
     /// A record that dies, and its way up to now; `None` for one that can die no more. Its body
@@ -194,8 +215,13 @@ impl Commit {
     ) -> Route {
         match to {
             DeadLetter::Topic(topic) => {
-                let queues = Targets::from_iter([self.make_topic(namespace, topic)]);
-                Route { queues, ..Route::default() }
+                let kept_by = self.make_topic(namespace, topic);
+                let routed = self.route_to(namespace, address, &[], said, By::Store);
+                let mut route = routed.unwrap_or_default();
+                if !route.queues.contains(&kept_by) {
+                    route.queues.push(kept_by);
+                }
+                route
             }
             DeadLetter::Exchange { .. } => {
                 // A dead-letter key of its own takes the place of all others.

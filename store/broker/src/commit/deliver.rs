@@ -9,7 +9,10 @@ use mainstem_schemas::{
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Commit, Timer};
+use super::{
+    Commit, Timer,
+    chores::{Budget, Chores},
+};
 use crate::{
     command::{Claim, ClientId},
     cursor::{Cursor, InHand, Seat, Turn},
@@ -41,8 +44,8 @@ struct Walk<'a> {
     expired: &'a mut Vec<(QueueId, CursorId, u64, Place)>,
     /// Records that rest, and until when.
     resting: &'a mut Vec<(UnixMillis, u64)>,
-    /// How many records may be passed over.
-    passes_left: &'a mut usize,
+    /// Records that may be passed over.
+    passes: &'a mut Budget,
     /// There were more.
     is_late: bool,
     /// The next record is not down yet.
@@ -51,9 +54,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Counts a record that is passed over, if there may be one more.
-    fn may_not_pass(&mut self) -> bool {
-        self.is_late = *self.passes_left == 0;
-        *self.passes_left = self.passes_left.saturating_sub(1);
+    fn may_not_pass(&mut self, bytes: u32) -> bool {
+        self.is_late = self.passes.is_spent();
+        self.passes.spend(bytes);
         self.is_late
     }
 }
@@ -99,7 +102,7 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
-            passes_left: &mut chores.passes_left,
+            passes: &mut chores.passes,
             is_late: false,
             is_gated: false,
         };
@@ -145,13 +148,8 @@ impl Commit {
                 break;
             }
         }
-        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
-        if is_late {
-            chores.note_late(id, cursor_id);
-        }
-        if is_gated {
-            note_gated(&mut self.gated, (id, cursor_id));
-        }
+        let stops = (walk.is_late, walk.is_gated);
+        note_stops(chores, &mut self.gated, (id, cursor_id), stops);
         if !settle.is_empty() {
             settled.entry((id, cursor_id)).or_default().extend(settle);
         }
@@ -267,19 +265,14 @@ impl Commit {
             parked_max: self.config.parked_per_cursor_max,
             expired: &mut self.expired,
             resting: &mut resting,
-            passes_left: &mut self.chores.passes_left,
+            passes: &mut self.chores.passes,
             is_late: false,
             is_gated: false,
         };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
         let ready = next_ready(queue, id, cursor_id, &mut walk)?;
-        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
-        if is_late {
-            self.chores.note_late(id, cursor_id);
-        }
-        if is_gated {
-            note_gated(&mut self.gated, (id, cursor_id));
-        }
+        let stops = (walk.is_late, walk.is_gated);
+        note_stops(&mut self.chores, &mut self.gated, (id, cursor_id), stops);
         let Some(Ready { offset, attempts, place }) = ready else {
             self.note_resting(id, cursor_id, resting);
             return Ok(None);
@@ -395,10 +388,18 @@ fn hand_out(
     }
 }
 
-/// A cursor waits for the disk. A record that was moved lately stops it as a new one does, and no
-/// publish is there to wake it.
-fn note_gated(gated: &mut Vec<(QueueId, CursorId)>, at: (QueueId, CursorId)) {
-    if gated.last() != Some(&at) {
+/// A cursor goes on in the next turn, or waits for the disk. A record that was moved lately stops it
+/// as a new one does, and no publish is there to wake it.
+fn note_stops(
+    chores: &mut Chores,
+    gated: &mut Vec<(QueueId, CursorId)>,
+    at: (QueueId, CursorId),
+    (is_late, is_gated): (bool, bool),
+) {
+    if is_late {
+        chores.note_late(at.0, at.1);
+    }
+    if is_gated && gated.last() != Some(&at) {
         gated.push(at);
     }
 }
@@ -470,7 +471,7 @@ fn next_ready(
         let place = queue.get(offset, walk.index)?;
         let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
         let Some(place) = place else {
-            if walk.may_not_pass() {
+            if walk.may_not_pass(0) {
                 return Ok(None);
             }
             cursor.advance(offset);
@@ -483,7 +484,7 @@ fn next_ready(
         let is_ordered = cursor.policy.ordered && place.group != 0;
         let passes = place.position >= walk.fresh && place.expiry <= place.appended;
         if place.expiry.reached(walk.now) && !passes {
-            if walk.may_not_pass() {
+            if walk.may_not_pass(place.body) {
                 return Ok(None);
             }
             cursor.advance(offset);

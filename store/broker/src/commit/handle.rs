@@ -132,16 +132,22 @@ impl Commit {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
-            Command::Forget { client, writers, reply } => {
-                let known = self.forget(client, writers);
-                self.answer_durably(Some(reply), known);
+            Command::Forget { client, writers, permit, reply } => {
+                self.forget(client, writers, permit, reply);
             }
             Command::Decide { client, id, record, publish, reply } => {
                 let decided = self.decide(client, id, record, publish);
                 self.answer_durably(Some(reply), decided);
             }
-            Command::Undecided { client, from, reply } => {
-                send(reply, self.list_undecided(client, from));
+            Command::Undecided { client, from, max, reply } => {
+                let found = self.list_undecided(client, from, max);
+                let newest = found.0.iter().map(|(_, position, _)| *position).max();
+                self.answer_when_down(reply, found, newest);
+            }
+            Command::FindUndecided { client, ids, reply } => {
+                let found = self.find_undecided(client, &ids);
+                let newest = found.iter().map(|(_, position, _)| *position).max();
+                self.answer_when_down(reply, found, newest);
             }
             Command::Lookup { client, topic, key, max, reply } => {
                 let found = self.look_up(client, &topic, &key, max);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mainstem_index::IndexError;
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, RecordId, UnixMillis};
 
-use super::Commit;
+use super::{Commit, chores::Budget};
 use crate::{
     command::{ClientId, HeldId, HeldPlace, Retention},
     entry::{Entry, Placed},
@@ -14,8 +14,8 @@ use crate::{
 
 /// Held records that are let go in one turn; more wait for the next one.
 const RELEASES_PER_TURN: usize = 512;
-/// Records that wait for a decision and are looked at in one turn.
-const UNDECIDED_PER_TURN: usize = 256;
+/// Records that wait for a decision and are looked at in one turn: what is in memory of them.
+const UNDECIDED_PER_TURN: usize = 4096;
 /// Queues that are looked at by themselves in one turn.
 const WAKES_PER_TURN: usize = 256;
 /// Records that a queue which keeps everything forgets at one look.
@@ -66,30 +66,37 @@ impl Commit {
         self.log_lazily(Entry::Place(placed));
     }
 
-    /// Records of the client's namespace that wait for a decision, the oldest first, as far as one
-    /// turn looks, and where the next look begins.
+    /// Up to `max` records of the client's namespace that wait for a decision, the oldest first, as
+    /// far as one turn looks, and where the next look begins.
     pub(super) fn list_undecided(
-        &mut self,
+        &self,
         client: ClientId,
         from: Position,
+        max: usize,
     ) -> (Vec<HeldPlace>, Option<Position>) {
-        let Some(namespace) = self.namespace_of(client) else { return (Vec::new(), None) };
-        let mut looked_at: Vec<HeldBody> =
-            self.state.undecided_from(from).take(UNDECIDED_PER_TURN + 1).collect();
-        let next = looked_at.get(UNDECIDED_PER_TURN).map(|body| body.origin);
-        looked_at.truncate(UNDECIDED_PER_TURN);
-        let is_its = |body: &HeldBody| {
-            // What is not written yet cannot be read.
-            body.position < self.written
-                && self
-                    .read_place(body.position, body.size)
-                    .is_ok_and(|found| found.record.namespace() == &*namespace)
-        };
-        let its = looked_at.into_iter().filter(is_its).map(|body| {
-            let id = HeldId { due: UNDECIDED, origin: body.origin };
-            (id, body.position, body.size)
+        let mut found = Vec::new();
+        let Some(namespace) = self.namespace_of(client) else { return (found, None) };
+        let mut left = UNDECIDED_PER_TURN;
+        for (origin, (body, whose)) in self.state.undecided.range(from..) {
+            if left == 0 || found.len() >= max {
+                return (found, Some(*origin));
+            }
+            left -= 1;
+            if *whose == namespace {
+                found.push(place_of(body));
+            }
+        }
+        (found, None)
+    }
+
+    /// Those of the records that wait for a decision in the client's namespace.
+    pub(super) fn find_undecided(&self, client: ClientId, ids: &[HeldId]) -> Vec<HeldPlace> {
+        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
+        let waiting = ids.iter().filter(|id| id.due == UNDECIDED).filter_map(|id| {
+            let (body, whose) = self.state.undecided.get(&id.origin)?;
+            (*whose == namespace).then(|| place_of(body))
         });
-        (its.collect(), next)
+        waiting.collect()
     }
 
     /// Places of a topic's records with a key, the oldest first.
@@ -133,8 +140,10 @@ impl Commit {
             }
             self.state.wakes.extend(to, stored);
         }
-        for _ in 0..RELEASES_PER_TURN {
+        let mut left = Budget::new(RELEASES_PER_TURN);
+        while !left.is_spent() {
             let Some((due, body)) = self.state.delayed.pop(now) else { break };
+            left.spend(body.size);
             // It is let go by the entry; until then it is as if it had not been taken.
             self.state.delayed.put_back(due, body);
             if let Err(error) = self.publish_held(due, body) {
@@ -191,7 +200,7 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
         let cursors: Vec<CursorId> = queue.cursors().map(|(cursor, _)| cursor).collect();
         for cursor_id in cursors {
-            for _ in 0..self.chores.passes_left {
+            while !self.chores.passes.is_spent() {
                 let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
                 let Some((cursor, lanes)) = queue.cursor_and_lanes(cursor_id) else { break };
                 let Some(offset) = cursor.peek(lanes) else { break };
@@ -203,8 +212,8 @@ impl Commit {
                 if let Some(cursor) = queue.cursor_mut(cursor_id) {
                     cursor.advance(offset);
                 }
+                self.chores.passes.spend(place.body);
                 self.expired.push((id, cursor_id, offset, place));
-                self.chores.passes_left -= 1;
             }
         }
         self.bury_expired();
@@ -313,4 +322,8 @@ impl Commit {
             self.give_room(&hand);
         }
     }
+}
+
+fn place_of(body: &HeldBody) -> HeldPlace {
+    (HeldId { due: UNDECIDED, origin: body.origin }, body.position, body.size)
 }

@@ -1,5 +1,7 @@
 //! Settings that are kept with the data: policies and limits.
 
+use std::collections::BTreeMap;
+
 use mainstem_index::{NameKey, ParameterKey};
 use mainstem_schemas::{Position, QueueId, Table};
 
@@ -19,10 +21,13 @@ const QUEUES_PER_TURN: usize = 64;
 /// gives them something to do at a time of their own or a bound to keep.
 pub(super) struct Search {
     namespace: String,
+    /// The rule that is new; `None` when the process began, and all may be new to some queues: how
+    /// far a search came is nowhere but in memory.
+    of: Option<ParameterKey>,
     rules: Rules,
     /// The name that was looked at last.
     last: Option<String>,
-    reply: Reply<()>,
+    reply: Option<Reply<()>>,
 }
 
 impl Search {
@@ -36,15 +41,42 @@ impl Search {
 impl Commit {
     pub(super) fn set_parameter(&mut self, key: ParameterKey, value: Table, reply: Reply<()>) {
         let rule = Search::of(&key, &value);
-        let namespace = key.namespace.clone();
+        let (namespace, of) = (key.namespace.clone(), Some(key.clone()));
+        self.end_search(&key);
         self.log(Entry::SetParameter { key, value });
         self.follow_rules();
         match rule {
             Some(rule) => {
                 let rules = Rules::new(std::iter::once(rule));
-                self.go_on_searching(Search { namespace, rules, last: None, reply });
+                let reply = Some(reply);
+                self.go_on_searching(Search { namespace, of, rules, last: None, reply });
             }
             None => self.answer_durably(Some(reply), ()),
+        }
+    }
+
+    /// Begins to look for all queues that some rule is for.
+    pub(super) fn search_for_all_rules(&mut self) {
+        let mut all: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for (key, value) in &self.state.parameters {
+            let rule = Search::of(key, &value.value);
+            rule.into_iter().for_each(|rule| all.entry(&key.namespace).or_default().push(rule));
+        }
+        let searches = all.into_iter().map(|(namespace, rules)| Search {
+            namespace: namespace.to_owned(),
+            of: None,
+            rules: Rules::new(rules.into_iter()),
+            last: None,
+            reply: None,
+        });
+        self.chores.searches = searches.collect();
+    }
+
+    /// A rule is another now, or gone: nobody need look for the queues it was for.
+    fn end_search(&mut self, key: &ParameterKey) {
+        let found = self.chores.searches.iter().position(|search| search.of.as_ref() == Some(key));
+        if let Some(search) = found.and_then(|at| self.chores.searches.remove(at)) {
+            self.answer_durably(search.reply, ());
         }
     }
 
@@ -68,13 +100,14 @@ impl Commit {
             }
         }
         self.follow_rules();
-        self.answer_durably(Some(search.reply), ());
+        self.answer_durably(search.reply, ());
     }
 
     /// Tells whether it was there.
     pub(super) fn delete_parameter(&mut self, key: ParameterKey) -> bool {
         let known = self.state.parameters.contains_key(&key);
         if known {
+            self.end_search(&key);
             self.log(Entry::DeleteParameter { key });
             self.follow_rules();
         }

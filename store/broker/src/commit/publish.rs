@@ -6,16 +6,16 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, Dialect, Entrance, Offset, Path, Position, QueueId, Record, UnixMillis,
-    address::ROOT_EXCHANGE,
+    Address, ConsumerId, CursorId, Dialect, Entrance, Offset, Path, Position, QueueId, Record,
+    UnixMillis, address::ROOT_EXCHANGE,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Commit, dead::routing_key, send};
 use crate::{
-    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention, Terms},
-    entry::{Entry, Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
+    command::{Bind, ClientId, HeldId, Publish, Published, Reply, Retention},
+    entry::{Head, KIND_HOLD, KIND_PUBLISH, Once, decode_carried, encode_head},
     error::Refusal,
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
@@ -93,8 +93,8 @@ impl Commit {
     /// Whether there is room for a record.
     fn may_take(&self, record: &Record) -> Result<(), Refusal> {
         let (size, max) = (record.data_len(), self.config.message_bytes_max);
-        // Properties have no bound of their own here; an entry must fit into a segment.
-        if size > max || record.bytes().len() as u64 > self.config.segment_bytes / 2 {
+        // Properties have no bound of their own here.
+        if size > max || record.bytes().len() as u64 > self.config.record_bytes_max() {
             return Err(Refusal::TooLarge { size, max });
         }
         if self.is_full {
@@ -179,38 +179,6 @@ impl Commit {
         Ok(Published::Taken { readers: u32::try_from(readers).unwrap_or(u32::MAX), offset })
     }
 
-    /// Whether its writer published this before.
-    fn is_again(&mut self, namespace: &Arc<str>, terms: &Terms) -> Result<bool, Refusal> {
-        let Some((writer, sequence)) = &terms.once else { return Ok(false) };
-        let known = self.state.writers.get(&(namespace.clone(), writer.clone())).copied();
-        match known {
-            Some(known) => {
-                let is_again = *sequence <= known.sequence;
-                // What is told to be taken must be as durable as the first time.
-                self.open.needs_sync |= is_again && known.home >= self.written;
-                Ok(is_again)
-            }
-            None if self.state.writers.len() >= self.config.writers_max => {
-                Err(Refusal::Limit { name: "writers_max", max: self.config.writers_max as u64 })
-            }
-            None => Ok(*sequence == 0),
-        }
-    }
-
-    /// Forgets writers, and tells which of them were known.
-    pub(super) fn forget(&mut self, client: ClientId, writers: Vec<String>) -> Vec<bool> {
-        let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
-        let forgets = writers.into_iter().map(|writer| {
-            let is_known = self.state.writers.contains_key(&(namespace.clone(), writer.clone()));
-            if is_known {
-                let (namespace, seen) = ((*namespace).to_owned(), UnixMillis::NONE);
-                self.log(Entry::Writer { namespace, writer, sequence: 0, seen });
-            }
-            is_known
-        });
-        forgets.collect()
-    }
-
     /// Keeps a record that nobody sees yet.
     fn hold(&mut self, head: Head, record: Record) -> Result<Published, Refusal> {
         let max = self.config.undecided_max;
@@ -254,7 +222,13 @@ impl Commit {
             let Some(queue) = self.state.queues.get(*id) else { return true };
             if queue.is_bounded {
                 let policy = &queue.def.policy;
-                let (len, bytes) = queue.ready();
+                let (mut len, mut bytes) = queue.ready();
+                if policy.delivery.keeps_dead
+                    && let Some(doomed) = self.doomed.get(&(*id, CursorId::MAIN))
+                {
+                    let (dead_len, dead_bytes) = doomed.size();
+                    (len, bytes) = (len + dead_len, bytes + dead_bytes);
+                }
                 let is_full = policy.len_max.is_some_and(|max| len >= max)
                     || policy.bytes_max.is_some_and(|max| bytes >= max);
                 if is_full && policy.overflow != Overflow::DropHead {
@@ -381,14 +355,14 @@ impl Commit {
         }
     }
 
-    /// Whether a binding leads from an exchange that remembers something, while more is planned
+    /// Whether a new binding leads from an exchange that remembers something, while more is planned
     /// already than the disk takes at once.
     pub(super) fn must_replay_later(&mut self, client: ClientId, bind: &Bind) -> bool {
-        if !self.has_planned_much() {
+        if !self.has_planned_much() || self.is_full || self.is_over {
             return false;
         }
-        let namespace = self.namespace_of(client);
-        namespace.is_some_and(|namespace| self.remembers(&namespace, &bind.source))
+        let Some(namespace) = self.namespace_of(client) else { return false };
+        self.remembers(&namespace, &bind.source) && !self.state.is_bound(&namespace, bind)
     }
 
     /// Whether an exchange remembers something for whom it is bound to next.

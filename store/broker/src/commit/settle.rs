@@ -234,8 +234,8 @@ impl Commit {
         self.counts.unreadable += 1;
         let queue = self.state.queues.get(id.queue);
         if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(id.cursor)) {
-            let hand =
-                InHand { client: ClientId(0), consumer: None, deadline: UnixMillis::NONE, ..hand };
+            let (client, deadline) = (ClientId::NOBODY, UnixMillis::NONE);
+            let hand = InHand { client, consumer: None, deadline, ..hand };
             cursor.hand_out(id.offset.0, hand);
         }
     }

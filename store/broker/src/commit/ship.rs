@@ -177,6 +177,7 @@ impl Commit {
         let (refused, refuses) = (self.is_full || self.is_over, is_full || is_over);
         (self.is_full, self.is_over) = (is_full, is_over);
         if !is_full {
+            self.forgot_when_full = 0;
             self.say_returned();
         }
         if refused == refuses {

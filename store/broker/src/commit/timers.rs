@@ -5,7 +5,7 @@ use std::{mem, sync::mpsc::TrySendError};
 use mainstem_schemas::UnixMillis;
 
 use super::{Commit, Fatal, TICK_MS, Timer};
-use crate::{entry::Entry, pipeline::Job};
+use crate::pipeline::Job;
 
 impl Commit {
     pub(super) fn next_timer(&self) -> UnixMillis {
@@ -49,7 +49,7 @@ impl Commit {
     pub(super) fn tick(&mut self) -> Result<(), Fatal> {
         self.set_timer(self.now.plus(TICK_MS), Timer::Tick);
         self.end_sessions();
-        self.forget_writers();
+        self.forget_silent_writers();
         self.look_at_oldest();
         self.export_counts();
         self.note_pace()?;
@@ -81,26 +81,6 @@ impl Commit {
     #[cfg(test)]
     pub(crate) fn spares(&self) -> u64 {
         self.spares
-    }
-
-    /// Forgets the sequences of writers that have been silent for long.
-    fn forget_writers(&mut self) {
-        let oldest = self.now.0.saturating_sub(self.config.writer_idle_ms);
-        let silent: Vec<_> = self
-            .state
-            .writers
-            .iter()
-            .filter(|(_, value)| value.seen.0 < oldest)
-            .map(|((namespace, writer), _)| (namespace.to_string(), writer.clone()))
-            .collect();
-        for (namespace, writer) in silent {
-            self.log_lazily(Entry::Writer {
-                namespace,
-                writer,
-                sequence: 0,
-                seen: UnixMillis::NONE,
-            });
-        }
     }
 
     pub(super) fn export_counts(&mut self) {

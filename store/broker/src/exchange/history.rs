@@ -17,7 +17,7 @@ pub(crate) struct History {
 /// Bytes of records that one exchange remembers.
 const BYTES_MAX: usize = 16 << 20;
 /// What those of a namespace share when they are many: each remembers its part only.
-const SHARED_BYTES_MAX: usize = 64 << 20;
+const NAMESPACE_BYTES_MAX: usize = 64 << 20;
 /// What is remembered if nobody says how much (rabbitmq_recent_history_exchange, KEEP_NB).
 const LEN: usize = 20;
 const LEN_ARGUMENT: &str = "x-recent-history-length";
@@ -44,7 +44,7 @@ impl History {
 
     /// Forgets the oldest until it has no more than its share.
     pub(super) fn trim(&mut self, sharers: usize) {
-        let bytes_max = BYTES_MAX.min(SHARED_BYTES_MAX / sharers.max(1));
+        let bytes_max = BYTES_MAX.min(NAMESPACE_BYTES_MAX / sharers);
         while self.records.len() > self.len_max || self.bytes > bytes_max {
             let Some(oldest) = self.records.pop_front() else { break };
             self.bytes -= oldest.bytes().len();
@@ -89,7 +89,7 @@ mod tests {
         let address = Address::http("a".into());
         let record = RecordDraft::new(&address, "/", b"", &[0; 1 << 20]).encode().unwrap();
         let mut exchanges = Exchanges::default();
-        for count in 1..=70 {
+        for count in 1..=70_usize {
             let name = format!("exchange {count}");
             exchanges.insert(Exchange::new(ExchangeDef {
                 name: name.clone(),
@@ -104,8 +104,28 @@ mod tests {
             }
             let all = exchanges.iter().filter_map(|exchange| exchange.history.as_ref());
             let records: usize = all.map(|history| history.records().len()).sum();
-            let share = (SHARED_BYTES_MAX / count).min(BYTES_MAX) / record.bytes().len();
+            let parts = count.next_power_of_two();
+            let share = (NAMESPACE_BYTES_MAX / parts).min(BYTES_MAX) / record.bytes().len();
             assert_eq!(records, count * share, "of {count} exchanges");
         }
+    }
+
+    #[test]
+    fn an_exchange_more_is_seldom_news_to_the_others() {
+        let new = |count: usize| {
+            Exchange::new(ExchangeDef {
+                name: format!("exchange {count}"),
+                kind: ExchangeKind::RecentHistory,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                arguments: Vec::new(),
+            })
+        };
+        let mut exchanges = Exchanges::default();
+        let trims = (1..=1000).filter(|count| exchanges.insert(new(*count)));
+        assert_eq!(trims.count(), 11);
+        // Declared again, it is the same one.
+        assert!(!exchanges.insert(new(7)));
     }
 }

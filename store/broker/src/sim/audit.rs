@@ -16,11 +16,8 @@ use crate::{
     entry::{Entry, carries_record, decode_carried},
     open::read,
     policy::Policy,
-    state::body_bytes,
+    state::{HOME_BYTES, body_bytes},
 };
-
-/// What a definition counts for; see `state.rs`.
-const HOME_BYTES: u64 = 128;
 
 /// A queue as the index has it.
 pub(super) struct Stored {
@@ -65,7 +62,7 @@ impl Recount {
 
     fn home(&mut self, home: Position) {
         assert_ne!(home.0, 0, "a definition without a home");
-        self.add(home, HOME_BYTES);
+        self.add(home, HOME_BYTES.into());
     }
 }
 

@@ -4,8 +4,11 @@ use mainstem_schemas::{Address, Verdict};
 
 use super::desk::Desk;
 use crate::{
-    command::{Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Retention},
+    command::{
+        Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Published, Retention,
+    },
     commit::DEATHS_MAX,
+    error::Refusal,
     inbox::Delivery,
     passage::{Passage, Reason},
     policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
@@ -218,4 +221,176 @@ fn a_dead_record_waits_for_somebody_to_take_it_where_that_is_wanted() {
     wait(&mut desk);
     assert!(desk.world.commit.doomed_is_empty());
     desk.rebuilt();
+}
+
+#[test]
+fn the_dead_that_nobody_takes_count_as_what_the_queue_holds() {
+    const BODY: usize = 100;
+    let bounds = [(Some(10), None), (None, Some(10 * BODY as u64))];
+    for (len_max, bytes_max) in bounds {
+        let mut desk = Desk::new(|_| {});
+        let delivery =
+            DeliveryPolicy { keeps_dead: true, ..dying_into("", Some("dead".to_owned())) };
+        let policy = Policy {
+            len_max,
+            bytes_max,
+            overflow: Overflow::Refuse,
+            delivery,
+            ..Policy::default()
+        };
+        let queue = desk.declare("q", policy);
+        let publish = |desk: &mut Desk| {
+            let publish = desk.direct("q", &[7; BODY]);
+            desk.publish(vec![publish])
+        };
+        for _ in 0..10 {
+            let taken = publish(&mut desk);
+            assert!(matches!(taken.as_slice(), [Published::Taken { .. }]), "{taken:?}");
+            let delivery = desk.get("q");
+            desk.give_back(delivery.id, Verdict::Reject);
+            desk.turn();
+        }
+        let full = [Published::Refused(Refusal::QueueFull("q".to_owned()))];
+        assert_eq!((desk.ready("q"), publish(&mut desk).as_slice()), (0, full.as_slice()));
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+        assert_eq!(publish(&mut desk), full, "they are still there when they were tried again");
+        desk.declare("dead", Policy::default());
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+        assert_eq!(desk.ready("dead"), 10);
+        let taken = publish(&mut desk);
+        assert!(matches!(taken.as_slice(), [Published::Taken { .. }]), "{taken:?}");
+        let live = desk.world.commit.state.queues.get(queue).unwrap().live;
+        assert_eq!(live, 1);
+    }
+}
+
+#[test]
+fn the_dead_that_nobody_takes_are_tried_again_some_in_each_turn() {
+    const QUEUES: usize = 200;
+    const EACH: usize = 20;
+    let mut desk = Desk::new(|_| {});
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("", Some("dead".to_owned())) };
+    let policy = Policy { delivery, ..Policy::default() };
+    let name = |number: usize| format!("q{number}");
+    for number in 0..QUEUES {
+        desk.declare(&name(number), policy.clone());
+        desk.fill(&name(number), EACH, 1);
+        for _ in 0..EACH {
+            let delivery = desk.get(&name(number));
+            desk.give_back(delivery.id, Verdict::Reject);
+        }
+    }
+    desk.turn();
+    assert_eq!(desk.world.commit.doomed_len(), QUEUES * EACH);
+    desk.declare("dead", Policy::default());
+    // All their times have come.
+    desk.pass(50);
+    let (mut before, mut turns) = (0, 0);
+    while before < (QUEUES * EACH) as u64 {
+        desk.turn();
+        let dead = desk.world.commit.state.queues.resident();
+        let live = dead.filter(|(_, queue)| queue.def.name == "dead").map(|(_, queue)| queue.live);
+        let live = live.sum::<u64>();
+        assert!(live - before < 500, "one turn buried {}", live - before);
+        (before, turns) = (live, turns + 1);
+        assert!(turns < 100, "{live} were buried");
+    }
+    assert!(desk.world.commit.doomed_is_empty());
+    assert!((0..QUEUES).all(|number| desk.ready(&name(number)) == 0));
+}
+
+#[test]
+fn one_that_nobody_takes_does_not_keep_those_behind_it() {
+    let mut desk = Desk::new(|_| {});
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("amq.direct", None) };
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.declare("dead", Policy::default());
+    let bind = |key: &str, destination: &str| Bind {
+        source: "amq.direct".to_owned(),
+        to_exchange: false,
+        destination: destination.to_owned(),
+        key: key.to_owned().into(),
+        arguments: Vec::new(),
+    };
+    for key in ["nobody", "somebody"] {
+        let bind = bind(key, "q");
+        desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
+    }
+    let keys = [["nobody"; 40].as_slice(), &["somebody"; 40]].concat();
+    for key in keys {
+        let address = Address::amqp("amq.direct".into(), key.into());
+        let publish = Publish::new(desk.draft(&address, b"x").encode().unwrap());
+        desk.publish(vec![publish]);
+    }
+    let held: Vec<_> = (0..80).map(|_| desk.get("q").id).collect();
+    let unbind = |key: &str| {
+        let bind = bind(key, "q");
+        |client, reply| Command::Unbind { client, bind, reply }
+    };
+    for key in ["nobody", "somebody"] {
+        desk.ask(unbind(key)).unwrap();
+    }
+    for id in held {
+        desk.give_back(id, Verdict::Reject);
+    }
+    desk.turn();
+    assert_eq!(desk.world.commit.doomed_len(), 80);
+    let to_dead = bind("somebody", "dead");
+    desk.ask(|client, reply| Command::Bind { client, bind: to_dead, reply }).unwrap();
+    for _ in 0..10 {
+        desk.pass(50);
+        desk.turns(2);
+    }
+    assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (40, 40));
+}
+
+#[test]
+fn the_dead_are_not_read_while_nothing_would_be_taken() {
+    let mut desk = Desk::new(|config| config.tail_cache_bytes = 0);
+    let delivery = DeliveryPolicy { keeps_dead: true, ..dying_into("x", None) };
+    desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.fill("q", 3, 100);
+    let held: Vec<_> = (0..3).map(|_| desk.get("q")).collect();
+    let damaged = usize::try_from(held[1].position.0).unwrap();
+    desk.disk.flip("0000000000000000.seg", damaged + 100, 1);
+    for delivery in held {
+        desk.give_back(delivery.id, Verdict::Reject);
+    }
+    let wait = |desk: &mut Desk| {
+        for _ in 0..10 {
+            desk.pass(50);
+            desk.turns(2);
+        }
+    };
+    wait(&mut desk);
+    assert_eq!(desk.world.commit.doomed_len(), 3, "there is no exchange");
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::Fanout,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
+    };
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    wait(&mut desk);
+    assert_eq!(desk.world.commit.doomed_len(), 3, "nothing is bound to it");
+    desk.declare("dead", Policy::default());
+    let bind = Bind {
+        source: "x".to_owned(),
+        to_exchange: false,
+        destination: "dead".to_owned(),
+        key: "".into(),
+        arguments: Vec::new(),
+    };
+    desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
+    wait(&mut desk);
+    assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (2, 0));
 }

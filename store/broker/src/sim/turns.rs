@@ -1,7 +1,6 @@
 //! Large requests take several turns, and others are served in between.
 
-use mainstem_index::ParameterKey;
-use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Settlement, Value, Verdict, flags};
+use mainstem_schemas::{Address, ConsumerId, Filter, QueueId, Settlement, Verdict, flags};
 
 use super::{desk::Desk, world::now};
 use crate::{
@@ -11,14 +10,13 @@ use crate::{
     },
     inbox::Notice,
     policy::{DeadLetter, DeliveryPolicy, Policy},
-    rules::{ApplyTo, Authority, Rule},
 };
 
 /// More than any turn does.
-const MANY: usize = 30_000;
+pub(super) const MANY: usize = 30_000;
 
 /// Turns that somebody else's question takes, who asks while something large is going on.
-fn turns_of_another(desk: &mut Desk) -> usize {
+pub(super) fn turns_of_another(desk: &mut Desk) -> usize {
     let name = "other".to_owned();
     let find = |client, reply| Command::FindQueue { client, name, reply };
     let (found, turns) = desk.count_turns(find);
@@ -26,7 +24,7 @@ fn turns_of_another(desk: &mut Desk) -> usize {
     turns
 }
 
-fn live(desk: &mut Desk, queue: QueueId) -> u64 {
+pub(super) fn live(desk: &mut Desk, queue: QueueId) -> u64 {
     desk.world.commit.state.queues.get(queue).map_or(0, |queue| queue.live)
 }
 
@@ -360,45 +358,98 @@ fn a_look_for_many_retained_records_takes_turns() {
 }
 
 #[test]
-fn a_rule_for_many_queues_that_nobody_uses_takes_turns() {
-    const QUEUES: usize = 1000;
-    let mut desk = Desk::new(|config| config.queues_resident_max = 10);
+fn a_turn_reads_some_mebibytes_of_what_dies_or_comes_due() {
+    const COUNT: usize = 40;
+    let mut desk = Desk::new(|config| {
+        config.segment_bytes = 16 << 20;
+        config.message_bytes_max = 1 << 20;
+        config.uncommitted_bytes_max = 2 << 20;
+        config.tail_cache_bytes = 0;
+    });
     desk.declare("other", Policy::default());
-    let name = |number: usize| format!("q{number}");
-    let mut ids = Vec::new();
-    for number in 0..QUEUES {
-        ids.push(desk.declare(&name(number), Policy::default()));
-        desk.fill(&name(number), 3, 10);
+    desk.declare("dead", Policy::default());
+    let dead = DeadLetter::Exchange { name: String::new(), key: Some("dead".into()) };
+    let delivery = DeliveryPolicy { dead_letter: Some(dead), ..DeliveryPolicy::default() };
+    let brief = Policy { ttl_ms: Some(10_000), delivery: delivery.clone(), ..Policy::default() };
+    desk.declare("brief", brief);
+    desk.declare("small", Policy { len_max: Some(COUNT as u64), delivery, ..Policy::default() });
+    let none_at_once = |desk: &mut Desk, what: &str, before: u64| {
+        let some = desk.ready("dead") - before;
+        assert!((1..25).contains(&some), "two turns moved {some} that {what}");
+        for _ in 0..30 {
+            desk.pass(2);
+            desk.turn();
+        }
+        assert_eq!(desk.ready("dead"), before + COUNT as u64, "{what}");
+    };
+    // Over their time.
+    for _ in 0..COUNT {
+        desk.fill("brief", 1, 1 << 20);
     }
-    desk.checkpoint();
-    desk.settle_down();
-    let resident = |desk: &Desk| desk.world.commit.state.queues.len();
-    assert!(resident(&desk) <= 10);
-    let rule = |apply_to| Rule {
-        name: "short".to_owned(),
-        pattern: "^q".to_owned(),
-        apply_to,
-        priority: 0,
-        definition: vec![("max-length".to_owned(), Value::Int(1))],
+    desk.pass(20_000);
+    desk.world.turn().unwrap();
+    none_at_once(&mut desk, "expired", 0);
+    // Over the bound, as they come back.
+    let mut held = Vec::new();
+    for _ in 0..COUNT {
+        desk.fill("small", 1, 1 << 20);
+        held.push(desk.get("small").id);
+    }
+    desk.fill("small", COUNT, 10);
+    for id in held {
+        desk.give_back(id, Verdict::Release);
+    }
+    none_at_once(&mut desk, "were too many", COUNT as u64);
+    // Due.
+    let address = Address::amqp(bytes::Bytes::new(), "dead".into());
+    for _ in 0..COUNT {
+        let body = vec![7; 1 << 20];
+        let mut draft = desk.draft(&address, &body);
+        draft.deliver_at = now().plus(20_000);
+        let publish = Publish::new(draft.encode().unwrap());
+        desk.publish(vec![publish]);
+    }
+    desk.pass(20_000);
+    desk.turn();
+    none_at_once(&mut desk, "came due", 2 * COUNT as u64);
+}
+
+#[test]
+fn a_binding_that_is_known_is_not_put_off() {
+    let mut desk = Desk::new(|_| {});
+    let def = ExchangeDef {
+        name: "x".to_owned(),
+        kind: ExchangeKind::RecentHistory,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Vec::new(),
     };
-    let set = |rule: &Rule| {
-        let key = ParameterKey {
-            namespace: "/".to_owned(),
-            component: Authority::User.component().to_owned(),
-            name: rule.name.clone(),
-        };
-        let value = rule.to_table();
-        |_, reply| Command::SetParameter { key, value, reply }
+    let request = DeclareExchange { def };
+    desk.ask(|client, reply| Command::DeclareExchange { client, request, reply }).unwrap();
+    desk.declare("q", Policy::default());
+    let bind = || Bind {
+        source: "x".to_owned(),
+        destination: "q".to_owned(),
+        to_exchange: false,
+        key: "".into(),
+        arguments: Vec::new(),
     };
-    let ((), turns) = desk.count_turns(set(&rule(ApplyTo::Exchanges)));
-    assert!(turns <= 2 && resident(&desk) <= 10, "no queue is looked at");
-    let answer = desk.begin(set(&rule(ApplyTo::Queues)));
-    assert_eq!(turns_of_another(&mut desk), 1);
-    assert!(resident(&desk) < QUEUES / 4, "one turn read {} queues", resident(&desk));
-    let ((), turns) = desk.wait_for(answer);
-    assert!((8..60).contains(&turns), "{turns} turns");
-    desk.turns(20);
-    // Without anybody's using them.
-    assert!(ids.into_iter().all(|id| live(&mut desk, id) == 1));
-    desk.rebuilt();
+    desk.ask(|client, reply| Command::Bind { client, bind: bind(), reply }).unwrap();
+    let address = Address::amqp("x".into(), "".into());
+    let seen = |desk: &mut Desk| {
+        let publish = Publish::new(desk.draft(&address, b"seen").encode().unwrap());
+        desk.publish(vec![publish]);
+        desk.ready("q")
+    };
+    assert_eq!(seen(&mut desk), 1);
+    // More than the disk takes at once.
+    let batch = (0..2).map(|_| desk.direct("q", &[7; 7000])).collect();
+    let permit = desk.permit();
+    let _answer = desk.begin(|client, reply| Command::Publish { client, batch, permit, reply });
+    let _bound = desk.begin(|client, reply| Command::Bind { client, bind: bind(), reply });
+    let unbound = desk.begin(|client, reply| Command::Unbind { client, bind: bind(), reply });
+    desk.wait_for(unbound).0.unwrap();
+    desk.turns(3);
+    assert_eq!(seen(&mut desk), 3, "it is bound again");
 }

@@ -125,13 +125,15 @@ impl State {
         }
     }
 
-    pub(super) fn hold(&mut self, due: UnixMillis, body: HeldBody) {
+    pub(super) fn hold(&mut self, due: UnixMillis, body: HeldBody, namespace: &str) {
         let HeldBody { origin, position, size } = body;
         let segment = self.segments.number(position);
         self.segments.refer(segment, size);
-        self.batch.put(&HeldKey { due, origin }, &HeldValue { position, size });
+        let value = HeldValue { position, size, namespace: namespace.to_owned() };
+        self.batch.put(&HeldKey { due, origin }, &value);
         if due == UNDECIDED {
-            self.undecided.insert(body);
+            let namespace = self.queues.intern(namespace);
+            self.undecided.insert(origin, (body, namespace));
         } else {
             self.delayed.insert(due, body);
         }
@@ -144,29 +146,23 @@ impl State {
         self.segments.release(segment, body.size);
         self.batch.delete(&HeldKey { due, origin });
         if due == UNDECIDED {
-            self.undecided.remove(&body);
+            self.undecided.remove(&origin);
         } else {
             self.delayed.remove(due, body);
         }
     }
 
-    /// The bodies that wait for a decision, from the one that stood first at `origin`.
-    pub(crate) fn undecided_from(&self, origin: Position) -> impl Iterator<Item = HeldBody> {
-        self.undecided.range(HeldBody::first_of(origin)..).copied()
-    }
-
     /// A body that is held until `due`; `None` when it is not held.
     pub(crate) fn held(&mut self, due: UnixMillis, origin: Position) -> Option<HeldBody> {
-        let from = HeldBody::first_of(origin);
-        let is_it = |body: &HeldBody| body.origin == origin;
         if due == UNDECIDED {
-            return self.undecided.range(from..).next().copied().filter(is_it);
+            return self.undecided.get(&origin).map(|(body, _)| *body);
         }
-        if let Some(known) = self.delayed.find(due, from, is_it) {
+        let is_it = |body: &HeldBody| body.origin == origin;
+        if let Some(known) = self.delayed.find(due, HeldBody::first_of(origin), is_it) {
             return known;
         }
         let stored = self.index.get(&HeldKey { due, origin });
-        let HeldValue { position, size } = self.sound(stored)?;
+        let HeldValue { position, size, .. } = self.sound(stored)?;
         Some(HeldBody { origin, position, size })
     }
 

@@ -50,8 +50,9 @@ impl State {
         }
         self.restore_names()?;
         for found in index.held(UNDECIDED, UnixMillis(u64::MAX)) {
-            let (HeldKey { origin, .. }, HeldValue { position, size }) = found?;
-            self.undecided.insert(HeldBody { origin, position, size });
+            let (HeldKey { origin, .. }, HeldValue { position, size, namespace }) = found?;
+            let namespace = self.queues.intern(&namespace);
+            self.undecided.insert(origin, (HeldBody { origin, position, size }, namespace));
         }
         Ok(())
     }

@@ -236,9 +236,13 @@ async fn uncommitted_bytes_max_makes_publishers_wait() {
     let publish = || store.client.publish(vec![Publish::new(direct("q", &[0; 4000]))]);
     let first = at_once(publish()).await.expect("room for the first").unwrap();
     let second = at_once(publish()).await.expect("and the second").unwrap();
+    let mut forget = Box::pin(store.client.forget(vec!["w".repeat(4000)]));
+    assert!(at_once(&mut forget).await.is_none(), "who has writers forgotten waits");
     let mut third = Box::pin(publish());
-    assert!(at_once(&mut third).await.is_none(), "the third waits");
+    assert!(at_once(&mut third).await.is_none(), "and so does the third");
     drop(held);
+    let forgotten = tokio::time::timeout(PATIENCE, forget).await.expect("room again").unwrap();
+    assert_eq!(forgotten.await.unwrap(), [false]);
     let third = tokio::time::timeout(PATIENCE, third).await.expect("room again").unwrap();
     for receipt in [first, second, third] {
         let published = receipt.await.unwrap();

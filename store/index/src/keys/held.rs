@@ -15,12 +15,14 @@ pub struct HeldKey {
     pub origin: Position,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldValue {
     /// Where the body stands now.
     pub position: Position,
     /// Bytes of its entry.
     pub size: u32,
+    /// Whose it is.
+    pub namespace: String,
 }
 
 impl Entity for HeldKey {
@@ -39,13 +41,15 @@ impl Entity for HeldKey {
     fn ser_value(value: &HeldValue, out: &mut Vec<u8>) {
         wire::put_varint(out, value.position.0);
         wire::put_varint(out, u64::from(value.size));
+        wire::put_blob(out, value.namespace.as_bytes());
     }
 
     fn deser_value(bytes: Bytes) -> Result<HeldValue, Short> {
         let mut reader = Reader::new(bytes);
         let position = Position(reader.varint()?);
         let size = u32::try_from(reader.varint()?).map_err(|_| Short)?;
-        if reader.is_empty() { Ok(HeldValue { position, size }) } else { Err(Short) }
+        let namespace = reader.text()?;
+        if reader.is_empty() { Ok(HeldValue { position, size, namespace }) } else { Err(Short) }
     }
 }
 
@@ -58,9 +62,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_back(due: u64, origin: u64, position: u64, size: u32) {
+        fn reads_back(due: u64, origin: u64, position: u64, size: u32, namespace: String) {
             let key = HeldKey { due: UnixMillis(due), origin: Position(origin) };
-            check(&key, &HeldValue { position: Position(position), size });
+            check(&key, &HeldValue { position: Position(position), size, namespace });
         }
 
         #[test]

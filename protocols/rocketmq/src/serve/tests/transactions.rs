@@ -1,12 +1,22 @@
 //! Transactions: what is published, what is not, and who is asked when nobody decides.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::pin,
+    task::{Context, Waker},
+};
 
+use mainstem_broker::HeldPlace;
+use mainstem_schemas::Position;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::*;
+use super::{
+    super::{Front, incoming::Peer as Whence},
+    *,
+};
 use crate::codec::proto::{
     EndTransactionRequest, Publishing, RecoverOrphanedTransactionCommand, Settings,
     TelemetryCommand, TransactionResolution, settings::PubSub, telemetry_command::Command,
@@ -28,6 +38,11 @@ async fn end(peer: &mut Peer, id: &str, resolution: TransactionResolution) -> Co
         ..Default::default()
     });
     peer.grpc.end_transaction(request).await.unwrap().into_inner().status.unwrap().code()
+}
+
+/// What the store holds until a decision.
+async fn undecided(client: &Client) -> Vec<HeldPlace> {
+    client.undecided(Position::default(), 99).await.unwrap().0
 }
 
 /// A producer's telemetry stream. It lasts as long as the sender.
@@ -178,4 +193,162 @@ async fn a_recovery_duration_over_the_limit_is_refused() {
     let system = patient.system_properties.get_or_insert_default();
     system.orphaned_transaction_recovery_duration = Some(duration(3_600_001));
     assert_eq!(peer.send(patient).await.unwrap_err(), Code::BadRequest);
+}
+
+#[tokio::test]
+async fn what_the_store_let_go_of_cannot_be_committed() {
+    let server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("a").await;
+    let (client, _inbox) = server.client().await;
+    for (id, resolution) in [("1", COMMIT), ("2", ROLLBACK)] {
+        peer.send(half(id)).await.unwrap();
+        let held = undecided(&client).await;
+        assert!(client.decide(held[0].0, false).await.unwrap());
+        for _ in 0..2 {
+            assert_eq!(end(&mut peer, id, resolution).await, Code::InvalidTransactionId, "{id}");
+        }
+    }
+    assert!(peer.receive(100).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_decisions_that_come_together_one_counts_for_all() {
+    let server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("a").await;
+    for round in 0..20 {
+        let id = format!("tx-{round}");
+        peer.send(half(&id)).await.unwrap();
+        let mut ends = Vec::new();
+        for client in ["a", "b", "c", "d"] {
+            let (mut peer, id) = (server.peer(client).await, id.clone());
+            ends.push(tokio::spawn(async move { end(&mut peer, &id, COMMIT).await }));
+        }
+        for end in ends {
+            assert_eq!(end.await.unwrap(), Code::Ok, "{id}");
+        }
+        assert_eq!(ids(&peer.receive(1_000).await), [id]);
+    }
+    assert!(peer.receive(100).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_sender_left_behind_is_known() {
+    let server = Server::start(Limits::default()).await;
+    let limits = Arc::new(Limits::default());
+    let front = Front::new(server.broker().clone(), limits, CancellationToken::new());
+    let request = |message| {
+        let mut request = Request::new(SendMessageRequest { messages: vec![message] });
+        request.metadata_mut().insert("x-mq-client-id", MetadataValue::from_static("a"));
+        request.extensions_mut().insert(Whence("127.0.0.1:1".parse().unwrap()));
+        request
+    };
+    // The topic is there, so that a send has nothing to wait for but itself.
+    front.on_send_message(request(message("m", MessageType::Normal))).await.unwrap();
+    let (client, _inbox) = server.client().await;
+    for polls in 1..8 {
+        {
+            let mut sending = pin!(front.on_send_message(request(half(&format!("tx-{polls}")))));
+            for _ in 0..polls {
+                let mut context = Context::from_waker(Waker::noop());
+                if sending.as_mut().poll(&mut context).is_ready() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let held = undecided(&client).await.len();
+        assert_eq!((held, front.transactions.waiting()), (polls, polls));
+    }
+}
+
+#[tokio::test]
+async fn a_message_sent_again_and_again_is_kept_so_often_and_published_once() {
+    let server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("a").await;
+    for _ in 0..20 {
+        assert_eq!(peer.send(half("again")).await.unwrap().transaction_id, "again");
+    }
+    let (client, _inbox) = server.client().await;
+    assert_eq!(undecided(&client).await.len(), 16);
+    assert_eq!(end(&mut peer, "again", COMMIT).await, Code::Ok);
+    assert!(undecided(&client).await.is_empty());
+    assert_eq!(ids(&peer.receive(1_000).await), ["again"]);
+    assert!(peer.receive(100).await.is_empty());
+}
+
+#[tokio::test]
+async fn without_a_producer_a_transaction_ends_by_its_age() {
+    let limits =
+        Limits { transaction_patience_ms: 100, transaction_age_ms_max: 1_500, ..Limits::default() };
+    let server = Server::start(limits).await;
+    let mut peer = server.peer("a").await;
+    peer.send(half("old")).await.unwrap();
+    let (client, _inbox) = server.client().await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(undecided(&client).await.len(), 1);
+    for _ in 0..100 {
+        if undecided(&client).await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(undecided(&client).await.is_empty(), "it waits for ever");
+    assert_eq!(end(&mut peer, "old", COMMIT).await, Code::InvalidTransactionId);
+}
+
+#[tokio::test]
+async fn who_does_not_know_is_asked_again_and_who_is_gone_is_not() {
+    let limits = Limits {
+        transaction_patience_ms: 100,
+        transaction_ask_interval_ms: 100,
+        ..Limits::default()
+    };
+    let server = Server::start(limits).await;
+    let mut gone = server.peer("gone").await;
+    let (ends, commands) = listen(&mut gone, TOPIC).await;
+    gone.send(half("open")).await.unwrap();
+    drop((ends, commands));
+    let mut heir = server.peer("heir").await;
+    let (_open, mut commands) = listen(&mut heir, TOPIC).await;
+    for _ in 0..3 {
+        assert_eq!(asked(&mut commands).await.unwrap().transaction_id, "open");
+        assert_eq!(end(&mut heir, "open", TransactionResolution::Unspecified).await, Code::Ok);
+    }
+    assert_eq!(end(&mut heir, "open", ROLLBACK).await, Code::Ok);
+    // One asking may have been on its way.
+    let _late = asked(&mut commands).await;
+    assert!(asked(&mut commands).await.is_none());
+    assert!(heir.receive(100).await.is_empty());
+}
+
+#[tokio::test]
+async fn producers_that_do_not_read_are_passed_over() {
+    const COUNT: usize = 60;
+    const STUCK: [&str; 7] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7"];
+    let limits = Limits {
+        transaction_patience_ms: 500,
+        transaction_ask_interval_ms: 300,
+        ..Limits::default()
+    };
+    let server = Server::start(limits).await;
+    let mut unread = Vec::new();
+    for client in STUCK {
+        unread.push(listen(&mut server.peer(client).await, TOPIC).await);
+    }
+    let mut heir = server.peer("heir").await;
+    let (_open, mut commands) = listen(&mut heir, TOPIC).await;
+    // More than a connection and a stream take in, as long as nobody reads.
+    for n in 0..COUNT {
+        let mut message = half(&format!("tx-{n}"));
+        message.body = vec![7; 1 << 20].into();
+        heir.send(message).await.unwrap();
+    }
+    let mut heard = BTreeSet::new();
+    while heard.len() < COUNT {
+        let command = asked(&mut commands).await;
+        let command = command.unwrap_or_else(|| panic!("{} of {COUNT}", heard.len()));
+        assert_eq!(end(&mut heir, &command.transaction_id, COMMIT).await, Code::Ok);
+        heard.insert(command.transaction_id);
+    }
 }

@@ -31,7 +31,7 @@ const NUMBERS: [u64; 7] = [0, 1, 255, 256, 1 << 40, u64::MAX - 1, u64::MAX];
 #[test]
 fn ranges_begin_with_their_start_and_end_before_their_end() {
     let (_dir, index) = open();
-    let value = HeldValue { position: Position(2), size: 5 };
+    let value = HeldValue { position: Position(2), size: 5, namespace: "/".to_owned() };
     commit(&index, |batch| {
         for at in NUMBERS.into_iter().rev() {
             for other in [u64::MAX, 0] {
