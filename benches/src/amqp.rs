@@ -28,13 +28,30 @@ const KIB: usize = 1024;
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
-const WINDOW: Window =
-    Window { messages: 500, copies: 1, total: None, confirms: true, until_delivered: false };
+const WINDOW: Window = Window {
+    messages: 500,
+    copies: 1,
+    total: None,
+    confirms: true,
+    until_delivered: false,
+    pace: None,
+};
+/// Messages a second that every server here has time for: half of what RabbitMQ's classic queue does.
+const PACE: u64 = 12_000;
 
 /// Persistent messages to a durable queue, confirms, manual acknowledgement of each message, by so
 /// many publishers, each to a queue and a consumer of its own.
 pub fn pairs(load: Load, count: u16, body_bytes: usize) -> Result<Measured> {
-    let window = Window { messages: WINDOW.messages / usize::from(count).min(10), ..WINDOW };
+    let messages = WINDOW.messages / usize::from(count).min(10);
+    pairs_within(load, Window { messages, ..WINDOW }, count, body_bytes)
+}
+
+/// One pair, and no more messages than every server has time for: what latency there is then.
+pub fn paced(load: Load) -> Result<Measured> {
+    pairs_within(load, Window { messages: 10_000, pace: Some(PACE), ..WINDOW }, 1, KIB)
+}
+
+fn pairs_within(load: Load, window: Window, count: u16, body_bytes: usize) -> Result<Measured> {
     let (mut publishers, mut consumers) = (Vec::new(), Vec::new());
     for number in 0..count {
         let queue = queue_name(load, number);

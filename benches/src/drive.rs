@@ -18,6 +18,8 @@ use crate::{
 
 /// How long the poll waits before the loop looks at the time.
 const POLL_MAX: Duration = Duration::from_millis(20);
+/// The same where messages go at a pace.
+const PACED_POLL_MAX: Duration = Duration::from_millis(1);
 /// A server that owes messages and sends none for so long has lost them.
 const STALL: Duration = Duration::from_secs(10);
 /// When a turn brought less than a twentieth of the window, the loop waits a moment. Otherwise a
@@ -69,6 +71,8 @@ pub struct Window {
     pub confirms: bool,
     /// The window also counts messages that are confirmed and not yet delivered everywhere.
     pub until_delivered: bool,
+    /// Messages a second of all publishers together, instead of as many as the window takes.
+    pub pace: Option<u64>,
 }
 
 /// One connection, ready to publish or subscribed already.
@@ -156,13 +160,16 @@ pub fn run<D: Dialect>(
             None => since(start, tally.now_nanos) >= load.duration,
         };
         if !is_over {
-            publish(&mut publishers, window, sent, &tally)?;
+            let due = window.pace.map(|pace| due(pace, since(start, tally.now_nanos)));
+            let left = due.map_or(u64::MAX, |due| due.saturating_sub(sent));
+            publish(&mut publishers, window, (sent, left), &tally)?;
         } else if publishers.iter().all(|publisher| publisher.unconfirmed.is_empty())
             && tally.outcome.delivered >= sent * window.copies
         {
             break;
         }
-        match poll.poll(&mut events, Some(POLL_MAX)) {
+        let poll_max = if window.pace.is_some() { PACED_POLL_MAX } else { POLL_MAX };
+        match poll.poll(&mut events, Some(poll_max)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled?,
         }
@@ -181,7 +188,7 @@ pub fn run<D: Dialect>(
             let confirmed = count(&publishers, Unconfirmed::floor);
             return Err(tally.stalled(sent, confirmed, window.copies).into());
         }
-        if confirmed + delivered / window.copies.max(1) < few {
+        if window.pace.is_none() && confirmed + delivered / window.copies.max(1) < few {
             thread::sleep(MOMENT);
         }
     }
@@ -218,13 +225,19 @@ fn count<D>(publishers: &[Party<D>], of: fn(&Unconfirmed) -> u64) -> u64 {
     publishers.iter().map(|publisher| of(&publisher.unconfirmed)).sum()
 }
 
+/// How many messages should have gone by now at a pace.
+fn due(pace: u64, elapsed: Duration) -> u64 {
+    let due = u128::from(pace) * elapsed.as_nanos() / Duration::from_secs(1).as_nanos();
+    u64::try_from(due).unwrap_or(u64::MAX)
+}
+
 fn publish<D: Dialect>(
     publishers: &mut [Party<D>],
     window: Window,
-    sent: u64,
+    (sent, left): (u64, u64),
     tally: &Tally,
 ) -> io::Result<()> {
-    let mut left = window.total.map_or(u64::MAX, |total| total - sent);
+    let mut left = window.total.map_or(left, |total| left.min(total - sent));
     if window.until_delivered {
         let everywhere = tally.outcome.delivered / window.copies.max(1);
         let may = u64::try_from(window.messages * publishers.len()).unwrap_or(u64::MAX);

@@ -39,6 +39,7 @@ fn one_to(subscribers: u16, load: Load, qos: Qos, until_delivered: bool) -> Resu
         total: None,
         confirms: qos == Qos::AtLeastOnce,
         until_delivered,
+        pace: None,
     };
     let topic = format!("bench/{}", load.run);
     let session = match qos {

@@ -105,6 +105,12 @@ pub const ALL: &[Scenario] = &[
     amqp("amqp-1-1-small", "The same with 256 B", AMQP, |load| amqp::pairs(load, 1, 256)),
     amqp("amqp-1-1-large", "The same with 16 KiB", AMQP, |load| amqp::pairs(load, 1, 16 * 1024)),
     amqp(
+        "amqp-paced",
+        "AMQP 1 -> 1 with 1 KiB and 12,000 messages a second, which is half of what RabbitMQ's classic queue does here; what counts is the latency",
+        AMQP,
+        amqp::paced,
+    ),
+    amqp(
         "amqp-transient",
         "AMQP 1 -> 1: 1 KiB transient messages, automatic acknowledgement, no confirms, at most 500 on their way",
         AMQP,
