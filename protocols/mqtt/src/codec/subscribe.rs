@@ -137,7 +137,8 @@ impl TopicFilter {
         if let Some(alone) = text.strip_prefix("$exclusive/") {
             let filter = parse_filter(alone)?;
             let is_ours = ["$queue/", "$share/", "$exclusive/", MARK];
-            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours));
+            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours))
+                && alone.split('/').next() != Some("$SYS");
             return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
         }
         let filter = parse_filter(text)?;
@@ -168,6 +169,15 @@ impl TopicFilter {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })
+    }
+
+    /// What it asks for alone, if it does.
+    #[must_use]
+    pub fn exclusive(&self) -> Option<&Filter> {
+        match self {
+            Self::Exclusive(filter) => Some(filter),
+            Self::Plain(_) | Self::Shared { .. } | Self::Queue(_) | Self::Unserved => None,
+        }
     }
 
     /// How many levels it has.

@@ -3,8 +3,10 @@
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened};
-use mainstem_schemas::{Filter, Settlement, Verdict};
+use mainstem_broker::{
+    Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened, Subscription,
+};
+use mainstem_schemas::{Filter, Settlement, Verdict, filter::Step};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, Sleep},
@@ -22,7 +24,7 @@ use super::{
     subscribing::Queues,
 };
 use crate::{
-    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears},
+    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears, subscribe::MARK},
     session::{Aliases, DeliveryIds, Effect, Options, Session},
 };
 
@@ -154,7 +156,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             exactly: ExactlyOnce::resume(&opened.found),
             watching: Watching::resume(&opened.found, sys_interval_s),
             retained: Retained::default(),
-            subscriptions: opened.found.subscriptions.len(),
+            subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
             read_bytes: READ_BYTES_MIN,
@@ -187,7 +189,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Ok(())
                 }
                 Event::Statistics => {
-                    self.tell_statistics(None);
+                    self.tell_statistics();
                     Ok(())
                 }
                 Event::Inbox => self.on_inbox().await,
@@ -352,6 +354,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let batch = std::mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
+}
+
+/// Whether a subscription is a note of ours and none of the client's.
+fn is_mark(held: &Subscription) -> bool {
+    let first = held.subscribe.filter.steps().first();
+    matches!(first, Some(Step::Exact(level)) if level.starts_with(MARK.as_bytes()))
 }
 
 /// The subscriptions that a session had for itself alone.

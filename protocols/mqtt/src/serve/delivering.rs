@@ -1,10 +1,12 @@
 //! From the inbox to PUBLISH packets: merge, window, encode, settle.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
 use mainstem_broker::{Broker, Delivery, Notice};
-use mainstem_schemas::{Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict};
+use mainstem_schemas::{
+    Filter, Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,28 +29,55 @@ const SEEN_MAX: usize = 4096;
 /// Retained messages that new subscriptions still wait for.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    searches: VecDeque<(Options, VecDeque<(Position, u32)>)>,
+    /// What is being sent: places of one subscription.
+    search: Option<(Options, VecDeque<(Position, u32)>)>,
+    /// Those whose turn comes, each once, however often it was asked for: the places are looked up
+    /// then, so that only one subscription's are held at a time.
+    waiting: VecDeque<Filter>,
+    wanted: HashMap<Filter, Options>,
     /// Records that came live since: their retained copies would come twice.
     seen: FxHashSet<Position>,
 }
 
 impl Retained {
-    pub(super) fn add(&mut self, places: Vec<(Position, u32)>, options: Options) {
-        if !places.is_empty() {
-            self.searches.push_back((options, places.into()));
+    pub(super) fn add(&mut self, filter: &Filter, options: Options) {
+        if self.wanted.insert(filter.clone(), options).is_none() {
+            self.waiting.push_back(filter.clone());
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.search.is_none() && self.waiting.is_empty()
+    }
+
     fn see(&mut self, position: Position) {
-        if !self.searches.is_empty() && position.0 != 0 && self.seen.len() < SEEN_MAX {
+        if !self.is_idle() && position.0 != 0 && self.seen.len() < SEEN_MAX {
             self.seen.insert(position);
         }
+    }
+
+    /// The options of the subscription whose turn it is.
+    fn current(&self) -> Option<Options> {
+        match &self.search {
+            Some((options, _)) => Some(*options),
+            None => self.wanted.get(self.waiting.front()?).copied(),
+        }
+    }
+
+    /// The subscription whose places are to be looked up, if it is time for that.
+    fn next_search(&mut self) -> Option<(Filter, Options)> {
+        if self.search.is_some() {
+            return None;
+        }
+        let filter = self.waiting.pop_front()?;
+        let options = self.wanted.remove(&filter)?;
+        Some((filter, options))
     }
 
     /// The next places to read, all for one subscription: at most `max`, and no more after
     /// `bytes_max`.
     fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Options, Vec<(Position, u32)>)> {
-        let (options, places) = self.searches.front_mut()?;
+        let (options, places) = self.search.as_mut()?;
         let options = *options;
         let mut chunk = Vec::new();
         let mut bytes = 0;
@@ -60,9 +89,9 @@ impl Retained {
             }
         }
         if places.is_empty() {
-            self.searches.pop_front();
+            self.search = None;
         }
-        if self.searches.is_empty() {
+        if self.is_idle() {
             self.seen.clear();
         }
         Some((options, chunk))
@@ -219,13 +248,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Whether retained messages wait and the client takes some now.
     pub(super) fn retained_ready(&self) -> bool {
-        let Some((options, _)) = self.retained.searches.front() else { return false };
+        let Some(options) = self.retained.current() else { return false };
         options.granted == Qos::AtMostOnce || self.session.outbound.room() > 0
     }
 
     /// Sends the next few retained messages, with RETAIN ([MQTT-3.3.1-8]).
     pub(super) async fn send_retained(&mut self) -> Result<(), End> {
-        let Some((options, _)) = self.retained.searches.front() else { return Ok(()) };
+        if let Some((filter, options)) = self.retained.next_search() {
+            let places = self.client.retained(filter).await.map_err(|_| End::Closing)?;
+            self.retained.search = Some((options, places.into()));
+        }
+        let Some(options) = self.retained.current() else { return Ok(()) };
         let mut max = self.server.limits.retained_chunk;
         if options.granted != Qos::AtMostOnce {
             max = max.min(self.session.outbound.room());
