@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     Server,
+    appetite::Appetite,
     delivering::Retained,
     exactly_once::ExactlyOnce,
     exclusive::Claims,
@@ -33,6 +34,8 @@ use crate::{
 pub(super) struct Identity {
     pub(super) namespace: Arc<str>,
     pub(super) client_id: String,
+    /// The server chose the client identifier.
+    pub(super) is_assigned: bool,
     pub(super) publisher: u64,
     pub(super) peer: SocketAddr,
 }
@@ -71,8 +74,7 @@ pub(super) struct Connection<R, W> {
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
     pub(super) subscriptions: usize,
     pub(super) effects: Vec<Effect>,
-    /// Bytes to have room for before the next read.
-    read_bytes: usize,
+    appetite: Appetite,
     started: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -110,8 +112,6 @@ enum Event {
 
 /// How long the timer sleeps when there is nothing to wake for.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
-/// The smallest read; it grows while reads come back full.
-const READ_BYTES_MIN: usize = 2048;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// The connection for an opened session, its CONNACK waiting to be written.
@@ -130,6 +130,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let aliases = Aliases::new(topic_alias_max.min(server.limits.topic_alias_max));
         let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
+        let exactly = ExactlyOnce::resume(&opened.found, &opened.identity.client_id);
+        let appetite = Appetite::new(server.limits.read_bytes_max);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
             server,
@@ -153,13 +155,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             notices: Vec::new(),
             claims: Claims::default(),
             had_alone: exclusive_of(&opened.found),
-            exactly: ExactlyOnce::resume(&opened.found),
+            exactly: exactly,
             watching: Watching::resume(&opened.found, sys_interval_s),
             retained: Retained::default(),
             subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
-            read_bytes: READ_BYTES_MIN,
+            appetite,
             started: Instant::now(),
             timer,
         }
@@ -215,10 +217,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn next_event(&mut self) -> Event {
         let write_bytes_max = self.server.limits.write_bytes_max;
         let has_room = self.output.len() < write_bytes_max;
-        let may_read = has_room && !self.session.is_full();
+        let receive_max = self.server.limits.receive_max;
+        let may_read = has_room && !self.session.is_full() && !self.exactly.is_full(receive_max);
         let has_retained = has_room && self.retained_ready();
         if may_read {
-            self.input.reserve(self.read_bytes);
+            self.appetite.reserve(&mut self.input);
         }
         let receipts = &mut self.receipts;
         let receipt = async move {
@@ -246,15 +249,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn on_bytes(&mut self, bytes: usize) -> Result<(), End> {
         self.session.heard(self.started.elapsed());
         statistics::count(&self.server.statistics.bytes_received, bytes);
-        let read_bytes_max = self.server.limits.read_bytes_max.max(READ_BYTES_MIN);
-        if bytes >= self.read_bytes {
-            self.read_bytes = (self.read_bytes * 2).min(read_bytes_max);
-        } else if bytes < self.read_bytes / 8 {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
-        }
+        self.appetite.feed(bytes);
         self.take_packets().await?;
         // An idle connection does not keep the memory of its largest packet.
-        if self.input.is_empty() && self.input.capacity() > 2 * read_bytes_max {
+        if self.input.is_empty() && self.input.capacity() > 2 * self.appetite.max() {
             self.input = BytesMut::new();
         }
         Ok(())
@@ -300,7 +298,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         match effect {
             Effect::Store(publish) => {
                 if publish.qos == Qos::ExactlyOnce {
-                    self.exactly.name(&self.client, self.session_expiry_s).await?;
+                    let (id, expiry_s) = (&self.identity.client_id, self.session_expiry_s);
+                    self.exactly.name(&self.client, id, expiry_s).await?;
                 }
                 self.add_to_batch(publish, batch);
             }

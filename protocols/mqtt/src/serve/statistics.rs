@@ -20,6 +20,9 @@ use crate::{
     session::{Options, SubscriptionIds, aliases::Naming},
 };
 
+/// A longer time is no different: ten years.
+const INTERVAL_MAX_S: u64 = 10 * 365 * 24 * 3600;
+
 /// Counts of all connections since the start.
 #[derive(Debug)]
 pub(super) struct Statistics {
@@ -111,7 +114,7 @@ impl Watching {
             return false;
         }
         self.filters.insert(filter.clone(), options);
-        let interval = Duration::from_secs(interval_s);
+        let interval = Duration::from_secs(interval_s.min(INTERVAL_MAX_S));
         self.ticks.get_or_insert_with(|| {
             let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
