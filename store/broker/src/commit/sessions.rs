@@ -10,7 +10,7 @@ use super::Commit;
 use crate::{
     command::{
         ClientId, OpenSession, Parcel, Retention, SessionOpened, Subscribe, Subscribed,
-        Subscription as Opened,
+        Subscription as Opened, session_writer,
     },
     entry::{self, DeclaredQueue, Entry},
     error::Refusal,
@@ -227,6 +227,12 @@ impl Commit {
         }
         for (key, held) in held {
             self.end_cursor(namespace, &key, &held);
+        }
+        let first = (namespace.clone(), session_writer(id, ""));
+        let writers = self.state.writers.range(first.clone()..).map(|(key, _)| key.clone());
+        let its = writers.take_while(|(of, name)| *of == first.0 && name.starts_with(&first.1));
+        for (namespace, writer) in its.collect::<Vec<_>>() {
+            self.forget_writer(namespace.to_string(), writer);
         }
     }
 

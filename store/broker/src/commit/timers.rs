@@ -94,13 +94,12 @@ impl Commit {
             .map(|((namespace, writer), _)| (namespace.to_string(), writer.clone()))
             .collect();
         for (namespace, writer) in silent {
-            self.log_lazily(Entry::Writer {
-                namespace,
-                writer,
-                sequence: 0,
-                seen: UnixMillis::NONE,
-            });
+            self.forget_writer(namespace, writer);
         }
+    }
+
+    pub(super) fn forget_writer(&mut self, namespace: String, writer: String) {
+        self.log_lazily(Entry::Writer { namespace, writer, sequence: 0, seen: UnixMillis::NONE });
     }
 
     pub(super) fn export_counts(&mut self) {
