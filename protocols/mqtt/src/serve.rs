@@ -1,7 +1,7 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`Service`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering`, `publishing` and `exactly_once` are its verbs; `farewell` ends it; `peers`
+//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once` and `noted` are its verbs; `farewell` ends it; `peers`
 //! lets one connection at a time hold a client id; `statistics` tells
 //! of all of them; `websocket` is the other way in.
 
@@ -13,6 +13,7 @@ mod exclusive;
 mod farewell;
 mod flapping;
 mod greeting;
+mod noted;
 mod peers;
 mod publishing;
 mod statistics;
@@ -81,7 +82,7 @@ impl Service {
     /// returns when those of all ways in are gone, or when the time for farewells is over.
     pub async fn run(self, listener: TcpListener) {
         loop {
-            // Dropping either future loses nothing: an accepted socket is returned at once.
+            // Dropped by the shutdown only.
             let accepted = tokio::select! {
                 biased;
                 () = self.server.shutdown.cancelled() => break,
@@ -138,13 +139,14 @@ impl Service {
     }
 }
 
+/// The next connection, when there is a place for it. One that waits for its place is dropped by a
+/// shutdown.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => Some((stream, slots.clone().acquire_owned().await.ok()?)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept an mqtt connection");
             // Out of file descriptors, most likely: trying again at once would only spin.

@@ -14,6 +14,8 @@ pub const MARK: &str = "$mainstem-";
 pub const QUEUE_MARK: &str = "$mainstem-queue/";
 /// Under which name its QoS 2 messages are remembered.
 pub const WRITER_MARK: &str = "$mainstem-writer/";
+/// What it was sent with QoS 2 and has not completed.
+pub const SENT_MARK: &str = "$mainstem-sent/";
 
 /// A request for subscriptions; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]

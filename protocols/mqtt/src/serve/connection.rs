@@ -65,6 +65,8 @@ pub(super) struct Connection<R, W> {
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
     pub(super) exactly: ExactlyOnce,
+    /// QoS 2 messages of ours that the client has said in this read that it has.
+    pub(super) received: Vec<u16>,
     pub(super) watching: Watching,
     pub(super) claims: Claims,
     /// What the session had for itself alone in its last connection.
@@ -155,13 +157,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             notices: Vec::new(),
             claims: Claims::default(),
             had_alone: exclusive_of(&opened.found),
-            exactly: exactly,
+            exactly,
             watching: Watching::resume(&opened.found, sys_interval_s),
             retained: Retained::default(),
             subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
             appetite,
+            received: Vec::new(),
             started: Instant::now(),
             timer,
         }
@@ -176,7 +179,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let had_alone = std::mem::take(&mut self.had_alone);
         self.resume_claims(had_alone).await;
         self.resume_queues().await;
-        self.send_waiting();
+        if let Err(end) = self.send_waiting().await {
+            return end;
+        }
         // What came in one segment with the CONNECT.
         if let Err(end) = self.take_packets().await {
             return end;
@@ -205,11 +210,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             if let Err(end) = turn {
                 return end;
             }
-            self.send_waiting();
-            if let Err(end) = self.flush_settlements().await {
+            if let Err(end) = self.end_turn().await {
                 return end;
             }
         }
+    }
+
+    async fn end_turn(&mut self) -> Result<(), End> {
+        self.send_waiting().await?;
+        self.flush_settlements().await
     }
 
     /// Waits for the next event. Every branch is cancel-safe: `read_buf` and `write_buf` do
@@ -287,6 +296,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // What came before the packet that ended the talk counts.
         self.publish(batch).await?;
         self.exactly.forget(&self.client).await?;
+        self.see_to_notes().await?;
         talk
     }
 
@@ -305,6 +315,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             Effect::Send(reply) => self.send(&reply),
             Effect::Release { packet_id, is_known } => self.release(packet_id, is_known),
+            Effect::Received { packet_id } if self.session_expiry_s > 0 => {
+                self.received.push(packet_id);
+            }
+            Effect::Received { packet_id } => {
+                self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
+            }
             Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
             Effect::Subscribe(subscribe) => {
                 // What was published before must be there for the subscription's retained copies.

@@ -20,11 +20,13 @@ use crate::{
         Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
     },
     normalize::{Foreign, expiry_left_s, native_properties, outgoing::count_dropped},
-    session::{Aliases, Copy, Options, Stage, aliases::Naming},
+    session::{Aliases, Copy, Options, aliases::Naming},
 };
 
 /// Positions remembered while retained messages are sent, to not send one twice.
 const SEEN_MAX: usize = 4096;
+/// Messages above QoS 0 that are noted and sent at a time.
+const FLIGHTS_MAX: usize = 1024;
 
 /// Retained messages that new subscriptions still wait for.
 #[derive(Debug, Default)]
@@ -116,7 +118,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         if turn.is_ok() {
             self.client.resolve(&mut deliveries).await.map_err(|_| End::Closing)?;
-            self.deliver(deliveries);
+            self.deliver(deliveries).await?;
         } else {
             self.give_back(&deliveries);
         }
@@ -130,7 +132,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         self.settlements.extend(unread.map(|delivery| Settlement { id: delivery.id, verdict }));
     }
 
-    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+    async fn deliver(&mut self, deliveries: Vec<Delivery>) -> Result<(), End> {
         let now = self.server.broker.now();
         let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
         // With one subscription no record can come twice.
@@ -155,9 +157,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             copies.push(copy);
         }
-        for copy in copies {
-            self.dispatch(copy, now);
-        }
+        self.dispatch(copies, now).await
     }
 
     /// The copy for a delivery; `None` for one that the client shall not get.
@@ -194,12 +194,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         })
     }
 
-    fn dispatch(&mut self, copy: Copy, now: UnixMillis) {
-        if copy.qos != Qos::AtMostOnce {
-            self.session.outbound.push(copy);
-            // At once where possible, so that messages of QoS 0 do not overtake without need.
-            return self.send_waiting_at(now);
+    /// Sends copies in their order, as far as the client takes them.
+    async fn dispatch(&mut self, copies: Vec<Copy>, now: UnixMillis) -> Result<(), End> {
+        for copy in copies {
+            if copy.qos == Qos::AtMostOnce {
+                // At once where possible, so that it does not overtake without need.
+                self.send_waiting_at(now).await?;
+                self.send_at_most_once(copy, now);
+            } else {
+                let had = self.session.outbound.push(copy);
+                self.settle(had, Verdict::Accept);
+            }
         }
+        self.send_waiting_at(now).await
+    }
+
+    fn send_at_most_once(&mut self, copy: Copy, now: UnixMillis) {
         let stance = Stance { packet_id: 0, dup: false, now };
         let aliases = &mut self.aliases;
         let broker = &self.server.broker;
@@ -216,33 +226,51 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     /// Sends what waits for the client's receive maximum, as far as there is room.
-    pub(super) fn send_waiting(&mut self) {
-        if self.session.outbound.has_waiting() {
-            self.send_waiting_at(self.server.broker.now());
+    pub(super) async fn send_waiting(&mut self) -> Result<(), End> {
+        if !self.session.outbound.has_waiting() {
+            return Ok(());
         }
+        self.send_waiting_at(self.server.broker.now()).await
     }
 
-    fn send_waiting_at(&mut self, now: UnixMillis) {
+    async fn send_waiting_at(&mut self, now: UnixMillis) -> Result<(), End> {
         let write_bytes_max = self.server.limits.write_bytes_max;
         while self.output.len() < write_bytes_max {
-            let Some((flight, dup)) = self.session.outbound.next_to_send() else { return };
-            let packet_id = flight.packet_id;
-            if flight.stage == Stage::Released {
-                self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
-                continue;
+            let (mut flights, mut notes) = (Vec::new(), Vec::new());
+            let mut bytes = self.output.len();
+            while bytes < write_bytes_max && flights.len() < FLIGHTS_MAX {
+                let Some((flight, dup)) = self.session.outbound.next_to_send() else { break };
+                let packet_id = flight.packet_id;
+                bytes += flight.copy.as_ref().map_or(0, |copy| copy.record.data_len());
+                flights.push((packet_id, dup));
+                notes.extend(self.session.outbound.take_note(packet_id));
             }
-            let stance = Stance { packet_id, dup, now };
-            let broker = &self.server.broker;
-            let ears = (&self.ears, &mut self.aliases);
-            let counts = &self.server.statistics;
-            if write(&flight.copy, stance, ears, broker, &mut self.output).is_ok() {
-                statistics::count(&counts.publishes_sent, 1);
-            } else {
-                statistics::count(&counts.publishes_dropped, 1);
-                // [MQTT-3.1.2-25]: as if the client had completed it.
-                let deliveries = self.session.outbound.abandon(packet_id);
-                self.settle(deliveries, Verdict::Accept);
+            if flights.is_empty() {
+                break;
             }
+            self.note(notes).await?;
+            for (packet_id, dup) in flights {
+                self.send_flight(Stance { packet_id, dup, now });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_flight(&mut self, stance: Stance) {
+        let packet_id = stance.packet_id;
+        let Some(flight) = self.session.outbound.flight(packet_id) else { return };
+        let Some(copy) = &flight.copy else {
+            return self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
+        };
+        let ears = (&self.ears, &mut self.aliases);
+        let counts = &self.server.statistics;
+        if write(copy, stance, ears, &self.server.broker, &mut self.output).is_ok() {
+            statistics::count(&counts.publishes_sent, 1);
+        } else {
+            statistics::count(&counts.publishes_dropped, 1);
+            // [MQTT-3.1.2-25]: as if the client had completed it.
+            let deliveries = self.session.outbound.abandon(packet_id);
+            self.settle(deliveries, Verdict::Accept);
         }
     }
 
@@ -270,12 +298,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let records = self.client.read(places).await.map_err(|_| End::Closing)?;
         let now = self.server.broker.now();
         // What cannot be read any more was replaced meanwhile, or is damaged and was named.
-        for record in records.into_iter().flatten() {
-            if let Some(copy) = self.copy_of_record(record, options, true, now) {
-                self.dispatch(copy, now);
-            }
-        }
-        Ok(())
+        let records = records.into_iter().flatten();
+        let copies = records.filter_map(|record| self.copy_of_record(record, options, true, now));
+        let copies = copies.collect();
+        self.dispatch(copies, now).await
     }
 }
 

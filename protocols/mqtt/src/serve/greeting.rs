@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Server, connection::Connection, connection::Identity, peers::Holder};
+use super::{Server, connection::Connection, connection::Identity, noted::notes, peers::Holder};
 use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Reason, Version, connect, frame, reply::Ears},
@@ -233,6 +233,7 @@ fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
     if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
         session.resume(*parked);
     }
+    session.outbound.remember(notes(found));
     session
 }
 

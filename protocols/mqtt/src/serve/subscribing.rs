@@ -45,7 +45,7 @@ impl Queues {
 }
 
 /// A request on its way to the broker.
-type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+pub(super) type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Consumes again what the session consumed in its last connection.
@@ -253,7 +253,7 @@ fn wants_retained(wish: &Wish, existed: bool) -> bool {
 
 /// Polls all of them, always first to last, so that their requests leave in order and their
 /// answers share the store's next sync.
-async fn in_order<T>(mut asking: Vec<Asking<'_, T>>) -> Vec<Result<T, Refusal>> {
+pub(super) async fn in_order<T>(mut asking: Vec<Asking<'_, T>>) -> Vec<Result<T, Refusal>> {
     let mut answers: Vec<Option<Result<T, Refusal>>> = asking.iter().map(|_| None).collect();
     std::future::poll_fn(|cx| {
         let mut poll = Poll::Ready(());
