@@ -110,17 +110,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Puts on their way what is there for a new subscription: statistics, retained messages.
     fn look_for_retained(&mut self, wish: &Wish, options: Options, existed: bool) {
         let interval_s = self.server.limits.sys_interval_s;
-        let wants_retained = wants_retained(wish, existed);
-        match &wish.filter {
-            TopicFilter::Plain(filter) if self.watching.add(filter, options, interval_s) => {
-                if wants_retained {
-                    self.watching.greet(filter);
-                }
-            }
-            TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) if wants_retained => {
-                self.retained.add(filter, options);
-            }
-            _ => {}
+        let (TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter)) = &wish.filter else {
+            return;
+        };
+        let is_watched = self.watching.add(filter, options, interval_s);
+        match wants_retained(wish, existed) {
+            true if is_watched => self.watching.greet(filter),
+            true => self.retained.add(filter, options),
+            false => {}
         }
     }
 
