@@ -154,10 +154,16 @@ async fn qos_2_is_delivered_once_over_kills() {
         }
         for id in 1..=EACH {
             writer.expect(0x50, id);
+        }
+        for id in 1..=EACH {
             writer.release(id);
+            writer.expect(0x70, id);
         }
         // Some are received, some of them released, and some of the answers read by nobody.
-        reader.go_on(&mut socket, usize::from(round) * 7 + 1);
+        reader.go_on(&mut socket, usize::from(round) * 11 + 1);
+        if round % 2 == 1 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
         server.restart();
         socket = Reader::connect(server.ports().mqtt);
     }
