@@ -160,7 +160,7 @@ async fn qos_2_is_delivered_once_over_kills() {
             writer.expect(0x70, id);
         }
         // Some are received, some of them released, and some of the answers read by nobody.
-        reader.go_on(&mut socket, usize::from(round) * 11 + 1);
+        reader.go_on(&mut socket, usize::from(round) * 45 + 1);
         if round % 2 == 1 {
             std::thread::sleep(Duration::from_millis(100));
         }
