@@ -182,6 +182,8 @@ pub(crate) struct Commit {
     touched: Vec<QueueId>,
     /// Cursors to deliver from in this turn.
     touched_cursors: Vec<(QueueId, CursorId)>,
+    /// Cursors whose next record is not down yet; they are looked at again when more is.
+    gated: Vec<(QueueId, CursorId)>,
     /// Gets that found a record which is not down yet; they are tried again when it is.
     deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
@@ -300,6 +302,7 @@ impl Commit {
             noticed: Vec::new(),
             touched: Vec::new(),
             touched_cursors: Vec::new(),
+            gated: Vec::new(),
             deferred: Vec::new(),
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),

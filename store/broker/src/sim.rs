@@ -20,6 +20,7 @@ mod audit;
 mod check;
 mod dead;
 mod desk;
+mod gate;
 mod keys;
 mod limits;
 mod model;

@@ -131,6 +131,12 @@ impl Commit {
         self.reader.files().saturating_mul(self.config.segment_bytes)
     }
 
+    /// Records that were moved since the counts were told last.
+    #[cfg(test)]
+    pub(crate) fn moved(&self) -> u64 {
+        self.counts.moved
+    }
+
     /// Lets the oldest segments go that nobody needs. Returns the oldest one that stays, and the
     /// one being written.
     fn let_go_of_empty(&mut self) -> (u64, u64) {
@@ -169,7 +175,9 @@ impl Commit {
                 at: self.now,
             };
         }
-        oldest < self.clean.look.settled_below
+        // Since the look, a reader may have come to it.
+        let (look, refs) = (&self.clean.look, self.state.segments.usage(oldest).0.refs);
+        oldest < look.settled_below && look.stays(oldest, refs)
     }
 
     /// Begins to empty the oldest segment if what is left of it does not go by itself.

@@ -45,6 +45,8 @@ struct Walk<'a> {
     passes_left: &'a mut usize,
     /// There were more.
     is_late: bool,
+    /// The next record is not down yet.
+    is_gated: bool,
 }
 
 impl Walk<'_> {
@@ -99,6 +101,7 @@ impl Commit {
             resting: &mut resting,
             passes_left: &mut chores.passes_left,
             is_late: false,
+            is_gated: false,
         };
         while let Some(cursor) = queue.cursor_mut(cursor_id) {
             let Some((place, seat, share)) = pick(cursor, consumers, members) else {
@@ -142,8 +145,12 @@ impl Commit {
                 break;
             }
         }
-        if walk.is_late {
+        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
+        if is_late {
             chores.note_late(id, cursor_id);
+        }
+        if is_gated {
+            note_gated(&mut self.gated, (id, cursor_id));
         }
         if !settle.is_empty() {
             settled.entry((id, cursor_id)).or_default().extend(settle);
@@ -232,11 +239,16 @@ impl Commit {
             resting: &mut resting,
             passes_left: &mut self.chores.passes_left,
             is_late: false,
+            is_gated: false,
         };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
         let ready = next_ready(queue, id, cursor_id, &mut walk)?;
-        if walk.is_late {
+        let (is_late, is_gated) = (walk.is_late, walk.is_gated);
+        if is_late {
             self.chores.note_late(id, cursor_id);
+        }
+        if is_gated {
+            note_gated(&mut self.gated, (id, cursor_id));
         }
         let Some(Ready { offset, attempts, place }) = ready else {
             self.note_resting(id, cursor_id, resting);
@@ -353,6 +365,14 @@ fn hand_out(
     }
 }
 
+/// A cursor waits for the disk. A record that was moved lately stops it as a new one does, and no
+/// publish is there to wake it.
+fn note_gated(gated: &mut Vec<(QueueId, CursorId)>, at: (QueueId, CursorId)) {
+    if gated.last() != Some(&at) {
+        gated.push(at);
+    }
+}
+
 /// Clients that have no room are to be thought of when they have.
 fn note_stalled(
     cursor: &Cursor,
@@ -427,6 +447,7 @@ fn next_ready(
             continue;
         };
         if place.position >= walk.gate && place.flags & DURABLE != 0 {
+            walk.is_gated = true;
             return Ok(None);
         }
         let is_ordered = cursor.policy.ordered && place.group != 0;

@@ -110,6 +110,7 @@ impl Commit {
             || !open.published.is_empty()
             || !open.replies.is_empty()
             || !open.touched.is_empty()
+            || !self.gated.is_empty()
             || !open.permits.is_empty();
         if promises || self.stopping.is_some() || self.unwritten_bytes() >= HELD_BYTES_MAX {
             return false;
@@ -143,6 +144,9 @@ impl Commit {
                 }
                 if let Some(waiting) = self.writing.take() {
                     self.keep_promises(waiting);
+                }
+                for (queue, cursor) in mem::take(&mut self.gated) {
+                    self.touch_cursor(queue, cursor);
                 }
                 for command in mem::take(&mut self.deferred) {
                     self.handle(command)?;

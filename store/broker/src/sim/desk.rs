@@ -131,6 +131,11 @@ impl Desk {
         panic!("the log keeps its beginning");
     }
 
+    /// Records that were moved to the log's end since the counts were told last.
+    pub(super) fn moved(&self) -> u64 {
+        self.world.commit.moved()
+    }
+
     /// The store after a crash that lost the index, which the log alone gives back as it was.
     pub(super) fn rebuilt(mut self) -> Self {
         self.settle_down();

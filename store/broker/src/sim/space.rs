@@ -260,6 +260,31 @@ fn what_is_being_consumed_is_not_moved_and_what_stays_is() {
     desk.rebuilt();
 }
 
+/// A backlog that was looked at while nobody consumed it.
+#[test]
+fn a_backlog_is_not_moved_while_a_reader_goes_through_it() {
+    let mut desk = Desk::new(|config| config.checkpoint_bytes = 64 << 10);
+    desk.declare("q", Policy::default());
+    desk.fill("q", 39, 3000);
+    for _ in 0..3 {
+        desk.pass(1000);
+        desk.turns(10);
+    }
+    for _ in 0..17 {
+        let delivery = desk.get("q");
+        desk.give_back(delivery.id, Verdict::Accept);
+    }
+    desk.turns(10);
+    assert_eq!(desk.moved(), 0, "its reader is about to come to the rest");
+    assert!(desk.world.commit.state.segments.usage(0).0.refs > 1);
+    for _ in 0..3 {
+        desk.pass(1000);
+        desk.turns(10);
+    }
+    let left = desk.world.commit.state.segments.usage(0).0.refs;
+    assert_eq!(left, 0, "the reader came no further, so it is moved");
+}
+
 #[test]
 fn a_record_as_long_as_a_definition_counts_is_moved_as_others_are() {
     let mut desk = Desk::new(|config| config.checkpoint_bytes = 64 << 10);
