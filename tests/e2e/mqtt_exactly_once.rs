@@ -134,7 +134,10 @@ impl Reader {
     }
 
     fn connect(port: u16) -> TcpStream {
-        Device::connect(port).0
+        let socket = Device::connect(port).0;
+        // Silence ends a round.
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket
     }
 }
 
@@ -167,7 +170,7 @@ async fn qos_2_is_delivered_once_over_kills() {
         server.restart();
         socket = Reader::connect(server.ports().mqtt);
     }
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
     while reader.go_on(&mut socket, 1) > 0 {}
     let twice: Vec<_> = reader.copies.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "twice: {twice:?}");
