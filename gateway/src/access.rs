@@ -87,7 +87,7 @@ impl Authenticator for StaticUsers {
 }
 
 /// Whether a peer is on this machine, also when an IPv6 socket shows its IPv4 address.
-fn is_loopback(ip: IpAddr) -> bool {
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 

@@ -123,6 +123,8 @@ pub struct Http {
     pub connections_max: usize,
     /// How long a client may take to send a request's header, in milliseconds.
     pub header_ms_max: u64,
+    /// Web pages that may publish and speak MQTT from this machine, besides its own.
+    pub origins: Vec<String>,
 }
 
 /// What is logged, and how.

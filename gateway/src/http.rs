@@ -1,6 +1,7 @@
 //! The HTTP port: health, metrics, publishing, and MQTT over WebSocket.
 
 pub mod normalize;
+mod origin;
 mod publish;
 mod websocket;
 
@@ -10,6 +11,7 @@ use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
+    middleware,
     response::IntoResponse,
     routing::{get, post},
 };
@@ -38,6 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Gate {
     broker: Broker,
     mqtt: mainstem_mqtt::Service,
+    config: Arc<Config>,
     shutdown: CancellationToken,
 }
 
@@ -54,7 +57,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let body_bytes_max = broker.config().message_bytes_max;
-    let router = router(Gate { broker, mqtt, shutdown: shutdown.clone() }, body_bytes_max);
+    let gate =
+        Gate { broker, mqtt: mqtt.clone(), config: config.clone(), shutdown: shutdown.clone() };
+    let router = router(gate, body_bytes_max);
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
     let mut connections = JoinSet::new();
@@ -69,6 +74,8 @@ pub async fn run(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
+                // Without it small messages wait for acknowledgements; it works all the same.
+                let _best_effort = stream.set_nodelay(true);
                 let router = router.clone().layer(Extension(Peer(peer)));
                 let shutdown = shutdown.clone();
                 connections.spawn(async move {
@@ -83,6 +90,8 @@ pub async fn run(
         }
     }
     while connections.join_next().await.is_some() {}
+    // Those that became WebSockets.
+    mqtt.drain().await;
 }
 
 async fn serve_connection(
@@ -112,13 +121,15 @@ async fn serve_connection(
 }
 
 fn router(gate: Gate, body_bytes_max: usize) -> Router {
+    let outsiders = middleware::from_fn_with_state(gate.clone(), origin::refuse_foreign);
     Router::new()
+        .route("/topics/{*path}", post(publish::publish))
+        .route("/mqtt", get(websocket::upgrade))
+        .route_layer(outsiders)
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(scrape))
-        .route("/topics/{*path}", post(publish::publish))
-        .route("/mqtt", get(websocket::upgrade))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(gate)
 }

@@ -45,12 +45,13 @@ pub(super) async fn upgrade(
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return refused("this connection cannot be upgraded\n");
     };
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(socket) => gate.mqtt.websocket(TokioIo::new(socket), peer),
-            Err(error) => tracing::debug!(%error, "a WebSocket ended in its handshake"),
-        }
-    });
+    let handshake = async move {
+        let ended = |error| tracing::debug!(%error, "a WebSocket ended in its handshake");
+        upgrade.await.map(TokioIo::new).map_err(ended).ok()
+    };
+    if !gate.mqtt.websocket(handshake, peer) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n").into_response();
+    }
     let answer = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),

@@ -11,4 +11,4 @@ pub mod session;
 
 pub use limits::Limits;
 pub use normalize::view;
-pub use serve::{Service, run};
+pub use serve::Service;

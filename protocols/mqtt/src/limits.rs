@@ -6,7 +6,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at a time; more wait in the listener's backlog.
+    /// Connections at a time, WebSockets among them. More wait in the listener's backlog; a
+    /// WebSocket is refused with 503.
     pub connections_max: usize,
     /// Largest packet taken in, in bytes.
     pub packet_bytes_max: u32,
@@ -43,6 +44,7 @@ pub struct Limits {
     /// See `flaps_max`, in seconds.
     pub flap_ban_s: u64,
     /// How often statistics are told to subscribers of `$SYS/broker/#`, in seconds; 0 for never.
+    /// They are the whole server's, whatever the subscriber's namespace.
     pub sys_interval_s: u64,
     /// Longest delay of a message to `$delayed/<seconds>/<topic>`, in seconds.
     pub delay_max_s: u64,

@@ -1,10 +1,11 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
-//! Reading order: [`run`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering`, `publishing` and `exactly_once` are its verbs; `farewell` ends it; `peers`
+//! Reading order: [`Service`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
+//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once` and `noted` are its verbs; `farewell` ends it; `peers`
 //! lets one connection at a time hold a client id; `statistics` tells
 //! of all of them; `websocket` is the other way in.
 
+mod appetite;
 mod connection;
 mod delivering;
 mod exactly_once;
@@ -12,6 +13,7 @@ mod exclusive;
 mod farewell;
 mod flapping;
 mod greeting;
+mod noted;
 mod peers;
 mod publishing;
 mod statistics;
@@ -59,17 +61,6 @@ pub struct Service {
     tasks: TaskTracker,
 }
 
-/// Accepts connections until `shutdown` fires, then tells clients that the server shuts down and
-/// returns when they are gone, or when the time for farewells is over.
-pub async fn run(
-    listener: TcpListener,
-    broker: Broker,
-    limits: Arc<Limits>,
-    shutdown: CancellationToken,
-) {
-    Service::new(broker, limits, shutdown).run(listener).await;
-}
-
 impl Service {
     #[must_use]
     pub fn new(broker: Broker, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
@@ -87,11 +78,11 @@ impl Service {
         Self { server: Arc::new(server), slots, tasks: TaskTracker::new() }
     }
 
-    /// As [`run`], for the connections of all ways in.
+    /// Accepts connections until the shutdown, then tells clients that the server shuts down, and
+    /// returns when those of all ways in are gone, or when the time for farewells is over.
     pub async fn run(self, listener: TcpListener) {
-        let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);
         loop {
-            // Dropping either future loses nothing: an accepted socket is returned at once.
+            // Dropped by the shutdown only.
             let accepted = tokio::select! {
                 biased;
                 () = self.server.shutdown.cancelled() => break,
@@ -105,25 +96,36 @@ impl Service {
             self.tasks.spawn(serve(self.server.clone(), (reader, writer), peer, permit));
         }
         drop(listener);
+        self.drain().await;
+    }
+
+    /// Returns when all connections have ended after the shutdown, whichever way they came, or
+    /// when the time for farewells is over.
+    pub async fn drain(&self) {
         self.tasks.close();
         // Twice the time: a connection may use all of it for its goodbye and again for its
         // session.
-        if tokio::time::timeout(goodbye * 2, self.tasks.wait()).await.is_err() {
+        let patience = Duration::from_millis(self.server.limits.goodbye_ms) * 2;
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "mqtt connections did not end in time");
         }
     }
 
-    /// Serves the client behind a WebSocket whose handshake is over. One over `connections_max`
-    /// is closed.
-    pub fn websocket<S>(&self, socket: S, peer: SocketAddr)
+    /// Serves the client behind a WebSocket when its handshake is over, if it comes to that. False
+    /// when there are `connections_max` already.
+    #[must_use]
+    pub fn websocket<S, F>(&self, handshake: F, peer: SocketAddr) -> bool
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
+        F: Future<Output = Option<S>> + Send + 'static,
     {
-        let Ok(permit) = self.slots.clone().try_acquire_owned() else { return };
-        let (stream, loops) = websocket::bridge(socket);
-        let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);
-        let served = serve(self.server.clone(), tokio::io::split(stream), peer, permit);
+        let Ok(permit) = self.slots.clone().try_acquire_owned() else { return false };
+        let server = self.server.clone();
         self.tasks.spawn(async move {
+            let Some(socket) = handshake.await else { return };
+            let goodbye = Duration::from_millis(server.limits.goodbye_ms);
+            let (stream, loops) = websocket::bridge(socket);
+            let served = serve(server, tokio::io::split(stream), peer, permit);
             let (mut loops, mut served) = (pin!(loops), pin!(served));
             tokio::select! {
                 () = &mut loops => served.await,
@@ -133,16 +135,18 @@ impl Service {
                 }
             }
         });
+        true
     }
 }
 
+/// The next connection, when there is a place for it. One that waits for its place is dropped by a
+/// shutdown.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => Some((stream, slots.clone().acquire_owned().await.ok()?)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept an mqtt connection");
             // Out of file descriptors, most likely: trying again at once would only spin.

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use aliases::Aliases;
 pub use inbound::Inbound;
 pub use options::Options;
-pub use outbound::{Copy, DeliveryIds, InFlight, Outbound, Stage, SubscriptionIds};
+pub use outbound::{Copy, DeliveryIds, InFlight, Note, Outbound, Stage, SubscriptionIds};
 
 use crate::codec::{Ack, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
 use crate::codec::{Unsubscribe, Version};
@@ -32,6 +32,10 @@ pub enum Effect {
     Release {
         packet_id: u16,
         is_known: bool,
+    },
+    /// The client has a QoS 2 message: remember that, then send PUBREL.
+    Received {
+        packet_id: u16,
     },
     /// Tell the broker that these deliveries are done.
     Settle(DeliveryIds),
@@ -83,7 +87,7 @@ impl Session {
         let enforces = terms.version == Version::V5;
         Self {
             inbound: Inbound::new(terms.topic_alias_max, terms.receive_max, enforces),
-            outbound: Outbound::new(terms.client_receive_max),
+            outbound: Outbound::new(terms.client_receive_max, terms.session_expiry_s > 0),
             terms,
             heard: now,
         }
@@ -198,9 +202,11 @@ fn progress(step: Progress, ack: Ack, effects: &mut Vec<Effect>) -> Result<(), F
     match step {
         Progress::Done(deliveries) if deliveries.is_empty() => {}
         Progress::Done(deliveries) => effects.push(Effect::Settle(deliveries)),
-        Progress::Release => {
-            let (packet_id, reason) = (ack.packet_id, Reason::SUCCESS);
-            effects.push(Effect::Send(Reply::PubRel { packet_id, reason }));
+        Progress::Release(deliveries) => {
+            if !deliveries.is_empty() {
+                effects.push(Effect::Settle(deliveries));
+            }
+            effects.push(Effect::Received { packet_id: ack.packet_id });
         }
         Progress::Unknown => {}
         Progress::Wrong => {

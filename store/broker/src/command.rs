@@ -14,6 +14,7 @@ use crate::{
     error::Refusal,
     inbox::{Delivery, Outbox},
     policy::{DeliveryPolicy, Policy},
+    state::key_hash,
 };
 
 /// A time and a fresh record id, for a record about to be made.
@@ -43,6 +44,13 @@ pub struct Terms {
     pub keys: Vec<Bytes>,
     /// Nobody sees the record until [`crate::Client::decide`] says so.
     pub undecided: bool,
+}
+
+/// A name for [`Terms::once`] that belongs to a session of the sender's namespace: the store forgets
+/// it when the session ends.
+#[must_use]
+pub fn session_writer(session: &str, name: &str) -> String {
+    format!("session {:016x} {name}", key_hash(session.as_bytes()))
 }
 
 impl Publish {

@@ -48,7 +48,7 @@ pub use command::{
     Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
     Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published, QueueDef,
     QueueStats, Retention, SessionOpened, Source, Stamp, Start, Subscribe, Subscribed,
-    Subscription, Terms,
+    Subscription, Terms, session_writer,
 };
 pub use config::Config;
 pub use error::{LoginError, OpenError, Refusal};

@@ -94,7 +94,7 @@ pub(crate) struct State {
     pub(crate) undecided: BTreeMap<Position, (HeldBody, Arc<str>)>,
     /// Queues that are to be looked at.
     pub(crate) wakes: Schedule<QueueId>,
-    pub(crate) writers: FxHashMap<(Arc<str>, String), WriterValue>,
+    pub(crate) writers: BTreeMap<(Arc<str>, String), WriterValue>,
     pointers: Fresh<(Position, Position)>,
     lookups: Fresh<(QueueId, u64, u64)>,
     /// Queues whose time to be looked at is to be found anew.
@@ -149,7 +149,7 @@ impl State {
             delayed: Schedule::default(),
             undecided: BTreeMap::new(),
             wakes: Schedule::default(),
-            writers: FxHashMap::default(),
+            writers: BTreeMap::new(),
             pointers: Fresh::new(),
             lookups: Fresh::new(),
             due_unknown: Vec::new(),

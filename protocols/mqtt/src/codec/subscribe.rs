@@ -14,6 +14,8 @@ pub const MARK: &str = "$mainstem-";
 pub const QUEUE_MARK: &str = "$mainstem-queue/";
 /// Under which name its QoS 2 messages are remembered.
 pub const WRITER_MARK: &str = "$mainstem-writer/";
+/// What it was sent with QoS 2 and has not completed.
+pub const SENT_MARK: &str = "$mainstem-sent/";
 
 /// A request for subscriptions; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +139,8 @@ impl TopicFilter {
         if let Some(alone) = text.strip_prefix("$exclusive/") {
             let filter = parse_filter(alone)?;
             let is_ours = ["$queue/", "$share/", "$exclusive/", MARK];
-            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours));
+            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours))
+                && alone.split('/').next() != Some("$SYS");
             return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
         }
         let filter = parse_filter(text)?;
@@ -168,6 +171,15 @@ impl TopicFilter {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })
+    }
+
+    /// What it asks for alone, if it does.
+    #[must_use]
+    pub fn exclusive(&self) -> Option<&Filter> {
+        match self {
+            Self::Exclusive(filter) => Some(filter),
+            Self::Plain(_) | Self::Shared { .. } | Self::Queue(_) | Self::Unserved => None,
+        }
     }
 
     /// How many levels it has.

@@ -3,8 +3,10 @@
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened};
-use mainstem_schemas::{Filter, Settlement, Verdict};
+use mainstem_broker::{
+    Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened, Subscription,
+};
+use mainstem_schemas::{Filter, Settlement, Verdict, filter::Step};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, Sleep},
@@ -12,6 +14,7 @@ use tokio::{
 
 use super::{
     Server,
+    appetite::Appetite,
     delivering::Retained,
     exactly_once::ExactlyOnce,
     exclusive::Claims,
@@ -22,7 +25,7 @@ use super::{
     subscribing::Queues,
 };
 use crate::{
-    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears},
+    codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears, subscribe::MARK},
     session::{Aliases, DeliveryIds, Effect, Options, Session},
 };
 
@@ -31,6 +34,8 @@ use crate::{
 pub(super) struct Identity {
     pub(super) namespace: Arc<str>,
     pub(super) client_id: String,
+    /// The server chose the client identifier.
+    pub(super) is_assigned: bool,
     pub(super) publisher: u64,
     pub(super) peer: SocketAddr,
 }
@@ -60,6 +65,8 @@ pub(super) struct Connection<R, W> {
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
     pub(super) exactly: ExactlyOnce,
+    /// QoS 2 messages of ours that the client has said in this read that it has.
+    pub(super) received: Vec<u16>,
     pub(super) watching: Watching,
     pub(super) claims: Claims,
     /// What the session had for itself alone in its last connection.
@@ -69,8 +76,7 @@ pub(super) struct Connection<R, W> {
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
     pub(super) subscriptions: usize,
     pub(super) effects: Vec<Effect>,
-    /// Bytes to have room for before the next read.
-    read_bytes: usize,
+    appetite: Appetite,
     started: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -108,8 +114,6 @@ enum Event {
 
 /// How long the timer sleeps when there is nothing to wake for.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
-/// The smallest read; it grows while reads come back full.
-const READ_BYTES_MIN: usize = 2048;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// The connection for an opened session, its CONNACK waiting to be written.
@@ -128,6 +132,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let aliases = Aliases::new(topic_alias_max.min(server.limits.topic_alias_max));
         let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
+        let exactly = ExactlyOnce::resume(&opened.found, &opened.identity.client_id);
+        let appetite = Appetite::new(server.limits.read_bytes_max);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
             server,
@@ -151,13 +157,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             notices: Vec::new(),
             claims: Claims::default(),
             had_alone: exclusive_of(&opened.found),
-            exactly: ExactlyOnce::resume(&opened.found),
+            exactly,
             watching: Watching::resume(&opened.found, sys_interval_s),
             retained: Retained::default(),
-            subscriptions: opened.found.subscriptions.len(),
+            subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
-            read_bytes: READ_BYTES_MIN,
+            appetite,
+            received: Vec::new(),
             started: Instant::now(),
             timer,
         }
@@ -172,7 +179,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let had_alone = std::mem::take(&mut self.had_alone);
         self.resume_claims(had_alone).await;
         self.resume_queues().await;
-        self.send_waiting();
+        if let Err(end) = self.send_waiting().await {
+            return end;
+        }
         // What came in one segment with the CONNECT.
         if let Err(end) = self.take_packets().await {
             return end;
@@ -187,7 +196,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Ok(())
                 }
                 Event::Statistics => {
-                    self.tell_statistics(None);
+                    self.tell_statistics();
                     Ok(())
                 }
                 Event::Inbox => self.on_inbox().await,
@@ -201,11 +210,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             if let Err(end) = turn {
                 return end;
             }
-            self.send_waiting();
-            if let Err(end) = self.flush_settlements().await {
+            if let Err(end) = self.end_turn().await {
                 return end;
             }
         }
+    }
+
+    async fn end_turn(&mut self) -> Result<(), End> {
+        self.send_waiting().await?;
+        self.flush_settlements().await
     }
 
     /// Waits for the next event. Every branch is cancel-safe: `read_buf` and `write_buf` do
@@ -213,10 +226,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn next_event(&mut self) -> Event {
         let write_bytes_max = self.server.limits.write_bytes_max;
         let has_room = self.output.len() < write_bytes_max;
-        let may_read = has_room && !self.session.is_full();
+        let receive_max = self.server.limits.receive_max;
+        let may_read = has_room && !self.session.is_full() && !self.exactly.is_full(receive_max);
         let has_retained = has_room && self.retained_ready();
         if may_read {
-            self.input.reserve(self.read_bytes);
+            self.appetite.reserve(&mut self.input);
         }
         let receipts = &mut self.receipts;
         let receipt = async move {
@@ -244,15 +258,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn on_bytes(&mut self, bytes: usize) -> Result<(), End> {
         self.session.heard(self.started.elapsed());
         statistics::count(&self.server.statistics.bytes_received, bytes);
-        let read_bytes_max = self.server.limits.read_bytes_max.max(READ_BYTES_MIN);
-        if bytes >= self.read_bytes {
-            self.read_bytes = (self.read_bytes * 2).min(read_bytes_max);
-        } else if bytes < self.read_bytes / 8 {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
-        }
+        self.appetite.feed(bytes);
         self.take_packets().await?;
         // An idle connection does not keep the memory of its largest packet.
-        if self.input.is_empty() && self.input.capacity() > 2 * read_bytes_max {
+        if self.input.is_empty() && self.input.capacity() > 2 * self.appetite.max() {
             self.input = BytesMut::new();
         }
         Ok(())
@@ -287,6 +296,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // What came before the packet that ended the talk counts.
         self.publish(batch).await?;
         self.exactly.forget(&self.client).await?;
+        self.see_to_notes().await?;
         talk
     }
 
@@ -298,12 +308,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         match effect {
             Effect::Store(publish) => {
                 if publish.qos == Qos::ExactlyOnce {
-                    self.exactly.name(&self.client, self.session_expiry_s).await?;
+                    let (id, expiry_s) = (&self.identity.client_id, self.session_expiry_s);
+                    self.exactly.name(&self.client, id, expiry_s).await?;
                 }
                 self.add_to_batch(publish, batch);
             }
             Effect::Send(reply) => self.send(&reply),
             Effect::Release { packet_id, is_known } => self.release(packet_id, is_known),
+            Effect::Received { packet_id } if self.session_expiry_s > 0 => {
+                self.received.push(packet_id);
+            }
+            Effect::Received { packet_id } => {
+                self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
+            }
             Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
             Effect::Subscribe(subscribe) => {
                 // What was published before must be there for the subscription's retained copies.
@@ -352,6 +369,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let batch = std::mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
+}
+
+/// Whether a subscription is a note of ours and none of the client's.
+fn is_mark(held: &Subscription) -> bool {
+    let first = held.subscribe.filter.steps().first();
+    matches!(first, Some(Step::Exact(level)) if level.starts_with(MARK.as_bytes()))
 }
 
 /// The subscriptions that a session had for itself alone.

@@ -1,10 +1,12 @@
 //! From the inbox to PUBLISH packets: merge, window, encode, settle.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
 use mainstem_broker::{Broker, Delivery, Notice};
-use mainstem_schemas::{Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict};
+use mainstem_schemas::{
+    Filter, Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,37 +20,66 @@ use crate::{
         Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
     },
     normalize::{Foreign, expiry_left_s, native_properties, outgoing::count_dropped},
-    session::{Aliases, Copy, Options, Stage, aliases::Naming},
+    session::{Aliases, Copy, Options, aliases::Naming},
 };
 
 /// Positions remembered while retained messages are sent, to not send one twice.
 const SEEN_MAX: usize = 4096;
+/// Messages above QoS 0 that are noted and sent at a time.
+const FLIGHTS_MAX: usize = 1024;
 
 /// Retained messages that new subscriptions still wait for.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    searches: VecDeque<(Options, VecDeque<(Position, u32)>)>,
+    /// What is being sent: places of one subscription.
+    search: Option<(Options, VecDeque<(Position, u32)>)>,
+    /// Those whose turn comes, each once, however often it was asked for: the places are looked up
+    /// then, so that only one subscription's are held at a time.
+    waiting: VecDeque<Filter>,
+    wanted: HashMap<Filter, Options>,
     /// Records that came live since: their retained copies would come twice.
     seen: FxHashSet<Position>,
 }
 
 impl Retained {
-    pub(super) fn add(&mut self, places: Vec<(Position, u32)>, options: Options) {
-        if !places.is_empty() {
-            self.searches.push_back((options, places.into()));
+    pub(super) fn add(&mut self, filter: &Filter, options: Options) {
+        if self.wanted.insert(filter.clone(), options).is_none() {
+            self.waiting.push_back(filter.clone());
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.search.is_none() && self.waiting.is_empty()
+    }
+
     fn see(&mut self, position: Position) {
-        if !self.searches.is_empty() && position.0 != 0 && self.seen.len() < SEEN_MAX {
+        if !self.is_idle() && position.0 != 0 && self.seen.len() < SEEN_MAX {
             self.seen.insert(position);
         }
+    }
+
+    /// The options of the subscription whose turn it is.
+    fn current(&self) -> Option<Options> {
+        match &self.search {
+            Some((options, _)) => Some(*options),
+            None => self.wanted.get(self.waiting.front()?).copied(),
+        }
+    }
+
+    /// The subscription whose places are to be looked up, if it is time for that.
+    fn next_search(&mut self) -> Option<(Filter, Options)> {
+        if self.search.is_some() {
+            return None;
+        }
+        let filter = self.waiting.pop_front()?;
+        let options = self.wanted.remove(&filter)?;
+        Some((filter, options))
     }
 
     /// The next places to read, all for one subscription: at most `max`, and no more after
     /// `bytes_max`.
     fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Options, Vec<(Position, u32)>)> {
-        let (options, places) = self.searches.front_mut()?;
+        let (options, places) = self.search.as_mut()?;
         let options = *options;
         let mut chunk = Vec::new();
         let mut bytes = 0;
@@ -60,9 +91,9 @@ impl Retained {
             }
         }
         if places.is_empty() {
-            self.searches.pop_front();
+            self.search = None;
         }
-        if self.searches.is_empty() {
+        if self.is_idle() {
             self.seen.clear();
         }
         Some((options, chunk))
@@ -87,7 +118,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         if turn.is_ok() {
             self.client.resolve(&mut deliveries).await.map_err(|_| End::Closing)?;
-            self.deliver(deliveries);
+            self.deliver(deliveries).await?;
         } else {
             self.give_back(&deliveries);
         }
@@ -101,7 +132,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         self.settlements.extend(unread.map(|delivery| Settlement { id: delivery.id, verdict }));
     }
 
-    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+    async fn deliver(&mut self, deliveries: Vec<Delivery>) -> Result<(), End> {
         let now = self.server.broker.now();
         let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
         // With one subscription no record can come twice.
@@ -126,9 +157,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             copies.push(copy);
         }
-        for copy in copies {
-            self.dispatch(copy, now);
-        }
+        self.dispatch(copies, now).await
     }
 
     /// The copy for a delivery; `None` for one that the client shall not get.
@@ -165,12 +194,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         })
     }
 
-    fn dispatch(&mut self, copy: Copy, now: UnixMillis) {
-        if copy.qos != Qos::AtMostOnce {
-            self.session.outbound.push(copy);
-            // At once where possible, so that messages of QoS 0 do not overtake without need.
-            return self.send_waiting_at(now);
+    /// Sends copies in their order, as far as the client takes them.
+    async fn dispatch(&mut self, copies: Vec<Copy>, now: UnixMillis) -> Result<(), End> {
+        for copy in copies {
+            if copy.qos == Qos::AtMostOnce {
+                // At once where possible, so that it does not overtake without need.
+                self.send_waiting_at(now).await?;
+                self.send_at_most_once(copy, now);
+            } else {
+                let had = self.session.outbound.push(copy);
+                self.settle(had, Verdict::Accept);
+            }
         }
+        self.send_waiting_at(now).await
+    }
+
+    fn send_at_most_once(&mut self, copy: Copy, now: UnixMillis) {
         let stance = Stance { packet_id: 0, dup: false, now };
         let aliases = &mut self.aliases;
         let broker = &self.server.broker;
@@ -187,45 +226,67 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     /// Sends what waits for the client's receive maximum, as far as there is room.
-    pub(super) fn send_waiting(&mut self) {
-        if self.session.outbound.has_waiting() {
-            self.send_waiting_at(self.server.broker.now());
+    pub(super) async fn send_waiting(&mut self) -> Result<(), End> {
+        if !self.session.outbound.has_waiting() {
+            return Ok(());
         }
+        self.send_waiting_at(self.server.broker.now()).await
     }
 
-    fn send_waiting_at(&mut self, now: UnixMillis) {
+    async fn send_waiting_at(&mut self, now: UnixMillis) -> Result<(), End> {
         let write_bytes_max = self.server.limits.write_bytes_max;
         while self.output.len() < write_bytes_max {
-            let Some((flight, dup)) = self.session.outbound.next_to_send() else { return };
-            let packet_id = flight.packet_id;
-            if flight.stage == Stage::Released {
-                self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
-                continue;
+            let (mut flights, mut notes) = (Vec::new(), Vec::new());
+            let mut bytes = self.output.len();
+            while bytes < write_bytes_max && flights.len() < FLIGHTS_MAX {
+                let Some((flight, dup)) = self.session.outbound.next_to_send() else { break };
+                let packet_id = flight.packet_id;
+                bytes += flight.copy.as_ref().map_or(0, |copy| copy.record.data_len());
+                flights.push((packet_id, dup));
+                notes.extend(self.session.outbound.take_note(packet_id));
             }
-            let stance = Stance { packet_id, dup, now };
-            let broker = &self.server.broker;
-            let ears = (&self.ears, &mut self.aliases);
-            let counts = &self.server.statistics;
-            if write(&flight.copy, stance, ears, broker, &mut self.output).is_ok() {
-                statistics::count(&counts.publishes_sent, 1);
-            } else {
-                statistics::count(&counts.publishes_dropped, 1);
-                // [MQTT-3.1.2-25]: as if the client had completed it.
-                let deliveries = self.session.outbound.abandon(packet_id);
-                self.settle(deliveries, Verdict::Accept);
+            if flights.is_empty() {
+                break;
             }
+            self.note(notes).await?;
+            for (packet_id, dup) in flights {
+                self.send_flight(Stance { packet_id, dup, now });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_flight(&mut self, stance: Stance) {
+        let packet_id = stance.packet_id;
+        let Some(flight) = self.session.outbound.flight(packet_id) else { return };
+        let Some(copy) = &flight.copy else {
+            return self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
+        };
+        let ears = (&self.ears, &mut self.aliases);
+        let counts = &self.server.statistics;
+        if write(copy, stance, ears, &self.server.broker, &mut self.output).is_ok() {
+            statistics::count(&counts.publishes_sent, 1);
+        } else {
+            statistics::count(&counts.publishes_dropped, 1);
+            // [MQTT-3.1.2-25]: as if the client had completed it.
+            let deliveries = self.session.outbound.abandon(packet_id);
+            self.settle(deliveries, Verdict::Accept);
         }
     }
 
     /// Whether retained messages wait and the client takes some now.
     pub(super) fn retained_ready(&self) -> bool {
-        let Some((options, _)) = self.retained.searches.front() else { return false };
+        let Some(options) = self.retained.current() else { return false };
         options.granted == Qos::AtMostOnce || self.session.outbound.room() > 0
     }
 
     /// Sends the next few retained messages, with RETAIN ([MQTT-3.3.1-8]).
     pub(super) async fn send_retained(&mut self) -> Result<(), End> {
-        let Some((options, _)) = self.retained.searches.front() else { return Ok(()) };
+        if let Some((filter, options)) = self.retained.next_search() {
+            let places = self.client.retained(filter).await.map_err(|_| End::Closing)?;
+            self.retained.search = Some((options, places.into()));
+        }
+        let Some(options) = self.retained.current() else { return Ok(()) };
         let mut max = self.server.limits.retained_chunk;
         if options.granted != Qos::AtMostOnce {
             max = max.min(self.session.outbound.room());
@@ -237,12 +298,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let records = self.client.read(places).await.map_err(|_| End::Closing)?;
         let now = self.server.broker.now();
         // What cannot be read any more was replaced meanwhile, or is damaged and was named.
-        for record in records.into_iter().flatten() {
-            if let Some(copy) = self.copy_of_record(record, options, true, now) {
-                self.dispatch(copy, now);
-            }
-        }
-        Ok(())
+        let records = records.into_iter().flatten();
+        let copies = records.filter_map(|record| self.copy_of_record(record, options, true, now));
+        let copies = copies.collect();
+        self.dispatch(copies, now).await
     }
 }
 

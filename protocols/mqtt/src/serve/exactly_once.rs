@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 
-use mainstem_broker::{Client, Receipt, Refusal, SessionOpened, Subscribe as Ask, Terms};
+use mainstem_broker::{
+    Client, Receipt, Refusal, SessionOpened, Subscribe as Ask, Terms, session_writer,
+};
 use mainstem_schemas::{Filter, filter::Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -21,7 +23,7 @@ type Released = (u16, bool);
 /// The names of a session's QoS 2 messages.
 #[derive(Debug, Default)]
 pub(super) struct ExactlyOnce {
-    /// This session's and no other's, not even of the same client identifier.
+    /// What they begin with: this session's and no other's, not even of the same client identifier.
     name: Option<String>,
     /// Released in this read.
     released: Vec<Released>,
@@ -30,13 +32,19 @@ pub(super) struct ExactlyOnce {
 
 impl ExactlyOnce {
     /// Goes on with the name the session has, if it has one.
-    pub(super) fn resume(found: &SessionOpened) -> Self {
+    pub(super) fn resume(found: &SessionOpened, client_id: &str) -> Self {
         let mut filters = found.subscriptions.iter().map(|held| &held.subscribe.filter);
-        Self { name: filters.find_map(marked_name), ..Self::default() }
+        let name = filters.find_map(marked_name).map(|name| session_writer(client_id, &name));
+        Self { name, ..Self::default() }
     }
 
     /// Gives a session that is kept a name, if it has none.
-    pub(super) async fn name(&mut self, client: &Client, expiry_s: u32) -> Result<(), End> {
+    pub(super) async fn name(
+        &mut self,
+        client: &Client,
+        client_id: &str,
+        expiry_s: u32,
+    ) -> Result<(), End> {
         if self.name.is_some() || expiry_s == 0 {
             return Ok(());
         }
@@ -45,7 +53,7 @@ impl ExactlyOnce {
         let filter = filter.expect("an id has neither wildcards nor separators");
         let mark = Ask { filter, share: None, options: Options::default().pack(), live: true };
         client.subscribe(mark).await.map_err(|_| End::Closing)?;
-        self.name = Some(name);
+        self.name = Some(session_writer(client_id, &name));
         Ok(())
     }
 
@@ -53,6 +61,12 @@ impl ExactlyOnce {
     pub(super) fn terms(&self, qos: Qos, packet_id: u16) -> Option<Terms> {
         let name = self.name.as_ref().filter(|_| qos == Qos::ExactlyOnce)?;
         Some(Terms { once: Some((writer(name, packet_id), 1)), ..Terms::default() })
+    }
+
+    /// Whether so many releases wait for the store that no more should be read.
+    pub(super) fn is_full(&self, max: u16) -> bool {
+        let waiting = self.forgetting.iter().map(|(_, released)| released.len());
+        waiting.sum::<usize>() >= usize::from(max)
     }
 
     /// Lets the store forget what was released.
@@ -102,7 +116,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 }
 
 fn writer(name: &str, packet_id: u16) -> String {
-    format!("mqtt {name} {packet_id}")
+    format!("{name} {packet_id}")
 }
 
 /// The name a mark keeps.

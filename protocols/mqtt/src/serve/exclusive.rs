@@ -62,6 +62,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             if !self.claim(&filter) {
                 // A store that closed keeps nothing of it either.
                 let _existed = self.client.unsubscribe(filter, None).await;
+                self.subscriptions = self.subscriptions.saturating_sub(1);
             }
         }
     }

@@ -23,13 +23,15 @@ use crate::{
 
 /// How long a peer that broke the rules may go on talking, so that it reads why before the
 /// connection is reset under it.
-const LINGER: Duration = Duration::from_millis(250);
+pub(super) const LINGER: Duration = Duration::from_millis(250);
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Ends the connection: first the socket, then the session, then the will.
     pub(super) async fn end(mut self, end: End, permit: OwnedSemaphorePermit) {
         self.log(&end);
-        if matches!(end, End::Left { .. } | End::Lost | End::Fault(_)) {
+        // An assigned identifier is never seen again.
+        let is_own = matches!(end, End::Left { .. } | End::Lost | End::Fault(_));
+        if is_own && !self.identity.is_assigned {
             let key = (self.identity.namespace.clone(), self.identity.client_id.clone());
             self.server.flapping.note(key, &self.server.limits, Instant::now());
         }

@@ -13,8 +13,11 @@ use crate::Limits;
 /// A namespace and a client identifier.
 type Key = (Arc<str>, String);
 
-/// Clients remembered; among more, those that have been quiet are forgotten first, and then all.
+/// Clients remembered; among more, those that have been quiet are forgotten first, and then all
+/// that are not kept away.
 const CLIENTS_MAX: usize = 65_536;
+/// A longer time is no different: ten years.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How often a client went lately.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +44,10 @@ impl Flapping {
         if clients.len() >= CLIENTS_MAX {
             clients.retain(|_, record| !record.is_over(window, now));
             if clients.len() >= CLIENTS_MAX {
-                clients.clear();
+                clients.retain(|_, record| record.banned_until.is_some());
+            }
+            if clients.len() >= CLIENTS_MAX {
+                return;
             }
         }
         let fresh = Record { since: now, times: 0, banned_until: None };
@@ -51,7 +57,8 @@ impl Flapping {
         }
         record.times += 1;
         if record.times >= limits.flaps_max {
-            record.banned_until = Some(now + Duration::from_secs(limits.flap_ban_s));
+            let ban = Duration::from_secs(limits.flap_ban_s).min(FOR_EVER);
+            record.banned_until = Some(now + ban);
         }
     }
 
@@ -72,5 +79,50 @@ impl Record {
             Some(until) => now >= until,
             None => now.duration_since(self.since) > window,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str) -> Key {
+        ("/".into(), id.to_owned())
+    }
+
+    const LIMITS: fn() -> Limits =
+        || Limits { flaps_max: 2, flap_window_s: 60, flap_ban_s: u64::MAX, ..Limits::default() };
+
+    #[test]
+    fn a_ban_may_be_for_ever() {
+        let (flapping, limits, now) = (Flapping::default(), LIMITS(), Instant::now());
+        flapping.note(key("a"), &limits, now);
+        assert!(!flapping.is_banned(&key("a"), &limits, now));
+        flapping.note(key("a"), &limits, now);
+        assert!(flapping.is_banned(&key("a"), &limits, now + Duration::from_secs(1 << 28)));
+    }
+
+    #[test]
+    fn who_goes_seldom_is_welcome() {
+        let (flapping, limits, start) = (Flapping::default(), LIMITS(), Instant::now());
+        for minute in 0..10 {
+            let now = start + Duration::from_secs(minute * 61);
+            flapping.note(key("a"), &limits, now);
+            assert!(!flapping.is_banned(&key("a"), &limits, now));
+        }
+    }
+
+    #[test]
+    fn many_others_do_not_lift_a_ban() {
+        let (flapping, now) = (Flapping::default(), Instant::now());
+        let limits = Limits { flap_ban_s: 300, ..LIMITS() };
+        for _ in 0..2 {
+            flapping.note(key("bad"), &limits, now);
+        }
+        for id in 0..=CLIENTS_MAX {
+            flapping.note(key(&id.to_string()), &limits, now);
+        }
+        assert!(flapping.is_banned(&key("bad"), &limits, now));
+        assert!(flapping.clients.lock().unwrap().len() <= CLIENTS_MAX);
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Server, connection::Connection, connection::Identity, peers::Holder};
+use super::{Server, connection::Connection, connection::Identity, noted::notes, peers::Holder};
 use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Reason, Version, connect, frame, reply::Ears},
@@ -43,9 +43,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut input = BytesMut::new();
         let patience = Duration::from_millis(server.limits.connect_timeout_ms);
         let greeting = read_connect(&mut reader, &mut input, &server.limits);
-        let greeting = match tokio::time::timeout(patience, greeting).await {
-            Ok(greeting) => greeting,
-            Err(_) => Err(Refused::Silently),
+        // A stranger does not hold up the shutdown.
+        let greeting = tokio::time::timeout(patience, greeting);
+        let greeting = match server.shutdown.run_until_cancelled(greeting).await {
+            Some(Ok(greeting)) => greeting,
+            Some(Err(_)) | None => Err(Refused::Silently),
         };
         let opened = match greeting {
             Ok(connect) => open(&server, connect, peer).await,
@@ -148,7 +150,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
     let namespace = client.principal().namespace.clone();
     // Twice the time for farewells: the holder may need it for its socket and for its session.
-    let patience = Duration::from_millis(server.limits.goodbye_ms * 2);
+    let patience = Duration::from_millis(server.limits.goodbye_ms.saturating_mul(2));
     let key = (namespace.clone(), client_id.clone());
     if server.flapping.is_banned(&key, &server.limits, Instant::now()) {
         return Err(refused(Reason::BANNED, "the client came and went too often"));
@@ -179,6 +181,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         topic_alias_max: limits.topic_alias_max,
     };
     let session = start_session(terms, &mut found);
+    let is_assigned = assigned.is_some();
     let mut connack = connack(&connect, terms, assigned, found.present, limits);
     if connect.properties.wants_response_info {
         connack.response_info = response_info(&client_id, limits);
@@ -189,7 +192,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         wants_problem_info: connect.properties.wants_problem_info,
     };
     let publisher = publisher_hash(&namespace, &client_id);
-    let identity = Identity { namespace, client_id, publisher, peer };
+    let identity = Identity { namespace, client_id, is_assigned, publisher, peer };
     Ok(Opened {
         client,
         inbox,
@@ -230,6 +233,7 @@ fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
     if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
         session.resume(*parked);
     }
+    session.outbound.remember(notes(found));
     session
 }
 

@@ -2,6 +2,7 @@
 //! every `sys_interval_s`. None of it is published or stored; every connection writes its own.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -18,6 +19,9 @@ use crate::{
     codec::{Outgoing, OutgoingProperties, Qos},
     session::{Options, SubscriptionIds, aliases::Naming},
 };
+
+/// A longer time is no different: ten years.
+const INTERVAL_MAX_S: u64 = 10 * 365 * 24 * 3600;
 
 /// Counts of all connections since the start.
 #[derive(Debug)]
@@ -83,7 +87,9 @@ impl Statistics {
 /// A connection's subscriptions to statistics.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
-    filters: Vec<(Filter, Options)>,
+    filters: HashMap<Filter, Options>,
+    /// Those whose subscriber is to be told for the first time.
+    fresh: HashSet<Filter>,
     ticks: Option<Interval>,
 }
 
@@ -107,9 +113,8 @@ impl Watching {
         if interval_s == 0 || !is_of_the_server(filter) {
             return false;
         }
-        self.remove(filter);
-        self.filters.push((filter.clone(), options));
-        let interval = Duration::from_secs(interval_s);
+        self.filters.insert(filter.clone(), options);
+        let interval = Duration::from_secs(interval_s.min(INTERVAL_MAX_S));
         self.ticks.get_or_insert_with(|| {
             let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,16 +123,23 @@ impl Watching {
         true
     }
 
+    /// Its subscriber is to be told at once, however often it asks before it is.
+    pub(super) fn greet(&mut self, filter: &Filter) {
+        self.fresh.insert(filter.clone());
+    }
+
     pub(super) fn remove(&mut self, filter: &Filter) {
-        self.filters.retain(|(known, _)| known != filter);
+        self.filters.remove(filter);
+        self.fresh.remove(filter);
         if self.filters.is_empty() {
             self.ticks = None;
         }
     }
 
-    /// Returns when it is time to tell again. Cancel-safe, as a tick is.
+    /// Returns when it is time to tell. Cancel-safe, as a tick is.
     pub(super) async fn due(&mut self) {
         match &mut self.ticks {
+            Some(_) if !self.fresh.is_empty() => {}
             Some(ticks) => drop(ticks.tick().await),
             None => std::future::pending().await,
         }
@@ -135,15 +147,16 @@ impl Watching {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
-    /// Tells the subscriber of one filter for the first time, or of all again.
-    pub(super) fn tell_statistics(&mut self, first: Option<&Filter>) {
+    /// Tells what is new to its subscribers for the first time, or if nothing is, all again.
+    pub(super) fn tell_statistics(&mut self) {
+        let fresh = std::mem::take(&mut self.watching.fresh);
         for (topic, value) in self.server.statistics.all() {
             let path = Address::mqtt(topic.into()).path();
             let (mut ids, mut wanted, mut retain) = (SubscriptionIds::new(), false, false);
             for (filter, options) in &self.watching.filters {
-                if filter.matches(&path) && first.is_none_or(|first| first == filter) {
+                if filter.matches(&path) && (fresh.is_empty() || fresh.contains(filter)) {
                     wanted = true;
-                    retain |= first.is_some() || options.retain_as_published;
+                    retain |= !fresh.is_empty() || options.retain_as_published;
                     ids.extend(options.subscription_id);
                 }
             }

@@ -1,6 +1,11 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what is asked of the broker, and the answers.
 
-use std::{collections::HashMap, future::Future, pin::Pin, task::Poll};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::Pin,
+    task::Poll,
+};
 
 use bytes::BytesMut;
 use mainstem_broker::{Client, Consume, Refusal, Source, Subscribe as Ask, Subscribed};
@@ -40,7 +45,7 @@ impl Queues {
 }
 
 /// A request on its way to the broker.
-type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+pub(super) type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Consumes again what the session consumed in its last connection.
@@ -54,11 +59,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Subscribes, answers, and looks for retained messages. [MQTT-3.8.4-6]: one answer for all
     /// filters; it is written when every one of them is live.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let plans: Vec<_> = subscribe
-            .wishes
-            .iter()
-            .map(|wish| (wish, self.check(wish), options(wish, subscribe.subscription_id)))
-            .collect();
+        let held = self.subscriptions + self.queues.consumers.len();
+        let mut left = self.server.limits.subscriptions_max.saturating_sub(held);
+        let mut plans = Vec::with_capacity(subscribe.wishes.len().min(left));
+        for wish in &subscribe.wishes {
+            let refused = self.check(wish, left);
+            left -= usize::from(refused.is_none());
+            plans.push((wish, refused, options(wish, subscribe.subscription_id)));
+        }
         let client = &self.client;
         let asking = plans.iter().map(|(wish, refused, options)| {
             let ask = if refused.is_some() { None } else { ask(&wish.filter, *options) };
@@ -66,55 +74,60 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         });
         let answers = in_order(asking.collect()).await;
         let mut codes = Vec::with_capacity(plans.len());
-        let (mut searches, mut watched) = (Vec::new(), Vec::new());
+        let mut released = HashSet::new();
         for ((wish, refused, options), answer) in plans.into_iter().zip(answers) {
             let code = match (refused, answer, &wish.filter) {
                 (_, Err(Refusal::Closed), _) => return Err(End::Closing),
                 (Some(refused), ..) => refused,
-                (None, Err(_), _) => Reason::IMPLEMENTATION_SPECIFIC,
+                (None, Err(_), filter) => {
+                    // A claim without a subscription would be nobody's use.
+                    released.extend(filter.exclusive().cloned());
+                    Reason::IMPLEMENTATION_SPECIFIC
+                }
                 (None, Ok(_), TopicFilter::Queue(name)) => {
                     self.consume_queue(name.clone(), options, true).await
                 }
                 (None, Ok(answer), filter) => {
                     let existed = answer.is_some_and(|subscribed| subscribed.existed);
                     self.subscriptions += usize::from(!existed);
-                    let interval_s = self.server.limits.sys_interval_s;
-                    if let TopicFilter::Plain(filter) = filter
-                        && self.watching.add(filter, options, interval_s)
-                    {
-                        if wants_retained(wish, existed) {
-                            watched.push(filter.clone());
-                        }
-                    } else if let (
-                        TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter),
-                        true,
-                    ) = (filter, wants_retained(wish, existed))
-                    {
-                        searches.push((filter.clone(), options));
-                    }
+                    match filter {
+                        TopicFilter::Plain(filter) => released.insert(filter.clone()),
+                        TopicFilter::Exclusive(filter) => released.remove(filter),
+                        _ => false,
+                    };
+                    self.look_for_retained(wish, options, existed);
                     Reason(options.granted as u8)
                 }
             };
             codes.push(code);
         }
         self.send(&Reply::SubAck { packet_id: subscribe.packet_id, codes });
-        for filter in watched {
-            self.tell_statistics(Some(&filter));
-        }
-        for (filter, options) in searches {
-            let places = self.client.retained(filter).await.map_err(|_| End::Closing)?;
-            self.retained.add(places, options);
-        }
+        // What was asked for last counts: not to be alone any more.
+        self.claims.retain(|filter, _| !released.contains(filter));
         Ok(())
     }
 
-    fn check(&mut self, wish: &Wish) -> Option<Reason> {
+    /// Puts on their way what is there for a new subscription: statistics, retained messages.
+    fn look_for_retained(&mut self, wish: &Wish, options: Options, existed: bool) {
+        let interval_s = self.server.limits.sys_interval_s;
+        let (TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter)) = &wish.filter else {
+            return;
+        };
+        let is_watched = self.watching.add(filter, options, interval_s);
+        match wants_retained(wish, existed) {
+            true if is_watched => self.watching.greet(filter),
+            true => self.retained.add(filter, options),
+            false => {}
+        }
+    }
+
+    /// Why a wish is refused, if it is, when `left` more may be granted.
+    fn check(&mut self, wish: &Wish, left: usize) -> Option<Reason> {
         let limits = &self.server.limits;
         if wish.filter == TopicFilter::Unserved || wish.filter.levels() > limits.topic_levels_max {
             return Some(Reason::FILTER_INVALID);
         }
-        let held = self.subscriptions + self.queues.consumers.len();
-        if held >= limits.subscriptions_max {
+        if left == 0 {
             return Some(Reason::QUOTA_EXCEEDED);
         }
         match &wish.filter {
@@ -237,7 +250,7 @@ fn wants_retained(wish: &Wish, existed: bool) -> bool {
 
 /// Polls all of them, always first to last, so that their requests leave in order and their
 /// answers share the store's next sync.
-async fn in_order<T>(mut asking: Vec<Asking<'_, T>>) -> Vec<Result<T, Refusal>> {
+pub(super) async fn in_order<T>(mut asking: Vec<Asking<'_, T>>) -> Vec<Result<T, Refusal>> {
     let mut answers: Vec<Option<Result<T, Refusal>>> = asking.iter().map(|_| None).collect();
     std::future::poll_fn(|cx| {
         let mut poll = Poll::Ready(());

@@ -36,6 +36,9 @@ struct Server {
     dir: tempfile::TempDir,
 }
 
+/// QoS 2 messages of all sessions that the store remembers.
+const WRITERS_MAX: usize = 64;
+
 async fn start_with(limits: Limits) -> Server {
     start_in(tempfile::tempdir().unwrap(), limits).await
 }
@@ -45,12 +48,14 @@ async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     config.durability = mainstem_broker::config::Durability::None;
     config.segment_bytes = 8 << 20;
     config.message_bytes_max = 2 << 20;
+    config.writers_max = WRITERS_MAX;
     let views = Views::default().with(Origin::Mqtt, crate::view);
     let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(run(listener, broker.clone(), Arc::new(limits), shutdown.clone()));
+    let service = Service::new(broker.clone(), Arc::new(limits), shutdown.clone());
+    let task = tokio::spawn(service.run(listener));
     Server { address, broker, shutdown, task, dir }
 }
 
@@ -353,6 +358,39 @@ async fn qos_2_from_a_client_is_stored_once_over_a_reconnect_mqtt_4_3_3_10() {
     peer.say(&[0x62, 2, 0, 5]).await;
     peer.expect(&[0x70, 3, 0, 5, 0x92]).await;
     watcher.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn qos_2_messages_of_sessions_that_ended_are_forgotten() {
+    let server = start().await;
+    // What nobody reads need not be remembered.
+    let mut reader = Peer::new(&server, "reader").await;
+    reader.subscribe("t", 1).await;
+    let hello = Hello { expiry_s: 60, ..HELLO };
+    for ends_itself in [true, false] {
+        for _ in 0..WRITERS_MAX {
+            // A clean start ends the session before.
+            let (mut peer, _) = Peer::hello(&server, hello).await;
+            peer.say(&packet(0x34, b"\0\x01t\0\x05\0hi")).await;
+            peer.expect(&[0x50, 2, 0, 5]).await;
+            if ends_itself {
+                peer.disconnect(&[0, 5, 0x11, 0, 0, 0, 0]).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_hold_up_the_shutdown() {
+    let server = start().await;
+    let _stranger = Peer::open(&server).await;
+    let mut silent = Peer::open(&server).await;
+    silent.say(b"\x10").await;
+    // The server knows of both.
+    drop(Peer::new(&server, "a").await);
+    server.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(2), server.task).await.unwrap().unwrap();
+    server.broker.stop().await;
 }
 
 #[tokio::test]

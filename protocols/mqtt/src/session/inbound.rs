@@ -108,6 +108,13 @@ impl Inbound {
             let text = "[MQTT-3.3.4-7] more messages in flight than the receive maximum";
             return Err(Fault::new(Reason::RECEIVE_MAX_EXCEEDED, text));
         }
+        // As many as one connection may send and another one before it may have left.
+        if publish.qos == Qos::ExactlyOnce
+            && self.exchanges.len() >= 2 * usize::from(self.receive_max)
+        {
+            let text = "too many messages of QoS 2 are not released";
+            return Err(Fault::new(Reason::QUOTA_EXCEEDED, text));
+        }
         self.unfinished = self.unfinished.saturating_add(1);
         if publish.qos == Qos::ExactlyOnce {
             self.exchanges.insert(publish.packet_id, Received::Storing);

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! QoS 1:  Published --PUBACK--> done
-//! QoS 2:  Published --PUBREC--> Released --PUBCOMP--> done
+//! QoS 2:  Published --PUBREC--> Released --PUBCOMP--> done      (settled at PUBREC)
 //!             '--PUBREC >= 0x80--> done
 //! ```
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::{DeliveryId, Record};
-use rustc_hash::FxHashMap;
+use mainstem_schemas::{DeliveryId, Record, RecordId};
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::codec::{Qos, Reason};
@@ -43,12 +43,25 @@ pub enum Stage {
     Released,
 }
 
+/// How far a message of QoS 2 got under its packet identifier: what a session that is kept remembers
+/// over restarts of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub packet_id: u16,
+    pub record: RecordId,
+    pub stage: Stage,
+}
+
 /// A message under way.
 #[derive(Clone, Debug)]
 pub struct InFlight {
     pub packet_id: u16,
     pub stage: Stage,
-    pub copy: Copy,
+    /// Nothing once it is released: the client has it.
+    pub copy: Option<Copy>,
+    record: RecordId,
+    /// Its note is written, so that it is to be taken back when the message is done.
+    is_noted: bool,
     order: u64,
     /// Whether it takes a place of this connection's receive maximum.
     counted: bool,
@@ -59,8 +72,8 @@ pub struct InFlight {
 pub enum Progress {
     /// The message is done: settle these.
     Done(DeliveryIds),
-    /// Send PUBREL.
-    Release,
+    /// The client has it: settle these, then send PUBREL.
+    Release(DeliveryIds),
     /// Nothing under this identifier is under way on this connection.
     Unknown,
     /// The message under this identifier waits for another packet ([MQTT-4.3.2-3],
@@ -77,18 +90,50 @@ pub struct Outbound {
     again: VecDeque<u16>,
     /// Messages above QoS 0 that wait for a place.
     waiting: VecDeque<Copy>,
+    /// Identifiers under which messages were sent before the server was started, until they come
+    /// again: a client may have one of them and must know it by its identifier.
+    owed: FxHashMap<RecordId, Vec<u16>>,
+    reserved: FxHashSet<u16>,
+    /// What clients had before the server was started; should it come again, it is settled.
+    had: FxHashSet<RecordId>,
+    /// Notes of what is done.
+    over: Vec<Note>,
+    /// Whether the session is kept, and what is under way noted.
+    keeps: bool,
     quota: u16,
     last_id: u16,
     sent: u64,
 }
 
+impl InFlight {
+    /// What is to be remembered of it.
+    #[must_use]
+    pub fn note(&self) -> Note {
+        Note { packet_id: self.packet_id, record: self.record, stage: self.stage }
+    }
+
+    /// Whether somebody else gets it when the connection ends.
+    fn is_others(&self) -> bool {
+        self.copy.as_ref().is_some_and(|copy| copy.competing)
+    }
+
+    fn qos(&self) -> Qos {
+        self.copy.as_ref().map_or(Qos::ExactlyOnce, |copy| copy.qos)
+    }
+}
+
 impl Outbound {
     #[must_use]
-    pub fn new(receive_max: u16) -> Self {
+    pub fn new(receive_max: u16, keeps: bool) -> Self {
         Self {
             flights: FxHashMap::default(),
             again: VecDeque::new(),
             waiting: VecDeque::new(),
+            owed: FxHashMap::default(),
+            reserved: FxHashSet::default(),
+            had: FxHashSet::default(),
+            over: Vec::new(),
+            keeps,
             quota: receive_max,
             last_id: 0,
             sent: 0,
@@ -107,19 +152,73 @@ impl Outbound {
         }
     }
 
+    /// Goes on with what was noted and is not among what was resumed: the server was started since.
+    pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>) {
+        for Note { packet_id, record, stage } in notes {
+            if self.flights.contains_key(&packet_id) {
+                continue;
+            }
+            if stage == Stage::Published {
+                self.owed.entry(record).or_default().push(packet_id);
+                self.reserved.insert(packet_id);
+                continue;
+            }
+            let (copy, is_noted, order, counted) = (None, true, self.sent, false);
+            self.sent += 1;
+            let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted };
+            self.flights.insert(packet_id, flight);
+            self.again.push_back(packet_id);
+            self.had.insert(record);
+        }
+    }
+
+    /// Whether a message that is about to be sent is to be noted before; it counts as noted then.
+    pub fn take_note(&mut self, packet_id: u16) -> Option<Note> {
+        let flight = self.flights.get_mut(&packet_id)?;
+        let is_kept = self.keeps && !flight.is_others();
+        if !is_kept || flight.is_noted || flight.qos() != Qos::ExactlyOnce {
+            return None;
+        }
+        flight.is_noted = true;
+        Some(flight.note())
+    }
+
+    /// The note of a message that the client has; it counts as noted then.
+    pub fn note_released(&mut self, packet_id: u16) -> Option<Note> {
+        let flight = self.flights.get_mut(&packet_id)?;
+        flight.is_noted = true;
+        Some(flight.note())
+    }
+
+    /// The notes that are to be taken back.
+    pub fn take_over(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.over)
+    }
+
+    #[must_use]
+    pub fn flight(&self, packet_id: u16) -> Option<&InFlight> {
+        self.flights.get(&packet_id)
+    }
+
     /// Ends the connection's half: what stays with the session, in order, and what was never sent.
     #[must_use]
     pub fn park(self) -> (Vec<InFlight>, Vec<Copy>) {
         let mut flights: Vec<_> =
-            self.flights.into_values().filter(|flight| !flight.copy.competing).collect();
+            self.flights.into_values().filter(|flight| !flight.is_others()).collect();
         flights.sort_by_key(|flight| flight.order);
         (flights, self.waiting.into())
     }
 
     /// Takes a message above QoS 0; it comes out of [`Outbound::next_to_send`] when it may be sent.
-    pub fn push(&mut self, copy: Copy) {
+    /// What the client has already is to be settled at once.
+    pub fn push(&mut self, copy: Copy) -> DeliveryIds {
         debug_assert!(copy.qos != Qos::AtMostOnce);
+        let comes_again = copy.qos == Qos::ExactlyOnce && !copy.deliveries.is_empty();
+        if comes_again && self.had.contains(&copy.record.id()) {
+            return copy.deliveries;
+        }
         self.waiting.push_back(copy);
+        DeliveryIds::new()
     }
 
     /// The next message to send, and whether it is sent again. Resent PUBRELs come out here too,
@@ -134,18 +233,31 @@ impl Outbound {
             self.again.pop_front();
             return Some((flight, true));
         }
-        if self.waiting.is_empty() {
-            return None;
-        }
+        let record = self.waiting.front()?.record.id();
         let quota = self.quota.checked_sub(1)?;
-        let packet_id = self.free_id()?;
+        let owed = self.take_owed(record);
+        let packet_id = owed.or_else(|| self.free_id())?;
         let copy = self.waiting.pop_front()?;
         self.quota = quota;
         let order = self.sent;
         self.sent += 1;
-        let stage = Stage::Published;
-        let flight = InFlight { packet_id, stage, copy, order, counted: true };
-        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), false))
+        let (stage, is_noted) = (Stage::Published, owed.is_some());
+        let copy = Some(copy);
+        let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted: true };
+        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), is_noted))
+    }
+
+    /// The identifier under which the next message was sent before, if it was.
+    fn take_owed(&mut self, record: RecordId) -> Option<u16> {
+        if self.waiting.front()?.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        let ids = self.owed.get_mut(&record)?;
+        let packet_id = ids.pop();
+        if ids.is_empty() {
+            self.owed.remove(&record);
+        }
+        packet_id.filter(|id| self.reserved.remove(id))
     }
 
     /// Takes back a message that cannot be sent at all, as if it were acknowledged.
@@ -184,10 +296,12 @@ impl Outbound {
             }
             Some((Qos::ExactlyOnce, Stage::Released)) if reason.is_failure() => Progress::Unknown,
             Some((Qos::ExactlyOnce, _)) => {
-                if let Some(flight) = self.flights.get_mut(&packet_id) {
+                let flight = self.flights.get_mut(&packet_id);
+                let copy = flight.and_then(|flight| {
                     flight.stage = Stage::Released;
-                }
-                Progress::Release
+                    flight.copy.take()
+                });
+                Progress::Release(copy.map(|copy| copy.deliveries).unwrap_or_default())
             }
             Some(_) => Progress::Wrong,
         }
@@ -205,7 +319,7 @@ impl Outbound {
     /// The message that was sent under this identifier on this connection, and how far it got.
     fn under_way(&self, packet_id: u16) -> Option<(Qos, Stage)> {
         let flight = self.flights.get(&packet_id)?;
-        (!self.is_owed(packet_id)).then_some((flight.copy.qos, flight.stage))
+        (!self.is_owed(packet_id)).then_some((flight.qos(), flight.stage))
     }
 
     /// Whether the message was not sent on this connection yet.
@@ -222,17 +336,21 @@ impl Outbound {
         if flight.counted {
             self.quota = self.quota.saturating_add(1);
         }
-        Some(flight.copy.deliveries)
+        if flight.is_noted {
+            self.over.push(flight.note());
+        }
+        Some(flight.copy.map(|copy| copy.deliveries).unwrap_or_default())
     }
 
     /// The next identifier that is not in flight ([MQTT-2.2.1-4]).
     fn free_id(&mut self) -> Option<u16> {
-        if self.flights.len() >= usize::from(u16::MAX) {
+        if self.flights.len() + self.reserved.len() >= usize::from(u16::MAX) {
             return None;
         }
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.flights.contains_key(&self.last_id) {
+            let id = self.last_id;
+            if !self.flights.contains_key(&id) && !self.reserved.contains(&id) {
                 return Some(self.last_id);
             }
         }

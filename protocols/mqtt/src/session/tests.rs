@@ -1,7 +1,9 @@
 //! The session against the clauses that say what each packet means.
 
 use bytes::Bytes;
-use mainstem_schemas::{Address, CursorId, DeliveryId, Offset, QueueId, Record, RecordDraft};
+use mainstem_schemas::{
+    Address, CursorId, DeliveryId, Offset, QueueId, Record, RecordDraft, RecordId,
+};
 use smallvec::smallvec;
 
 use super::*;
@@ -79,6 +81,7 @@ fn brief(effect: &Effect) -> String {
         Effect::Send(Reply::PubRel { packet_id, reason }) => {
             format!("pubrel {packet_id} {:02x}", reason.0)
         }
+        Effect::Received { packet_id } => format!("pubrel {packet_id}"),
         Effect::Release { packet_id, is_known } => format!("release {packet_id} {is_known}"),
         Effect::Send(reply) => format!("{reply:?}"),
         Effect::Settle(ids) => {
@@ -193,9 +196,9 @@ fn qos_2_goes_to_pubcomp_mqtt_4_3_3_1() {
     let mut session = session();
     session.outbound.push(copy(Qos::ExactlyOnce, 10));
     sent(&mut session);
-    assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
-    assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1 00]");
-    assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[settle [10]]");
+    assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[settle [10], pubrel 1]");
+    assert_eq!(tell(&mut session, Packet::PubRec(ack(1))), "[pubrel 1]");
+    assert_eq!(tell(&mut session, Packet::PubComp(ack(1))), "[]");
 }
 
 #[test]
@@ -281,7 +284,63 @@ fn a_resumed_session_sends_again_in_order_before_anything_new_mqtt_4_4_0_1() {
             (4, false, Stage::Published),
         ]
     );
-    assert_eq!(tell(&mut second, Packet::PubComp(ack(2))), "[settle [2]]");
+    assert_eq!(tell(&mut second, Packet::PubComp(ack(2))), "[]");
+}
+
+/// A copy of a record of its own.
+fn copy_of(id: u8, offset: u64) -> Copy {
+    let address = Address::mqtt("t".into());
+    let mut draft = RecordDraft::new(&address, "/", b"", b"x");
+    draft.id = RecordId([id; 16]);
+    Copy { record: draft.encode().unwrap(), ..copy(Qos::ExactlyOnce, offset) }
+}
+
+#[test]
+fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
+    let note = |packet_id: u8, stage| {
+        let record = RecordId([packet_id; 16]);
+        Note { packet_id: packet_id.into(), record, stage }
+    };
+    let mut first = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    for id in 1..=3 {
+        first.outbound.push(copy_of(id, id.into()));
+    }
+    sent(&mut first);
+    let noted = (1..=4).filter_map(|id| first.outbound.take_note(id)).collect::<Vec<_>>();
+    assert_eq!(noted, [1, 2, 3].map(|id| note(id, Stage::Published)));
+    assert_eq!(first.outbound.take_note(1), None, "it is noted");
+    tell(&mut first, Packet::PubRec(ack(1)));
+    assert_eq!(first.outbound.note_released(1), Some(note(1, Stage::Released)));
+    tell(&mut first, Packet::PubRec(ack(2)));
+    tell(&mut first, Packet::PubComp(ack(2)));
+    assert_eq!(first.outbound.take_over(), [note(2, Stage::Released)]);
+
+    let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    second.outbound.remember([note(3, Stage::Published), note(1, Stage::Released)]);
+    assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
+    // The store may not have learned that the client has it.
+    assert_eq!(second.outbound.push(copy_of(1, 1)).as_slice(), [delivery(1)]);
+    // What is new waits neither for its identifier nor takes it.
+    for id in [9, 3, 8, 7] {
+        assert!(second.outbound.push(copy_of(id, id.into())).is_empty());
+    }
+    let stage = Stage::Published;
+    assert_eq!(
+        sent(&mut second),
+        [(2, false, stage), (3, true, stage), (4, false, stage), (5, false, stage)]
+    );
+    assert_eq!(tell(&mut second, Packet::PubComp(ack(1))), "[]");
+    assert_eq!(tell(&mut second, Packet::PubRec(ack(3))), "[settle [3], pubrel 3]");
+    assert_eq!(tell(&mut second, Packet::PubComp(ack(3))), "[]");
+    assert_eq!(second.outbound.take_over(), [note(1, Stage::Released), note(3, Stage::Released)]);
+}
+
+#[test]
+fn sessions_that_are_not_kept_note_nothing() {
+    let mut session = Session::new(Terms { session_expiry_s: 0, ..terms() }, Duration::ZERO);
+    session.outbound.push(copy(Qos::ExactlyOnce, 1));
+    sent(&mut session);
+    assert_eq!(session.outbound.take_note(1), None);
 }
 
 #[test]

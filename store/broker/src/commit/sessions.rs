@@ -10,7 +10,7 @@ use super::Commit;
 use crate::{
     command::{
         ClientId, OpenSession, Parcel, Retention, SessionOpened, Subscribe, Subscribed,
-        Subscription as Opened,
+        Subscription as Opened, session_writer,
     },
     entry::{self, DeclaredQueue, Entry},
     error::Refusal,
@@ -228,6 +228,10 @@ impl Commit {
         for (key, held) in held {
             self.end_cursor(namespace, &key, &held);
         }
+        let first = (namespace.clone(), session_writer(id, ""));
+        let writers = self.state.writers.range(first.clone()..).map(|(key, _)| key.clone());
+        let its = writers.take_while(|(of, name)| *of == first.0 && name.starts_with(&first.1));
+        its.collect::<Vec<_>>().into_iter().for_each(|writer| self.forget_writer(writer));
     }
 
     /// A subscription is gone: its cursor goes, unless others share it, and the filter's queue

@@ -68,7 +68,7 @@ impl Commit {
         self.answer_durably(Some(reply), outcomes);
     }
 
-    fn forget_writer(&mut self, (namespace, writer): (Arc<str>, String)) {
+    pub(super) fn forget_writer(&mut self, (namespace, writer): (Arc<str>, String)) {
         let (namespace, seen) = ((*namespace).to_owned(), UnixMillis::NONE);
         let forgotten = Entry::Writer { namespace, writer, sequence: 0, seen };
         let (_, size) = self.log_sized(forgotten);

@@ -185,8 +185,11 @@ impl Stage {
             return self.expect(name, rest).await;
         }
         if rest == "lost" {
-            // A reset or an end: the server cannot tell them apart.
-            return drop(self.peers.remove(word));
+            // What follows finds the connection ended.
+            if let Some(peer) = self.peers.remove(word) {
+                peer.lose().await;
+            }
+            return;
         }
         self.shorthand(word, rest).await;
     }
