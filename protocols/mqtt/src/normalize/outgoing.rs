@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mainstem_schemas::{
-    Correlation, Dialect, Origin, Record, ReplyTo, UnixMillis, Value, View, address::QUEUE_SEGMENT,
+    Address, Correlation, Dialect, Origin, Record, ReplyTo, UnixMillis, Value, View,
+    address::QUEUE_SEGMENT,
 };
 
 use crate::codec::{output::put_binary, property::id};
@@ -17,19 +18,19 @@ pub struct Foreign {
     pub payload: Bytes,
 }
 
-/// Whole seconds until a record expires, rounded up; `None` when it does not.
+/// Whole seconds until a time to expire at, rounded up; `None` when there is none.
 #[must_use]
-pub fn expiry_left_s(record: &Record, now: UnixMillis) -> Option<u32> {
-    let expiry = record.expiry();
+pub fn expiry_left_s(expiry: UnixMillis, now: UnixMillis) -> Option<u32> {
     let left_s = expiry.since(now).div_ceil(1000);
     expiry.is_set().then(|| u32::try_from(left_s).unwrap_or(u32::MAX))
 }
 
 impl Foreign {
-    /// The message for a record; without `with_props`, the sender's own headers stay behind.
+    /// The message for a record that came by an address, which is not its own when it died
+    /// elsewhere; without `with_props`, the sender's own headers stay behind.
     #[must_use]
-    pub fn new(record: &Record, view: &View, with_props: bool) -> Self {
-        let topic = record.address().path().render(Dialect::Mqtt);
+    pub fn new(record: &Record, address: &Address, view: &View, with_props: bool) -> Self {
+        let topic = address.path().render(Dialect::Mqtt);
         let payload = view.plain_data.clone().unwrap_or_else(|| record.data());
         let mut block = Block { out: BytesMut::new(), origin: record.origin() };
         block.put_message(view, &payload);

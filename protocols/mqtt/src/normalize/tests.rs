@@ -81,11 +81,14 @@ fn a_delayed_topic_is_a_time_and_a_topic() {
 #[test]
 fn expiry_left_is_rounded_up_and_never_below_zero_mqtt_3_3_2_6() {
     let record = born(Bytes::new());
-    assert_eq!(expiry_left_s(&record, NOW), Some(7));
-    assert_eq!(expiry_left_s(&record, NOW.plus(6001)), Some(1));
-    assert_eq!(expiry_left_s(&record, NOW.plus(9000)), Some(0));
+    assert_eq!(expiry_left_s(record.expiry(), NOW), Some(7));
+    assert_eq!(expiry_left_s(record.expiry(), NOW.plus(6001)), Some(1));
+    assert_eq!(expiry_left_s(record.expiry(), NOW.plus(9000)), Some(0));
     let kept = Message { expiry_s: None, ..message("a", Bytes::new()) };
-    assert_eq!(expiry_left_s(&kept.record(&sender(Version::V5), stamp()).unwrap(), NOW), None);
+    assert_eq!(
+        expiry_left_s(kept.record(&sender(Version::V5), stamp()).unwrap().expiry(), NOW),
+        None
+    );
 }
 
 #[test]
@@ -178,7 +181,8 @@ fn rfc_3339_times_are_read() {
 fn foreign(address: &Address, view: &View, with_props: bool) -> Foreign {
     let mut draft = RecordDraft::new(address, "/", b"", b"{\"a\":1}");
     draft.now = NOW;
-    Foreign::new(&draft.encode().unwrap(), view, with_props)
+    let record = draft.encode().unwrap();
+    Foreign::new(&record, &record.address(), view, with_props)
 }
 
 #[test]

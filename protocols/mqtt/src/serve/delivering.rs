@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::BytesMut;
 use mainstem_broker::{Broker, Delivery, Notice};
 use mainstem_schemas::{
-    Filter, Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict,
+    Address, Dialect, Filter, Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -137,7 +137,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
         // With one subscription no record can come twice.
         let merges = self.subscriptions > 1;
-        let mut places: FxHashMap<RecordId, usize> = FxHashMap::default();
+        let mut places: FxHashMap<(RecordId, bool), usize> = FxHashMap::default();
         for delivery in deliveries {
             self.retained.see(delivery.position);
             let options = Options::unpack(delivery.options);
@@ -149,7 +149,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 continue;
             };
             if merges && !copy.competing {
-                let place = *places.entry(copy.record.id()).or_insert(copies.len());
+                // A dead letter is a message of its own.
+                let of = (copy.record.id(), copy.again.is_some());
+                let place = *places.entry(of).or_insert(copies.len());
                 if let Some(first) = copies.get_mut(place) {
                     first.merge(copy);
                     continue;
@@ -164,7 +166,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
         let record = delivery.record.clone()?;
         let retain = options.retain_as_published && record.is_retain();
-        let mut copy = self.copy_of_record(record, options, retain, now)?;
+        let again = delivery.passage.as_ref().map(|passage| passage.address.clone());
+        let mut copy = self.copy_of_record(record, again, (options, retain), now)?;
         if delivery.needs_settle {
             copy.deliveries.push(delivery.id);
         }
@@ -174,24 +177,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn copy_of_record(
         &self,
         record: Record,
-        options: Options,
-        retain: bool,
+        again: Option<Address>,
+        (options, retain): (Options, bool),
         now: UnixMillis,
     ) -> Option<Copy> {
         let is_own = options.no_local && record.publisher() == self.identity.publisher;
-        // [MQTT-3.3.2-5]: not started yet, so it need not be.
-        if is_own || record.expiry().reached(now) {
-            return None;
-        }
         let published = Qos::from_bits(record.qos()).unwrap_or(Qos::ExactlyOnce);
-        Some(Copy {
+        let copy = Copy {
             qos: published.min(options.granted),
             retain,
             subscription_ids: options.subscription_id.into_iter().collect(),
             deliveries: SmallVec::new(),
             competing: options.shared || options.queue,
             record,
-        })
+            again,
+        };
+        // [MQTT-3.3.2-5]: not started yet, so it need not be.
+        let is_over = copy.expiry().reached(now);
+        (!is_own && !is_over).then_some(copy)
     }
 
     /// Sends copies in their order, as far as the client takes them.
@@ -299,13 +302,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let now = self.server.broker.now();
         // What cannot be read any more was replaced meanwhile, or is damaged and was named.
         let records = records.into_iter().flatten();
-        let copies = records.filter_map(|record| self.copy_of_record(record, options, true, now));
+        let copies =
+            records.filter_map(|record| self.copy_of_record(record, None, (options, true), now));
         let copies = copies.collect();
         self.dispatch(copies, now).await
     }
 }
 
 impl Copy {
+    /// Where it was published the last time.
+    fn address(&self) -> Address {
+        self.again.clone().unwrap_or_else(|| self.record.address())
+    }
+
+    /// When it is over.
+    fn expiry(&self) -> UnixMillis {
+        if self.again.is_some() { UnixMillis::NONE } else { self.record.expiry() }
+    }
+
     /// Takes in another subscription's copy of the same record ([MQTT-3.3.4-2], [MQTT-3.3.4-4]).
     fn merge(&mut self, other: Self) {
         self.qos = self.qos.max(other.qos);
@@ -334,11 +348,15 @@ fn write(
     let record = &copy.record;
     if record.origin() == Origin::Mqtt {
         let native = native_properties(&record.native());
-        let topic = record.address().first;
+        let topic = match &copy.again {
+            Some(address) => address.path().render(Dialect::Mqtt),
+            None => record.address().first,
+        };
         return put(copy, stance, (ears, aliases), (&topic, &native, &record.data()), out);
     }
     let view = broker.view(record);
-    let mut foreign = Foreign::new(record, &view, true);
+    let address = copy.address();
+    let mut foreign = Foreign::new(record, &address, &view, true);
     if foreign.topic.is_empty() {
         // An AMQP message to the root exchange without a key has no topic.
         count_dropped("address", record.origin());
@@ -349,7 +367,7 @@ fn write(
     if first.is_ok() || ears.version != Version::V5 || view.props.is_empty() {
         return first;
     }
-    foreign = Foreign::new(record, &view, false);
+    foreign = Foreign::new(record, &address, &view, false);
     let message = (&foreign.topic[..], &foreign.native[..], &foreign.payload[..]);
     put(copy, stance, (ears, aliases), message, out)
 }
@@ -375,7 +393,7 @@ fn put(
         packet_id: stance.packet_id,
         properties: OutgoingProperties {
             native,
-            expiry_s: expiry_left_s(&copy.record, stance.now),
+            expiry_s: expiry_left_s(copy.expiry(), stance.now),
             topic_alias,
             subscription_ids: &copy.subscription_ids,
         },

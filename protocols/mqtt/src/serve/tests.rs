@@ -1,5 +1,6 @@
 //! Whole conversations with a real store behind: what one connection must see of another.
 
+mod dead;
 mod script;
 
 use std::{net::SocketAddr, time::Duration};

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::{DeliveryId, Record, RecordId};
+use mainstem_schemas::{Address, DeliveryId, Record, RecordId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
@@ -24,6 +24,9 @@ pub type SubscriptionIds = SmallVec<[u32; 2]>;
 #[derive(Clone, Debug)]
 pub struct Copy {
     pub record: Record,
+    /// Of a dead letter, what it was published to again; what it would have expired at has no
+    /// effect any more.
+    pub again: Option<Address>,
     pub qos: Qos,
     pub retain: bool,
     pub subscription_ids: SubscriptionIds,

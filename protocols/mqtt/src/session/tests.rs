@@ -34,6 +34,7 @@ fn delivery(offset: u64) -> DeliveryId {
 
 fn copy(qos: Qos, offset: u64) -> Copy {
     Copy {
+        again: None,
         record: record(b"x"),
         qos,
         retain: false,

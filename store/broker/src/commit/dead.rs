@@ -167,7 +167,7 @@ impl Commit {
         next.address = dead_address(to, &next.address);
         let views = self.views;
         let said = LazyCell::new(|| views.routing_of(&record));
-        let Route { queues: mut targets, histories, .. } =
+        let Route { queues: mut targets, live, histories } =
             self.dead_route(namespace, to, &next.address, (&record, &said));
         if waits && targets.is_empty() {
             return false;
@@ -182,6 +182,8 @@ impl Commit {
             return false;
         }
         self.remember(namespace, &histories, &record, &said);
+        let next = Arc::new(next);
+        self.deliver_live(&live, next.body, &record, Some(&next));
         if targets.is_empty() {
             return true;
         }
@@ -241,7 +243,7 @@ impl Commit {
         placed: Placed,
         targets: &[QueueId],
         record: &Record,
-        passage: Option<Passage>,
+        passage: Option<Arc<Passage>>,
     ) {
         let touched: Vec<QueueId> = placed.targets.iter().map(|(queue, _)| *queue).collect();
         let place = Place {
@@ -256,7 +258,7 @@ impl Commit {
         let has_passage = passage.is_some();
         let (position, size) = self.log_sized(Entry::Place(placed));
         if let Some(passage) = passage {
-            let kept = (record.clone(), Some(Arc::new(passage)));
+            let kept = (record.clone(), Some(passage));
             self.tail.push(position, kept, false, self.written);
         }
         self.open.touched.extend(touched);

@@ -20,7 +20,7 @@ use crate::{
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
     namespace::{Namespace, Reader},
-    passage::Reason,
+    passage::{Passage, Reason},
     policy::Overflow,
     state::{UNDECIDED, body_bytes, key_hash},
 };
@@ -155,9 +155,7 @@ impl Commit {
             (Position::default(), u32::try_from(size).unwrap_or(u32::MAX))
         };
         let is_sole = admitted.is_sole && route.live.is_empty();
-        for (client, consumer, options) in route.live {
-            self.deliver_live(client, consumer, options, position, size, &record);
-        }
+        self.deliver_live(&route.live, (position, size), &record, None);
         let Admitted { refused, offset, is_bounded, .. } = admitted;
         let again = (!refused.is_empty()).then(|| record.clone());
         if is_stored {
@@ -468,10 +466,7 @@ impl Commit {
         };
         self.log_placed(placed, &route.queues, &record, None);
         self.bury_refused(&admitted.refused, body.position, body.size, &record);
-        for (client, consumer, options) in route.live {
-            let (position, size) = (body.position, body.size);
-            self.deliver_live(client, consumer, options, position, size, &record);
-        }
+        self.deliver_live(&route.live, (body.position, body.size), &record, None);
         if !route.queues.is_empty() {
             self.tail.keep_read(body.position, record);
         }
@@ -498,35 +493,36 @@ impl Commit {
         Ok(decode_carried(frame.body)?.head.keys)
     }
 
-    fn deliver_live(
+    /// Copies for readers that keep nothing, as far as they have room.
+    pub(super) fn deliver_live(
         &mut self,
-        client: ClientId,
-        consumer: ConsumerId,
-        options: u64,
-        position: Position,
-        size: u32,
+        readers: &[(ClientId, ConsumerId, u64)],
+        (position, size): (Position, u32),
         record: &Record,
+        passage: Option<&Arc<Passage>>,
     ) {
-        let Some(member) = self.members.get_mut(&client) else { return };
-        if !member.has_room() {
-            self.counts.dropped += 1;
-            return;
+        for (client, consumer, options) in readers {
+            let Some(member) = self.members.get_mut(client) else { continue };
+            if !member.has_room() {
+                self.counts.dropped += 1;
+                continue;
+            }
+            self.counts.delivered += 1;
+            let delivery = Delivery {
+                id: Delivery::NO_ID,
+                consumer: *consumer,
+                options: *options,
+                position,
+                attempt: 1,
+                redelivered: false,
+                needs_settle: false,
+                record: Some(record.clone()),
+                passage: passage.cloned(),
+                size,
+                settles_when_read: false,
+            };
+            self.notify(*client, Notice::Delivery(delivery));
         }
-        self.counts.delivered += 1;
-        let delivery = Delivery {
-            id: Delivery::NO_ID,
-            consumer,
-            options,
-            position,
-            attempt: 1,
-            redelivered: false,
-            needs_settle: false,
-            record: Some(record.clone()),
-            passage: None,
-            size,
-            settles_when_read: false,
-        };
-        self.notify(client, Notice::Delivery(delivery));
     }
 }
 
