@@ -186,7 +186,7 @@ pub(crate) struct Commit {
     /// Cursors to deliver from in this turn.
     touched_cursors: Vec<(QueueId, CursorId)>,
     /// Cursors whose next record is not down yet; they are looked at again when more is.
-    gated: Vec<(QueueId, CursorId)>,
+    gated: BTreeSet<(QueueId, CursorId)>,
     /// Gets that found a record which is not down yet; they are tried again when it is.
     deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
@@ -306,7 +306,7 @@ impl Commit {
             noticed: Vec::new(),
             touched: Vec::new(),
             touched_cursors: Vec::new(),
-            gated: Vec::new(),
+            gated: BTreeSet::new(),
             deferred: Vec::new(),
             settled: FxHashMap::default(),
             returned: FxHashMap::default(),

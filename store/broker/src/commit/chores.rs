@@ -76,6 +76,8 @@ pub(super) struct Chores {
     purges: VecDeque<Purge>,
     lookups: VecDeque<Lookup>,
     pub(super) searches: VecDeque<Search>,
+    /// What is to be forgotten of sessions that ended.
+    pub(super) left_writers: VecDeque<(Arc<str>, String)>,
 }
 
 /// What is left of a purge.
@@ -120,6 +122,7 @@ impl Chores {
             && self.purges.is_empty()
             && self.lookups.is_empty()
             && self.searches.is_empty()
+            && self.left_writers.is_empty()
             && self.rounds.is_empty()
     }
 }
@@ -167,7 +170,7 @@ impl Commit {
         Ok(())
     }
 
-    /// Does a piece of a purge, a look-up and a search that began in an earlier turn.
+    /// Does a piece of a purge, a look-up and a search that began in an earlier turn, and forgets.
     pub(super) fn go_on_with_chores(&mut self) {
         if self.is_backed_up() {
             return;
@@ -181,6 +184,7 @@ impl Commit {
         if let Some(search) = self.chores.searches.pop_front() {
             self.go_on_searching(search);
         }
+        self.go_on_forgetting();
     }
 
     // Gets.

@@ -172,10 +172,13 @@ impl Commit {
         if waits && targets.is_empty() {
             return false;
         }
-        targets.retain(|id| {
-            let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
-            name.is_some_and(|name| !next.closes_circle(&name))
-        });
+        // A topic gives up only what its readers failed at, which goes round no faster than they do.
+        if matches!(to, DeadLetter::Exchange { .. }) {
+            targets.retain(|id| {
+                let name = self.state.queues.get(*id).map(|queue| queue.def.name.clone());
+                name.is_some_and(|name| !next.closes_circle(&name))
+            });
+        }
         // A queue at its limit that refuses does so here, too.
         let admitted = self.admit(&mut targets, record.priority());
         if waits && !admitted.refused.is_empty() {

@@ -1,6 +1,6 @@
 //! Delivering: what is ready in a queue goes to those who wait for it and have room.
 
-use std::mem;
+use std::{collections::BTreeSet, mem};
 
 use mainstem_index::{Entry as Place, Index, IndexError};
 use mainstem_schemas::{
@@ -392,15 +392,15 @@ fn hand_out(
 /// as a new one does, and no publish is there to wake it.
 fn note_stops(
     chores: &mut Chores,
-    gated: &mut Vec<(QueueId, CursorId)>,
+    gated: &mut BTreeSet<(QueueId, CursorId)>,
     at: (QueueId, CursorId),
     (is_late, is_gated): (bool, bool),
 ) {
     if is_late {
         chores.note_late(at.0, at.1);
     }
-    if is_gated && gated.last() != Some(&at) {
-        gated.push(at);
+    if is_gated {
+        gated.insert(at);
     }
 }
 

@@ -13,8 +13,9 @@ use crate::{command::ClientId, cursor::InHand, passage::Reason};
 /// How long a dead record waits before it is tried again.
 const BURIED_AGAIN_MS: u64 = if cfg!(test) { 50 } else { 1000 };
 /// After so many that nobody takes, the other ones of a cursor wait for its next round: whoever is
-/// missing is likely missing to them, too.
+/// missing is likely missing to them, too. Of many, a part, so that all were tried in a few rounds.
 const REFUSED_PER_ROUND: usize = 16;
+const REFUSED_PART: usize = 16;
 
 /// Those of one cursor. They are in nobody's reach and count as what its queue holds, or a queue
 /// whose dead nobody takes would grow without bound.
@@ -98,7 +99,8 @@ impl Commit {
     /// The time has come to try a cursor's dead records again.
     pub(super) fn bury_again(&mut self, at: (QueueId, CursorId)) {
         let left = self.doomed.get(&at).map_or(0, |waiting| waiting.records.len());
-        self.chores.rounds.push_back(Round { at, left, refusals_left: REFUSED_PER_ROUND });
+        let refusals_left = REFUSED_PER_ROUND.max(left / REFUSED_PART);
+        self.chores.rounds.push_back(Round { at, left, refusals_left });
     }
 
     /// Goes on with the rounds, one after the other, as far as one turn does.

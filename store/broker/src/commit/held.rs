@@ -35,7 +35,17 @@ impl Commit {
         let HeldId { due, origin } = id;
         let Some(namespace) = self.namespace_of(client) else { return false };
         let Some(body) = self.state.held(due, origin) else { return false };
-        let Ok(found) = self.read_place(body.position, body.size) else { return false };
+        let Ok(found) = self.read_place(body.position, body.size) else {
+            // What is to be forgotten unseen need not be read, if it is known whose it is.
+            let of = self.state.undecided.get(&origin).filter(|_| due == UNDECIDED);
+            let is_its = of.is_some_and(|(_, of)| *of == namespace);
+            let forgets = is_its && !publish && record.is_none();
+            if forgets {
+                self.open.needs_sync = true;
+                self.forget_held(due, body);
+            }
+            return forgets;
+        };
         let is_it = record.is_none_or(|record| found.record.id() == record);
         if found.record.namespace() != &*namespace || !is_it {
             return false;

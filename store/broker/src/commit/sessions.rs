@@ -231,7 +231,7 @@ impl Commit {
         let first = (namespace.clone(), session_writer(id, ""));
         let writers = self.state.writers.range(first.clone()..).map(|(key, _)| key.clone());
         let its = writers.take_while(|(of, name)| *of == first.0 && name.starts_with(&first.1));
-        its.collect::<Vec<_>>().into_iter().for_each(|writer| self.forget_writer(writer));
+        self.chores.left_writers.extend(its);
     }
 
     /// A subscription is gone: its cursor goes, unless others share it, and the filter's queue

@@ -16,6 +16,8 @@ use crate::{
 
 /// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
 pub(super) const RANGES_MAX: usize = 4096;
+/// How long a lease that ran out goes on when too many end at once.
+const LEASE_AGAIN_MS: u64 = 10;
 
 impl Commit {
     pub(super) fn settle(
@@ -327,6 +329,15 @@ impl Commit {
         let Some(hand) = at.in_hand.get(offset).copied() else { return };
         if hand.epoch != epoch || !hand.deadline.reached(self.now) {
             return;
+        }
+        let is_last = at.policy.attempts_max.is_some_and(|max| hand.attempt >= max);
+        if is_last && at.policy.dead_letter.is_some() {
+            // Its body is read: of many that end together, the others do in later turns.
+            if self.chores.burials.is_spent() {
+                let id = DeliveryId { queue, cursor, offset: Offset(offset), epoch };
+                return self.set_timer(self.now.plus(LEASE_AGAIN_MS), lease_timer(id));
+            }
+            self.chores.burials.spend(hand.body);
         }
         at.drop_hand(offset);
         self.put_back(queue, cursor, offset, &hand, true);

@@ -51,18 +51,16 @@ impl Commit {
         reply: Reply<Vec<bool>>,
     ) {
         let Some(namespace) = self.namespace_of(client) else { return };
-        if self.is_full && self.forgot_when_full >= self.config.segment_bytes / FULL_PART {
+        let writers: Vec<_> = writers.into_iter().map(|name| (namespace.clone(), name)).collect();
+        let outcomes: Vec<bool> =
+            writers.iter().map(|of| self.state.writers.contains_key(of)).collect();
+        let is_spent = self.forgot_when_full >= self.config.segment_bytes / FULL_PART;
+        if self.is_full && is_spent && outcomes.contains(&true) {
             return;
         }
-        let mut outcomes = Vec::with_capacity(writers.len());
-        for writer in writers {
-            let of = (namespace.clone(), writer);
-            let is_known = self.state.writers.contains_key(&of);
-            if is_known {
-                self.open.needs_sync = true;
-                self.forget_writer(of);
-            }
-            outcomes.push(is_known);
+        for (of, _) in writers.into_iter().zip(&outcomes).filter(|(_, is_known)| **is_known) {
+            self.open.needs_sync = true;
+            self.forget_writer(of);
         }
         self.open.permits.push(permit);
         self.answer_durably(Some(reply), outcomes);
@@ -74,6 +72,17 @@ impl Commit {
         let (_, size) = self.log_sized(forgotten);
         if self.is_full {
             self.forgot_when_full += u64::from(size);
+        }
+    }
+
+    /// Forgets writers of sessions that ended: some of them in each turn. While the disk is full,
+    /// their silence is waited for instead; no other session takes their names.
+    pub(super) fn go_on_forgetting(&mut self) {
+        for _ in 0..SILENT_PER_TURN {
+            let Some(of) = self.chores.left_writers.pop_front() else { return };
+            if !self.is_full && self.state.writers.contains_key(&of) {
+                self.forget_writer(of);
+            }
         }
     }
 

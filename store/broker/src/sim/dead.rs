@@ -1,11 +1,12 @@
 //! Dead letters in chains, in circles and in queues that are not in the log.
 
-use mainstem_schemas::{Address, Verdict};
+use mainstem_schemas::{Address, CursorId, Verdict};
 
 use super::desk::Desk;
 use crate::{
     command::{
-        Bind, Command, DeclareExchange, ExchangeDef, ExchangeKind, Publish, Published, Retention,
+        Bind, Claim, Command, DeclareExchange, ExchangeDef, ExchangeKind, Fetch, GroupRef, Publish,
+        Published, Retention,
     },
     commit::DEATHS_MAX,
     error::Refusal,
@@ -393,4 +394,31 @@ fn the_dead_are_not_read_while_nothing_would_be_taken() {
     desk.ask(|client, reply| Command::Bind { client, bind, reply }).unwrap();
     wait(&mut desk);
     assert_eq!((desk.ready("dead"), desk.world.commit.doomed_len()), (2, 0));
+}
+
+#[test]
+fn leases_that_run_out_together_make_dead_letters_in_several_turns() {
+    const COUNT: usize = 2000;
+    let mut desk = Desk::new(|_| {});
+    let dead = desk.declare("dead", Policy::default());
+    let delivery = dying_into("", Some("dead".to_owned()));
+    let delivery = DeliveryPolicy { attempts_max: Some(1), ..delivery };
+    let queue = desk.declare("q", Policy { delivery, ..Policy::default() });
+    desk.fill("q", COUNT, 10);
+    let group = GroupRef { queue, cursor: CursorId::MAIN };
+    let fetch = Fetch { group, max: COUNT, claim: Claim::Lease { ms: 1000 }, wait_ms: 99 };
+    let taken = desk.ask(|client, reply| Command::Fetch { client, fetch, reply });
+    assert_eq!(taken.len(), COUNT);
+    desk.pass(1500);
+    desk.turn();
+    let first = desk.world.commit.state.queues.get(dead).map_or(0, |queue| queue.live);
+    assert!((1..COUNT as u64 / 2).contains(&first), "{first} in one turn");
+    // One whose lease only goes on is its holder's still.
+    let last = taken.last().expect("there are many");
+    assert!(desk.settle(last.id, Verdict::Accept));
+    for _ in 0..30 {
+        desk.pass(10);
+        desk.turn();
+    }
+    assert_eq!((desk.ready("dead"), desk.ready("q")), (COUNT as u64 - 1, 0));
 }

@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use crate::{
-    command::{Command, Published, Terms},
+    command::{Command, OpenSession, Published, Terms, session_writer},
     policy::Policy,
 };
 
@@ -108,4 +108,25 @@ fn forgetting_leaves_a_full_disk_its_room_for_settlements() {
     let known = forget(&mut desk, &all);
     assert_eq!(known.iter().filter(|known| !**known).count(), answered * 5);
     desk.rebuilt();
+}
+
+#[test]
+fn what_ended_sessions_leave_is_forgotten_some_in_a_turn() {
+    const COUNT: usize = 5000;
+    let mut desk = Desk::new(|_| {});
+    desk.declare("q", Policy::default());
+    let open = OpenSession { id: "s".to_owned(), clean: true, expiry_s: 60, limit: 9 };
+    desk.ask(|client, reply| Command::OpenSession { client, open, reply }).unwrap();
+    let its: Vec<_> = names(COUNT).iter().map(|name| session_writer("s", name)).collect();
+    let others = names(1);
+    assert!(is_taken(&write(&mut desk, &its, 1)) && is_taken(&write(&mut desk, &others, 1)));
+    let end =
+        |client, reply| Command::CloseSession { client, expiry_s: Some(0), parcel: None, reply };
+    let _ended = desk.begin(end);
+    desk.turn();
+    let left = |desk: &Desk| desk.world.commit.state.writers.len();
+    assert!((COUNT / 2..COUNT).contains(&left(&desk)), "{} are left after a turn", left(&desk));
+    desk.turns(10);
+    assert_eq!(left(&desk), 1);
+    assert_eq!(write(&mut desk, &others, 1), [Published::Again], "it is nobody's");
 }

@@ -106,6 +106,19 @@ async fn what_is_forwarded_is_a_dead_letter_at_once() {
 }
 
 #[tokio::test]
+async fn a_group_that_fails_at_its_own_dead_letters_loses_none() {
+    let limits = Limits { attempts_max: 1, ..limits() };
+    let server = Server::start(limits).await;
+    let mut peer = server.peer("a").await;
+    peer.send(message("poison", MessageType::Normal)).await.unwrap();
+    assert_eq!(peer.take(TOPIC, GROUP, 200, 5_000).await.len(), 1);
+    for round in 0..3 {
+        let dead = peer.take(DEAD, GROUP, 200, 5_000).await;
+        assert_eq!(dead.len(), 1, "in round {round}");
+    }
+}
+
+#[tokio::test]
 async fn what_expires_is_no_dead_letter() {
     let server = Server::start(limits()).await;
     let mut peer = server.peer("a").await;

@@ -90,7 +90,8 @@ impl Known {
         }
     }
 
-    /// Notes a message. False for a copy too many, which is to be forgotten.
+    /// Notes a message. False for a copy too many, or one that comes after its transaction ended,
+    /// which is to be forgotten.
     pub(super) fn add(
         &mut self,
         namespace: &str,
@@ -99,6 +100,9 @@ impl Known {
         since: UnixMillis,
         patience_ms: u64,
     ) -> bool {
+        if self.has_ended(namespace, &key) {
+            return false;
+        }
         let ask_at = since.plus(patience_ms);
         let new = Waiting { held: Vec::new(), since, asked: 0, ask_at, ending: None };
         let space = self.waiting.entry(namespace.to_owned()).or_default();
@@ -113,11 +117,15 @@ impl Known {
         is_room
     }
 
+    fn has_ended(&self, namespace: &str, key: &Key) -> bool {
+        self.ended.iter().any(|(space, ended)| space == namespace && ended == key)
+    }
+
     /// How it stands with a transaction, which `begins` to be ended if it is nobody's yet.
     pub(super) fn ending(&mut self, namespace: &str, key: &Key, begins: bool) -> Ending {
         let Some(waiting) = self.get(namespace, key) else {
-            let is_it = |(space, ended): &(String, Key)| space == namespace && ended == key;
-            return if self.ended.iter().any(is_it) { Ending::Ended } else { Ending::Unknown };
+            let has_ended = self.has_ended(namespace, key);
+            return if has_ended { Ending::Ended } else { Ending::Unknown };
         };
         if waiting.is_ending()
             && let Some(ending) = &waiting.ending
