@@ -71,6 +71,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let received = std::mem::take(&mut self.received);
         let outbound = &mut self.session.outbound;
         let notes = received.iter().filter_map(|id| outbound.note_released(*id)).collect();
+        // First, so that no restart finds the note without it and brings the message again.
+        self.flush_settlements().await?;
         self.note(notes).await?;
         for packet_id in received {
             self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });

@@ -158,6 +158,9 @@ impl Outbound {
     /// Goes on with what was noted and is not among what was resumed: the server was started since.
     pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>) {
         for Note { packet_id, record, stage } in notes {
+            if stage == Stage::Released {
+                self.had.insert(record);
+            }
             if self.flights.contains_key(&packet_id) {
                 continue;
             }
@@ -171,7 +174,6 @@ impl Outbound {
             let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted };
             self.flights.insert(packet_id, flight);
             self.again.push_back(packet_id);
-            self.had.insert(record);
         }
     }
 

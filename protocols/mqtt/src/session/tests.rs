@@ -337,6 +337,21 @@ fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
 }
 
 #[test]
+fn what_was_noted_as_received_is_settled_when_it_comes_again_to_a_resumed_session() {
+    let mut first = session();
+    first.outbound.push(copy_of(1, 1));
+    sent(&mut first);
+    let noted = first.outbound.take_note(1);
+    tell(&mut first, Packet::PubRec(ack(1)));
+    let noted = noted.and_then(|_| first.outbound.note_released(1));
+    let mut second = session();
+    second.resume(first.park().0);
+    second.outbound.remember(noted);
+    assert_eq!(second.outbound.push(copy_of(1, 7)).as_slice(), [delivery(7)]);
+    assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
+}
+
+#[test]
 fn sessions_that_are_not_kept_note_nothing() {
     let mut session = Session::new(Terms { session_expiry_s: 0, ..terms() }, Duration::ZERO);
     session.outbound.push(copy(Qos::ExactlyOnce, 1));
