@@ -218,8 +218,10 @@ impl Outbound {
     /// What the client has already is to be settled at once.
     pub fn push(&mut self, copy: Copy) -> DeliveryIds {
         debug_assert!(copy.qos != Qos::AtMostOnce);
-        let comes_again = copy.qos == Qos::ExactlyOnce && !copy.deliveries.is_empty();
-        if comes_again && self.had.contains(&copy.record.id()) {
+        // A dead letter is a message of its own.
+        let may_come_again = copy.qos == Qos::ExactlyOnce && copy.again.is_none();
+        let is_had = may_come_again && self.had.contains(&copy.record.id());
+        if is_had && !copy.deliveries.is_empty() {
             return copy.deliveries;
         }
         self.waiting.push_back(copy);
@@ -254,7 +256,10 @@ impl Outbound {
 
     /// The identifier under which the next message was sent before, if it was.
     fn take_owed(&mut self, record: RecordId) -> Option<u16> {
-        if self.waiting.front()?.qos != Qos::ExactlyOnce {
+        let next = self.waiting.front()?;
+        // None of these was noted for this record and comes for the session again.
+        let is_another = next.again.is_some() || next.competing || next.deliveries.is_empty();
+        if next.qos != Qos::ExactlyOnce || is_another {
             return None;
         }
         let ids = self.owed.get_mut(&record)?;

@@ -352,6 +352,35 @@ fn what_was_noted_as_received_is_settled_when_it_comes_again_to_a_resumed_sessio
 }
 
 #[test]
+fn what_was_noted_of_a_record_is_not_its_dead_letters() {
+    let note = |packet_id: u8, stage| {
+        Note { packet_id: packet_id.into(), record: RecordId([packet_id; 16]), stage }
+    };
+    let mut session = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    session.outbound.remember([note(1, Stage::Published), note(2, Stage::Released)]);
+    let again = Some(Address::mqtt("dead".into()));
+    for id in [1, 2] {
+        let dead = Copy { again: again.clone(), ..copy_of(id, id.into()) };
+        assert!(session.outbound.push(dead).is_empty());
+    }
+    session.outbound.push(Copy { deliveries: smallvec![], ..copy_of(1, 3) });
+    session.outbound.push(Copy { competing: true, ..copy_of(1, 4) });
+    session.outbound.push(copy_of(1, 5));
+    let stage = Stage::Published;
+    assert_eq!(
+        sent(&mut session),
+        [
+            (2, true, Stage::Released),
+            (3, false, stage),
+            (4, false, stage),
+            (5, false, stage),
+            (6, false, stage),
+            (1, true, stage),
+        ]
+    );
+}
+
+#[test]
 fn sessions_that_are_not_kept_note_nothing() {
     let mut session = Session::new(Terms { session_expiry_s: 0, ..terms() }, Duration::ZERO);
     session.outbound.push(copy(Qos::ExactlyOnce, 1));
