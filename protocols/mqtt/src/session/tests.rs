@@ -172,6 +172,24 @@ fn clients_before_mqtt_5_are_slowed_not_refused() {
 }
 
 #[test]
+fn clients_before_mqtt_5_may_leave_as_much_unreleased_as_they_have_identifiers_for() {
+    let mut session = Session::new(Terms { version: Version::V311, ..terms() }, Duration::ZERO);
+    for id in 1..=9 {
+        let stored = format!("[store t {id}]");
+        assert_eq!(tell(&mut session, publish(Qos::ExactlyOnce, id, false)), stored);
+    }
+    assert!(session.is_full(), "none is stored");
+    for id in 1..=9 {
+        session.stored(Qos::ExactlyOnce, id, Reason::SUCCESS, None);
+    }
+    assert!(!session.is_full(), "else nothing would read their PUBRELs");
+    tell(&mut session, Packet::PubRel(ack(1)));
+    tell(&mut session, publish(Qos::AtLeastOnce, 1, false));
+    tell(&mut session, publish(Qos::AtLeastOnce, 2, false));
+    assert!(session.is_full(), "what was stored is not counted off twice");
+}
+
+#[test]
 fn an_alias_stands_for_its_topic_mqtt_3_3_2_9() {
     let mut session = session();
     let send = |topic, alias| Packet::Publish(message(topic, Qos::AtMostOnce, 0, false, alias));
