@@ -164,7 +164,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// The copy for a delivery; `None` for one that the client shall not get.
     fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
-        let record = delivery.record.clone()?;
+        // Whoever published to a mark of ours, it is none of the client's subscriptions.
+        let record = delivery.record.clone().filter(|_| !options.mark)?;
         let retain = options.retain_as_published && record.is_retain();
         let again = delivery.passage.as_ref().map(|passage| passage.address.clone());
         let mut copy = self.copy_of_record(record, again, (options, retain), now)?;

@@ -316,13 +316,13 @@ fn keep_alive_s(wanted: u16, limits: &Limits) -> u16 {
     }
 }
 
-/// Which named queues a session consumes: kept with it as subscriptions to a filter that no
-/// publish reaches, because a queue's consumer lasts only as long as its connection.
+/// Which named queues a session consumes: kept with it as subscriptions that bring nothing, because
+/// a queue's consumer lasts only as long as its connection.
 pub(super) fn queue_marks(found: &SessionOpened) -> Vec<(String, Options)> {
     let marks = found.subscriptions.iter().filter_map(|subscription| {
         let options = Options::unpack(subscription.subscribe.options);
         let name = super::subscribing::marked_queue(&subscription.subscribe.filter)?;
-        options.queue.then_some((name, options))
+        options.queue.then_some((name, Options { mark: false, ..options }))
     });
     marks.collect()
 }

@@ -1,6 +1,6 @@
 //! QoS 2 to a client, over restarts of the server: a session that is kept notes under which packet
 //! identifier a message is sent before it is, and that the client has it before PUBREL says so. A
-//! note is a subscription that no publish reaches.
+//! note is a subscription that brings nothing.
 
 use mainstem_broker::{Client, Refusal, SessionOpened, Subscribe as Ask};
 use mainstem_schemas::{Filter, RecordId, filter::Step};
@@ -12,18 +12,18 @@ use super::{
 };
 use crate::{
     codec::{Reason, Reply, subscribe::SENT_MARK},
-    session::{Note, Stage},
+    session::{Note, Stage, options::MARK},
 };
 
 /// The options of notes.
-const PUBLISHED: u64 = 0;
-const RELEASED: u64 = 1;
+const PUBLISHED: u64 = MARK;
+const RELEASED: u64 = MARK | 1;
 
 /// The notes of a session.
 pub(super) fn notes(found: &SessionOpened) -> impl Iterator<Item = Note> {
     found.subscriptions.iter().filter_map(|held| {
         let (packet_id, record) = read(&held.subscribe.filter)?;
-        let is_released = held.subscribe.options == RELEASED;
+        let is_released = held.subscribe.options | MARK == RELEASED;
         let stage = if is_released { Stage::Released } else { Stage::Published };
         Some(Note { packet_id, record, stage })
     })
