@@ -4,6 +4,7 @@
 
 use mainstem_broker::{Client, Refusal, SessionOpened, Subscribe as Ask};
 use mainstem_schemas::{Filter, RecordId, filter::Step};
+use rustc_hash::FxHashSet;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -68,7 +69,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Sends PUBREL for what the client has, when that is noted; forgets what is done.
     pub(super) async fn see_to_notes(&mut self) -> Result<(), End> {
-        let received = std::mem::take(&mut self.received);
+        let mut received = std::mem::take(&mut self.received);
+        let mut seen = FxHashSet::default();
+        received.retain(|packet_id| seen.insert(*packet_id));
         let outbound = &mut self.session.outbound;
         let notes = received.iter().filter_map(|id| outbound.note_released(*id)).collect();
         // First, so that no restart finds the note without it and brings the message again.

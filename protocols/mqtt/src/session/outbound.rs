@@ -63,8 +63,8 @@ pub struct InFlight {
     /// Nothing once it is released: the client has it.
     pub copy: Option<Copy>,
     record: RecordId,
-    /// Its note is written, so that it is to be taken back when the message is done.
-    is_noted: bool,
+    /// What its note says, if one is written; it is to be taken back when the message is done.
+    noted: Option<Stage>,
     order: u64,
     /// Whether it takes a place of this connection's receive maximum.
     counted: bool,
@@ -169,9 +169,9 @@ impl Outbound {
                 self.reserved.insert(packet_id);
                 continue;
             }
-            let (copy, is_noted, order, counted) = (None, true, self.sent, false);
+            let (copy, noted, order, counted) = (None, Some(stage), self.sent, false);
             self.sent += 1;
-            let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted };
+            let flight = InFlight { packet_id, stage, copy, record, noted, order, counted };
             self.flights.insert(packet_id, flight);
             self.again.push_back(packet_id);
         }
@@ -181,18 +181,18 @@ impl Outbound {
     pub fn take_note(&mut self, packet_id: u16) -> Option<Note> {
         let flight = self.flights.get_mut(&packet_id)?;
         let is_kept = self.keeps && !flight.is_others();
-        if !is_kept || flight.is_noted || flight.qos() != Qos::ExactlyOnce {
+        if !is_kept || flight.noted.is_some() || flight.qos() != Qos::ExactlyOnce {
             return None;
         }
-        flight.is_noted = true;
+        flight.noted = Some(flight.stage);
         Some(flight.note())
     }
 
-    /// The note of a message that the client has; it counts as noted then.
+    /// The note of a message that the client has, if it is not written yet; it counts as noted then.
     pub fn note_released(&mut self, packet_id: u16) -> Option<Note> {
         let flight = self.flights.get_mut(&packet_id)?;
-        flight.is_noted = true;
-        Some(flight.note())
+        let noted = flight.noted.replace(Stage::Released);
+        (noted != Some(Stage::Released)).then(|| flight.note())
     }
 
     /// The notes that are to be taken back.
@@ -248,10 +248,10 @@ impl Outbound {
         self.quota = quota;
         let order = self.sent;
         self.sent += 1;
-        let (stage, is_noted) = (Stage::Published, owed.is_some());
-        let copy = Some(copy);
-        let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted: true };
-        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), is_noted))
+        let (stage, copy, counted) = (Stage::Published, Some(copy), true);
+        let noted = owed.map(|_| stage);
+        let flight = InFlight { packet_id, stage, copy, record, noted, order, counted };
+        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), owed.is_some()))
     }
 
     /// The identifier under which the next message was sent before, if it was.
@@ -346,7 +346,7 @@ impl Outbound {
         if flight.counted {
             self.quota = self.quota.saturating_add(1);
         }
-        if flight.is_noted {
+        if flight.noted.is_some() {
             self.over.push(flight.note());
         }
         Some(flight.copy.map(|copy| copy.deliveries).unwrap_or_default())

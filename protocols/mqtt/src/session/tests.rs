@@ -330,6 +330,8 @@ fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
     assert_eq!(first.outbound.take_note(1), None, "it is noted");
     tell(&mut first, Packet::PubRec(ack(1)));
     assert_eq!(first.outbound.note_released(1), Some(note(1, Stage::Released)));
+    tell(&mut first, Packet::PubRec(ack(1)));
+    assert_eq!(first.outbound.note_released(1), None, "it is noted, however often it is received");
     tell(&mut first, Packet::PubRec(ack(2)));
     tell(&mut first, Packet::PubComp(ack(2)));
     assert_eq!(first.outbound.take_over(), [note(2, Stage::Released)]);
