@@ -137,9 +137,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
         // With one subscription no record can come twice.
         let merges = self.subscriptions > 1;
-        let mut places: FxHashMap<(RecordId, bool), usize> = FxHashMap::default();
+        let mut places: FxHashMap<(RecordId, Option<Address>), usize> = FxHashMap::default();
         for delivery in deliveries {
-            self.retained.see(delivery.position);
+            if delivery.passage.is_none() {
+                self.retained.see(delivery.position);
+            }
             let options = Options::unpack(delivery.options);
             let Some(copy) = self.copy_of(&delivery, options, now) else {
                 if delivery.needs_settle {
@@ -149,8 +151,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 continue;
             };
             if merges && !copy.competing {
-                // A dead letter is a message of its own.
-                let of = (copy.record.id(), copy.again.is_some());
+                // A dead letter is a message of its own, and another one at each address.
+                let of = (copy.record.id(), copy.again.clone());
                 let place = *places.entry(of).or_insert(copies.len());
                 if let Some(first) = copies.get_mut(place) {
                     first.merge(copy);
@@ -166,8 +168,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
         // Whoever published to a mark of ours, it is none of the client's subscriptions.
         let record = delivery.record.clone().filter(|_| !options.mark)?;
-        let retain = options.retain_as_published && record.is_retain();
         let again = delivery.passage.as_ref().map(|passage| passage.address.clone());
+        // Who published a dead letter again asked nobody to retain it.
+        let retain = options.retain_as_published && record.is_retain() && again.is_none();
         let mut copy = self.copy_of_record(record, again, (options, retain), now)?;
         if delivery.needs_settle {
             copy.deliveries.push(delivery.id);
@@ -353,6 +356,11 @@ fn write(
             Some(address) => address.path().render(Dialect::Mqtt),
             None => record.address().first,
         };
+        if topic.is_empty() {
+            // A dead letter went to the root exchange without a key.
+            count_dropped("address", record.origin());
+            return Err(TooLarge);
+        }
         return put(copy, stance, (ears, aliases), (&topic, &native, &record.data()), out);
     }
     let view = broker.view(record);
