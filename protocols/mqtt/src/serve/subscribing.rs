@@ -179,6 +179,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) => {
                     self.claims.remove(&filter);
                     self.watching.remove(&filter);
+                    self.retained.remove(&filter);
                     self.client.unsubscribe(filter, None).await
                 }
                 TopicFilter::Shared { group, filter } => {
