@@ -144,12 +144,12 @@ impl Outbound {
     }
 
     /// Goes on with what the session's last connection had under way, in its order.
-    pub fn resume(&mut self, flights: Vec<InFlight>) {
+    pub fn resume(&mut self, flights: Vec<InFlight>, last_id: u16) {
+        self.last_id = last_id;
         for mut flight in flights {
             flight.order = self.sent;
             flight.counted = false;
             self.sent += 1;
-            self.last_id = flight.packet_id;
             self.again.push_back(flight.packet_id);
             self.flights.insert(flight.packet_id, flight);
         }
@@ -198,6 +198,12 @@ impl Outbound {
     /// The notes that are to be taken back.
     pub fn take_over(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.over)
+    }
+
+    /// The identifier that was given last.
+    #[must_use]
+    pub fn last_id(&self) -> u16 {
+        self.last_id
     }
 
     #[must_use]

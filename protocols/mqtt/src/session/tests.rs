@@ -436,6 +436,17 @@ fn what_others_may_have_is_not_parked() {
 }
 
 #[test]
+fn an_identifier_that_went_with_another_readers_message_is_not_given_next_mqtt_2_2_1_4() {
+    let mut first = session();
+    first.outbound.push(Copy { competing: true, ..copy(Qos::ExactlyOnce, 1) });
+    assert_eq!(sent(&mut first), [(1, false, Stage::Published)]);
+    let mut second = session();
+    second.resume(first.park().0);
+    second.outbound.push(copy(Qos::ExactlyOnce, 2));
+    assert_eq!(sent(&mut second), [(2, false, Stage::Published)]);
+}
+
+#[test]
 fn identifiers_in_flight_are_skipped_when_they_wrap_mqtt_2_2_1_4() {
     let mut session = Session::new(terms(), Duration::ZERO);
     session.outbound.push(copy(Qos::AtLeastOnce, 0));
