@@ -16,17 +16,18 @@ use crate::{
     session::{Note, Stage, options::MARK},
 };
 
-/// The options of notes.
-const PUBLISHED: u64 = MARK;
-const RELEASED: u64 = MARK | 1;
+/// The bits of a note's options.
+const RELEASED: u64 = 1;
+const LOOSE: u64 = 1 << 1;
 
 /// The notes of a session.
 pub(super) fn notes(found: &SessionOpened) -> impl Iterator<Item = Note> {
     found.subscriptions.iter().filter_map(|held| {
         let (packet_id, record) = read(&held.subscribe.filter)?;
-        let is_released = held.subscribe.options | MARK == RELEASED;
+        let options = held.subscribe.options;
+        let is_released = options & RELEASED != 0;
         let stage = if is_released { Stage::Released } else { Stage::Published };
-        Some(Note { packet_id, record, stage })
+        Some(Note { packet_id, record, stage, is_loose: options & LOOSE != 0 })
     })
 }
 
@@ -49,10 +50,9 @@ fn read(filter: &Filter) -> Option<(u16, RecordId)> {
 }
 
 fn write(client: &Client, note: Note) -> Asking<'_, ()> {
-    let options = match note.stage {
-        Stage::Published => PUBLISHED,
-        Stage::Released => RELEASED,
-    };
+    let released = if note.stage == Stage::Released { RELEASED } else { 0 };
+    let loose = if note.is_loose { LOOSE } else { 0 };
+    let options = MARK | released | loose;
     let ask = Ask { filter: filter(note), share: None, options, live: true };
     Box::pin(async move { client.subscribe(ask).await.map(drop) })
 }

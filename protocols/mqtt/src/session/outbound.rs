@@ -53,6 +53,9 @@ pub struct Note {
     pub packet_id: u16,
     pub record: RecordId,
     pub stage: Stage,
+    /// Nothing comes again for it, or what does is not known by its record alone: retained copies
+    /// and dead letters.
+    pub is_loose: bool,
 }
 
 /// A message under way.
@@ -65,6 +68,8 @@ pub struct InFlight {
     record: RecordId,
     /// What its note says, if one is written; it is to be taken back when the message is done.
     noted: Option<Stage>,
+    /// See [`Note::is_loose`].
+    is_loose: bool,
     order: u64,
     /// Whether it takes a place of this connection's receive maximum.
     counted: bool,
@@ -112,7 +117,8 @@ impl InFlight {
     /// What is to be remembered of it.
     #[must_use]
     pub fn note(&self) -> Note {
-        Note { packet_id: self.packet_id, record: self.record, stage: self.stage }
+        let Self { packet_id, stage, record, is_loose, .. } = *self;
+        Note { packet_id, record, stage, is_loose }
     }
 
     /// Whether somebody else gets it when the connection ends.
@@ -156,24 +162,56 @@ impl Outbound {
     }
 
     /// Goes on with what was noted and is not among what was resumed: the server was started since.
-    pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>) {
-        for Note { packet_id, record, stage } in notes {
-            if stage == Stage::Released {
+    /// At most `reserved_max` identifiers go on waiting for what may come again.
+    pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>, reserved_max: usize) {
+        for note in notes {
+            let Note { packet_id, record, stage, is_loose } = note;
+            if stage == Stage::Released && !is_loose {
                 self.had.insert(record);
             }
             if self.flights.contains_key(&packet_id) {
                 continue;
             }
-            if stage == Stage::Published {
+            if stage == Stage::Published && !is_loose {
                 self.owed.entry(record).or_default().push(packet_id);
                 self.reserved.insert(packet_id);
-                continue;
+            } else {
+                self.release(note);
             }
-            let (copy, noted, order, counted) = (None, Some(stage), self.sent, false);
-            self.sent += 1;
-            let flight = InFlight { packet_id, stage, copy, record, noted, order, counted };
-            self.flights.insert(packet_id, flight);
-            self.again.push_back(packet_id);
+        }
+        self.release_oldest(reserved_max);
+    }
+
+    /// Sends PUBREL for a message that the client has, or for one that will not come again: the
+    /// answer, whichever it is, says that the identifier is free on both sides.
+    fn release(&mut self, note: Note) {
+        let Note { packet_id, record, stage, is_loose } = note;
+        let (copy, noted, order, counted) = (None, Some(stage), self.sent, false);
+        self.sent += 1;
+        let stage = Stage::Released;
+        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
+        self.flights.insert(packet_id, flight);
+        self.again.push_back(packet_id);
+    }
+
+    /// Ends the wait for what is the likeliest to come no more, because it expired, was purged or
+    /// unsubscribed: else its identifiers would never be free again.
+    fn release_oldest(&mut self, reserved_max: usize) {
+        if self.reserved.len() <= reserved_max {
+            return;
+        }
+        let mut records: Vec<RecordId> = self.owed.keys().copied().collect();
+        // An id begins with its time.
+        records.sort_unstable_by_key(|record| record.0);
+        for record in records {
+            if self.reserved.len() <= reserved_max {
+                return;
+            }
+            for packet_id in self.owed.remove(&record).unwrap_or_default() {
+                self.reserved.remove(&packet_id);
+                let (stage, is_loose) = (Stage::Published, true);
+                self.release(Note { packet_id, record, stage, is_loose });
+            }
         }
     }
 
@@ -251,12 +289,13 @@ impl Outbound {
         let owed = self.take_owed(record);
         let packet_id = owed.or_else(|| self.free_id())?;
         let copy = self.waiting.pop_front()?;
+        let is_loose = copy.again.is_some() || copy.deliveries.is_empty();
         self.quota = quota;
         let order = self.sent;
         self.sent += 1;
         let (stage, copy, counted) = (Stage::Published, Some(copy), true);
         let noted = owed.map(|_| stage);
-        let flight = InFlight { packet_id, stage, copy, record, noted, order, counted };
+        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
         Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), owed.is_some()))
     }
 

@@ -314,12 +314,14 @@ fn copy_of(id: u8, offset: u64) -> Copy {
     Copy { record: draft.encode().unwrap(), ..copy(Qos::ExactlyOnce, offset) }
 }
 
+/// The note of [`copy_of`] its packet identifier.
+fn note(packet_id: u8, stage: Stage) -> Note {
+    let record = RecordId([packet_id; 16]);
+    Note { packet_id: packet_id.into(), record, stage, is_loose: false }
+}
+
 #[test]
 fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
-    let note = |packet_id: u8, stage| {
-        let record = RecordId([packet_id; 16]);
-        Note { packet_id: packet_id.into(), record, stage }
-    };
     let mut first = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
     for id in 1..=3 {
         first.outbound.push(copy_of(id, id.into()));
@@ -337,7 +339,7 @@ fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
     assert_eq!(first.outbound.take_over(), [note(2, Stage::Released)]);
 
     let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
-    second.outbound.remember([note(3, Stage::Published), note(1, Stage::Released)]);
+    second.outbound.remember([note(3, Stage::Published), note(1, Stage::Released)], 9);
     assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
     // The store may not have learned that the client has it.
     assert_eq!(second.outbound.push(copy_of(1, 1)).as_slice(), [delivery(1)]);
@@ -366,18 +368,15 @@ fn what_was_noted_as_received_is_settled_when_it_comes_again_to_a_resumed_sessio
     let noted = noted.and_then(|_| first.outbound.note_released(1));
     let mut second = session();
     second.resume(first.park().0);
-    second.outbound.remember(noted);
+    second.outbound.remember(noted, 9);
     assert_eq!(second.outbound.push(copy_of(1, 7)).as_slice(), [delivery(7)]);
     assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
 }
 
 #[test]
 fn what_was_noted_of_a_record_is_not_its_dead_letters() {
-    let note = |packet_id: u8, stage| {
-        Note { packet_id: packet_id.into(), record: RecordId([packet_id; 16]), stage }
-    };
     let mut session = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
-    session.outbound.remember([note(1, Stage::Published), note(2, Stage::Released)]);
+    session.outbound.remember([note(1, Stage::Published), note(2, Stage::Released)], 9);
     let again = Some(Address::mqtt("dead".into()));
     for id in [1, 2] {
         let dead = Copy { again: again.clone(), ..copy_of(id, id.into()) };
@@ -398,6 +397,34 @@ fn what_was_noted_of_a_record_is_not_its_dead_letters() {
             (1, true, stage),
         ]
     );
+}
+
+#[test]
+fn identifiers_of_what_comes_no_more_are_released() {
+    let mut first = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    first.outbound.push(Copy { deliveries: smallvec![], ..copy_of(1, 1) });
+    first.outbound.push(Copy { again: Some(Address::mqtt("dead".into())), ..copy_of(2, 2) });
+    sent(&mut first);
+    let loose = [1, 2].map(|id| first.outbound.take_note(id).unwrap());
+    assert_eq!(
+        loose,
+        [1, 2].map(|id| Note { is_loose: true, ..note(id, Stage::Published) })
+    );
+    // Three more may come again, and two may be waited for: the oldest is given up.
+    let owed = [5, 3, 4].map(|id| note(id, Stage::Published));
+    let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    second.outbound.remember(loose.into_iter().chain(owed), 2);
+    assert_eq!(sent(&mut second), [1, 2, 3].map(|id| (id, true, Stage::Released)));
+    for id in 1..=3 {
+        assert_eq!(tell(&mut second, Packet::PubComp(ack(id))), "[]");
+    }
+    assert_eq!(second.outbound.take_over().len(), 3, "their notes are taken back");
+    // What comes all the same is not taken for what the client has.
+    for id in [1, 2, 3, 4] {
+        assert!(second.outbound.push(copy_of(id, id.into())).is_empty());
+    }
+    let ids: Vec<u16> = sent(&mut second).into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
 }
 
 #[test]
