@@ -406,10 +406,7 @@ fn identifiers_of_what_comes_no_more_are_released() {
     first.outbound.push(Copy { again: Some(Address::mqtt("dead".into())), ..copy_of(2, 2) });
     sent(&mut first);
     let loose = [1, 2].map(|id| first.outbound.take_note(id).unwrap());
-    assert_eq!(
-        loose,
-        [1, 2].map(|id| Note { is_loose: true, ..note(id, Stage::Published) })
-    );
+    assert_eq!(loose, [1, 2].map(|id| Note { is_loose: true, ..note(id, Stage::Published) }));
     // Three more may come again, and two may be waited for: the oldest is given up.
     let owed = [5, 3, 4].map(|id| note(id, Stage::Published));
     let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
