@@ -5,6 +5,7 @@ pub mod layers;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use axum::http::uri::Authority;
 use mainstem_broker::config::Durability;
 use serde::Deserialize;
 
@@ -244,8 +245,25 @@ impl Config {
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");
         }
+        if let Some(odd) = self.http.origins.iter().find(|origin| !is_origin(origin)) {
+            return wrong(
+                "http.origins",
+                &format!("must name pages as scheme://host or scheme://host:port, found '{odd}'"),
+            );
+        }
         Ok(self)
     }
+}
+
+/// Whether a browser names a page's origin so (RFC 6454 §6.2); what it never says is a mistake.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let Ok(authority) = rest.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let port = authority.port().map_or(String::new(), |port| format!(":{port}"));
+    is_scheme && !host.is_empty() && *rest == format!("{host}{port}")
 }
 
 /// The compiled-in defaults.

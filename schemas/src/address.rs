@@ -58,7 +58,7 @@ pub const TOPIC_KEY_PREFIX: &str = "$topic.";
 /// | AMQP | exchange | routing key |
 /// | MQTT, HTTP | topic | empty |
 /// | RocketMQ | topic | tag, or with `lite` the lite topic |
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     pub origin: Origin,
     pub first: Bytes,

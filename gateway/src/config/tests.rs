@@ -138,3 +138,29 @@ fn a_set_takes_text_without_quotes_and_lists() {
 fn text_that_is_no_toml_is_named_with_its_line() {
     assert!(message(load_file("data_dir = \"x\"\n=")).starts_with("m.toml line 2: not TOML: "));
 }
+
+#[test]
+fn origins_are_named_as_browsers_name_them() {
+    let load = |origin: &str| load_set(&format!("http.origins=['{origin}']"));
+    for origin in ["https://panel.example", "http://192.0.2.1:8080", "http://[2001:db8::1]:3000"] {
+        assert_eq!(load(origin).unwrap().http.origins, [origin]);
+    }
+    for odd in [
+        "null",
+        "*",
+        "",
+        "panel.example",
+        "https://",
+        "https://panel.example/",
+        "https://panel.example/page",
+        "https://panel.example?page",
+        "https://panel.example:",
+        "https://panel.example:http",
+        "https://user@panel.example",
+        " https://panel.example",
+    ] {
+        let told = message(load(odd));
+        assert!(told.starts_with("'http.origins' must name pages as scheme://host"), "{told}");
+        assert!(told.ends_with(&format!("found '{odd}'")), "{told}");
+    }
+}

@@ -24,6 +24,8 @@ pub(super) async fn refuse_foreign(
         && is_loopback(peer.ip())
         && !origin.to_str().is_ok_and(|origin| is_welcome(origin, &gate.config.http.origins))
     {
+        let path = request.uri().path();
+        tracing::info!(?origin, path, "refused a page that http.origins does not name");
         return (StatusCode::FORBIDDEN, "http.origins does not name this page's\n").into_response();
     }
     next.run(request).await

@@ -67,6 +67,9 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Parked {
     pub flights: Vec<InFlight>,
+    /// The packet identifier that was given last. The client may hold one of a message that went to
+    /// somebody else since, so none is given again before its turn.
+    pub last_id: u16,
     /// Packet identifiers of QoS 2 messages that were stored and not released.
     pub received: Vec<u16>,
 }
@@ -96,15 +99,16 @@ impl Session {
     /// Goes on where the session's last connection ended.
     pub fn resume(&mut self, parked: Parked) {
         self.inbound.resume(parked.received);
-        self.outbound.resume(parked.flights);
+        self.outbound.resume(parked.flights, parked.last_id);
     }
 
     /// Ends the connection's part: what stays, and what was never sent.
     #[must_use]
     pub fn park(self) -> (Parked, Vec<Copy>) {
         let received = self.inbound.park();
+        let last_id = self.outbound.last_id();
         let (flights, unsent) = self.outbound.park();
-        (Parked { flights, received }, unsent)
+        (Parked { flights, last_id, received }, unsent)
     }
 
     /// Bytes came from the client. Any will do, so that a slow large packet does not count as

@@ -7,8 +7,8 @@ use super::{
     property::{self, Context, Value, id},
 };
 
-/// Filters that begin so are ours: what is kept with a session as a subscription that no publish
-/// reaches.
+/// Filters that begin so are ours: what is kept with a session as a subscription that brings
+/// nothing.
 pub const MARK: &str = "$mainstem-";
 /// Which queues it consumes.
 pub const QUEUE_MARK: &str = "$mainstem-queue/";

@@ -65,7 +65,7 @@ pub(super) struct Connection<R, W> {
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
     pub(super) exactly: ExactlyOnce,
-    /// QoS 2 messages of ours that the client has said in this read that it has.
+    /// QoS 2 messages of ours that the client has said in this read that it has, as often as it did.
     pub(super) received: Vec<u16>,
     pub(super) watching: Watching,
     pub(super) claims: Claims,

@@ -32,7 +32,7 @@ const FLIGHTS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     /// What is being sent: places of one subscription.
-    search: Option<(Options, VecDeque<(Position, u32)>)>,
+    search: Option<(Filter, Options, VecDeque<(Position, u32)>)>,
     /// Those whose turn comes, each once, however often it was asked for: the places are looked up
     /// then, so that only one subscription's are held at a time.
     waiting: VecDeque<Filter>,
@@ -48,8 +48,23 @@ impl Retained {
         }
     }
 
+    /// The subscription ended ([MQTT-3.10.4-2]).
+    pub(super) fn remove(&mut self, filter: &Filter) {
+        if self.wanted.remove(filter).is_some() {
+            self.waiting.retain(|waiting| waiting != filter);
+        }
+        self.search.take_if(|(searched, ..)| searched == filter);
+        self.forget_seen();
+    }
+
     fn is_idle(&self) -> bool {
         self.search.is_none() && self.waiting.is_empty()
+    }
+
+    fn forget_seen(&mut self) {
+        if self.is_idle() {
+            self.seen.clear();
+        }
     }
 
     fn see(&mut self, position: Position) {
@@ -61,7 +76,7 @@ impl Retained {
     /// The options of the subscription whose turn it is.
     fn current(&self) -> Option<Options> {
         match &self.search {
-            Some((options, _)) => Some(*options),
+            Some((_, options, _)) => Some(*options),
             None => self.wanted.get(self.waiting.front()?).copied(),
         }
     }
@@ -79,7 +94,7 @@ impl Retained {
     /// The next places to read, all for one subscription: at most `max`, and no more after
     /// `bytes_max`.
     fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Options, Vec<(Position, u32)>)> {
-        let (options, places) = self.search.as_mut()?;
+        let (_, options, places) = self.search.as_mut()?;
         let options = *options;
         let mut chunk = Vec::new();
         let mut bytes = 0;
@@ -93,9 +108,7 @@ impl Retained {
         if places.is_empty() {
             self.search = None;
         }
-        if self.is_idle() {
-            self.seen.clear();
-        }
+        self.forget_seen();
         Some((options, chunk))
     }
 }
@@ -137,9 +150,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut copies: Vec<Copy> = Vec::with_capacity(deliveries.len());
         // With one subscription no record can come twice.
         let merges = self.subscriptions > 1;
-        let mut places: FxHashMap<(RecordId, bool), usize> = FxHashMap::default();
+        let mut places: FxHashMap<(RecordId, Option<Address>), usize> = FxHashMap::default();
         for delivery in deliveries {
-            self.retained.see(delivery.position);
+            if delivery.passage.is_none() {
+                self.retained.see(delivery.position);
+            }
             let options = Options::unpack(delivery.options);
             let Some(copy) = self.copy_of(&delivery, options, now) else {
                 if delivery.needs_settle {
@@ -149,8 +164,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 continue;
             };
             if merges && !copy.competing {
-                // A dead letter is a message of its own.
-                let of = (copy.record.id(), copy.again.is_some());
+                // A dead letter is a message of its own, and another one at each address.
+                let of = (copy.record.id(), copy.again.clone());
                 let place = *places.entry(of).or_insert(copies.len());
                 if let Some(first) = copies.get_mut(place) {
                     first.merge(copy);
@@ -164,9 +179,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// The copy for a delivery; `None` for one that the client shall not get.
     fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
-        let record = delivery.record.clone()?;
-        let retain = options.retain_as_published && record.is_retain();
+        // Whoever published to a mark of ours, it is none of the client's subscriptions.
+        let record = delivery.record.clone().filter(|_| !options.mark)?;
         let again = delivery.passage.as_ref().map(|passage| passage.address.clone());
+        // Who published a dead letter again asked nobody to retain it.
+        let retain = options.retain_as_published && record.is_retain() && again.is_none();
         let mut copy = self.copy_of_record(record, again, (options, retain), now)?;
         if delivery.needs_settle {
             copy.deliveries.push(delivery.id);
@@ -286,8 +303,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Sends the next few retained messages, with RETAIN ([MQTT-3.3.1-8]).
     pub(super) async fn send_retained(&mut self) -> Result<(), End> {
         if let Some((filter, options)) = self.retained.next_search() {
-            let places = self.client.retained(filter).await.map_err(|_| End::Closing)?;
-            self.retained.search = Some((options, places.into()));
+            let places = self.client.retained(filter.clone()).await.map_err(|_| End::Closing)?;
+            self.retained.search = Some((filter, options, places.into()));
         }
         let Some(options) = self.retained.current() else { return Ok(()) };
         let mut max = self.server.limits.retained_chunk;
@@ -352,6 +369,11 @@ fn write(
             Some(address) => address.path().render(Dialect::Mqtt),
             None => record.address().first,
         };
+        if topic.is_empty() {
+            // A dead letter went to the root exchange without a key.
+            count_dropped("address", record.origin());
+            return Err(TooLarge);
+        }
         return put(copy, stance, (ears, aliases), (&topic, &native, &record.data()), out);
     }
     let view = broker.view(record);

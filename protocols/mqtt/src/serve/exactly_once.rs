@@ -51,7 +51,8 @@ impl ExactlyOnce {
         let name = client.stamp().id.to_string();
         let filter = Filter::parse(&format!("{WRITER_MARK}{name}"));
         let filter = filter.expect("an id has neither wildcards nor separators");
-        let mark = Ask { filter, share: None, options: Options::default().pack(), live: true };
+        let options = Options { mark: true, ..Options::default() }.pack();
+        let mark = Ask { filter, share: None, options, live: true };
         client.subscribe(mark).await.map_err(|_| End::Closing)?;
         self.name = Some(session_writer(client_id, &name));
         Ok(())

@@ -180,7 +180,8 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         receive_max: limits.receive_max,
         topic_alias_max: limits.topic_alias_max,
     };
-    let session = start_session(terms, &mut found);
+    let reserved_max = usize::from(limits.in_flight_max.max(limits.v3_in_flight_max));
+    let session = start_session(terms, &mut found, reserved_max);
     let is_assigned = assigned.is_some();
     let mut connack = connack(&connect, terms, assigned, found.present, limits);
     if connect.properties.wants_response_info {
@@ -227,13 +228,13 @@ fn too_many(scope: &Scope) -> &'static str {
 }
 
 /// The session, with what its last connection left under way.
-fn start_session(terms: Terms, found: &mut SessionOpened) -> Session {
+fn start_session(terms: Terms, found: &mut SessionOpened, reserved_max: usize) -> Session {
     let mut session = Session::new(terms, Duration::ZERO);
     let parcel = found.parcel.take().filter(|_| found.present);
     if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
         session.resume(*parked);
     }
-    session.outbound.remember(notes(found));
+    session.outbound.remember(notes(found), reserved_max);
     session
 }
 
@@ -316,13 +317,13 @@ fn keep_alive_s(wanted: u16, limits: &Limits) -> u16 {
     }
 }
 
-/// Which named queues a session consumes: kept with it as subscriptions to a filter that no
-/// publish reaches, because a queue's consumer lasts only as long as its connection.
+/// Which named queues a session consumes: kept with it as subscriptions that bring nothing, because
+/// a queue's consumer lasts only as long as its connection.
 pub(super) fn queue_marks(found: &SessionOpened) -> Vec<(String, Options)> {
     let marks = found.subscriptions.iter().filter_map(|subscription| {
         let options = Options::unpack(subscription.subscribe.options);
         let name = super::subscribing::marked_queue(&subscription.subscribe.filter)?;
-        options.queue.then_some((name, options))
+        options.queue.then_some((name, Options { mark: false, ..options }))
     });
     marks.collect()
 }

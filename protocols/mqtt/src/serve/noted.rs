@@ -1,9 +1,10 @@
 //! QoS 2 to a client, over restarts of the server: a session that is kept notes under which packet
 //! identifier a message is sent before it is, and that the client has it before PUBREL says so. A
-//! note is a subscription that no publish reaches.
+//! note is a subscription that brings nothing.
 
 use mainstem_broker::{Client, Refusal, SessionOpened, Subscribe as Ask};
 use mainstem_schemas::{Filter, RecordId, filter::Step};
+use rustc_hash::FxHashSet;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -12,20 +13,21 @@ use super::{
 };
 use crate::{
     codec::{Reason, Reply, subscribe::SENT_MARK},
-    session::{Note, Stage},
+    session::{Note, Stage, options::MARK},
 };
 
-/// The options of notes.
-const PUBLISHED: u64 = 0;
+/// The bits of a note's options.
 const RELEASED: u64 = 1;
+const LOOSE: u64 = 1 << 1;
 
 /// The notes of a session.
 pub(super) fn notes(found: &SessionOpened) -> impl Iterator<Item = Note> {
     found.subscriptions.iter().filter_map(|held| {
         let (packet_id, record) = read(&held.subscribe.filter)?;
-        let is_released = held.subscribe.options == RELEASED;
+        let options = held.subscribe.options;
+        let is_released = options & RELEASED != 0;
         let stage = if is_released { Stage::Released } else { Stage::Published };
-        Some(Note { packet_id, record, stage })
+        Some(Note { packet_id, record, stage, is_loose: options & LOOSE != 0 })
     })
 }
 
@@ -48,10 +50,9 @@ fn read(filter: &Filter) -> Option<(u16, RecordId)> {
 }
 
 fn write(client: &Client, note: Note) -> Asking<'_, ()> {
-    let options = match note.stage {
-        Stage::Published => PUBLISHED,
-        Stage::Released => RELEASED,
-    };
+    let released = if note.stage == Stage::Released { RELEASED } else { 0 };
+    let loose = if note.is_loose { LOOSE } else { 0 };
+    let options = MARK | released | loose;
     let ask = Ask { filter: filter(note), share: None, options, live: true };
     Box::pin(async move { client.subscribe(ask).await.map(drop) })
 }
@@ -68,9 +69,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Sends PUBREL for what the client has, when that is noted; forgets what is done.
     pub(super) async fn see_to_notes(&mut self) -> Result<(), End> {
-        let received = std::mem::take(&mut self.received);
+        let mut received = std::mem::take(&mut self.received);
+        let mut seen = FxHashSet::default();
+        received.retain(|packet_id| seen.insert(*packet_id));
         let outbound = &mut self.session.outbound;
         let notes = received.iter().filter_map(|id| outbound.note_released(*id)).collect();
+        // First, so that no restart finds the note without it and brings the message again.
+        self.flush_settlements().await?;
         self.note(notes).await?;
         for packet_id in received {
             self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });

@@ -162,7 +162,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         if marks && self.session_expiry_s > 0 {
             let filter = queue_mark(&name);
-            let mark = Ask { filter, share: None, options: options.pack(), live: true };
+            let options = Options { mark: true, ..options }.pack();
+            let mark = Ask { filter, share: None, options, live: true };
             // Without the mark the consumer ends with this connection, no more.
             let _marked = self.client.subscribe(mark).await;
         }
@@ -178,6 +179,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) => {
                     self.claims.remove(&filter);
                     self.watching.remove(&filter);
+                    self.retained.remove(&filter);
                     self.client.unsubscribe(filter, None).await
                 }
                 TopicFilter::Shared { group, filter } => {
@@ -215,6 +217,7 @@ fn options(wish: &Wish, subscription_id: Option<u32>) -> Options {
         shared: matches!(wish.filter, TopicFilter::Shared { .. }),
         queue: matches!(wish.filter, TopicFilter::Queue(_)),
         exclusive: matches!(wish.filter, TopicFilter::Exclusive(_)),
+        mark: false,
         subscription_id,
     }
 }

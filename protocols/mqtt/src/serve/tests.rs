@@ -1,6 +1,7 @@
 //! Whole conversations with a real store behind: what one connection must see of another.
 
 mod dead;
+mod marks;
 mod script;
 
 use std::{net::SocketAddr, time::Duration};

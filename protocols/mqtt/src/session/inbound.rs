@@ -31,7 +31,9 @@ pub struct Inbound {
     aliases: Vec<Text>,
     alias_max: u16,
     exchanges: FxHashMap<u16, Received>,
-    /// Messages above QoS 0 that this connection sent and we have not finished.
+    /// Messages above QoS 0 that this connection sent and we have not finished. Of a client that
+    /// counts them itself a stored message of QoS 2 is unfinished until it is released; of another
+    /// no longer, for to slow it then would be to never read its release.
     unfinished: u16,
     receive_max: u16,
     /// Whether exceeding the receive maximum is a fault; before MQTT 5 nobody told the client.
@@ -108,8 +110,10 @@ impl Inbound {
             let text = "[MQTT-3.3.4-7] more messages in flight than the receive maximum";
             return Err(Fault::new(Reason::RECEIVE_MAX_EXCEEDED, text));
         }
-        // As many as one connection may send and another one before it may have left.
-        if publish.qos == Qos::ExactlyOnce
+        // As many as one connection may send and another one before it may have left. Without that,
+        // there are as many as there are identifiers.
+        if self.enforces
+            && publish.qos == Qos::ExactlyOnce
             && self.exchanges.len() >= 2 * usize::from(self.receive_max)
         {
             let text = "too many messages of QoS 2 are not released";
@@ -128,6 +132,7 @@ impl Inbound {
             Qos::AtMostOnce => {}
             Qos::ExactlyOnce if !reason.is_failure() => {
                 self.exchanges.insert(packet_id, Received::Stored);
+                self.unfinished = self.unfinished.saturating_sub(u16::from(!self.enforces));
             }
             Qos::ExactlyOnce => {
                 self.exchanges.remove(&packet_id);
@@ -143,7 +148,7 @@ impl Inbound {
             return false;
         }
         self.exchanges.remove(&packet_id);
-        self.unfinished = self.unfinished.saturating_sub(1);
+        self.unfinished = self.unfinished.saturating_sub(u16::from(self.enforces));
         true
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! bits 0-1 granted QoS | 2 no local | 3 retain as published | 4 shared | 5 queue |
-//! 6 exclusive
+//! 6 exclusive | 7 mark
 //! bits 8-35 subscription identifier, 0 for none
 //! ```
 
@@ -14,6 +14,8 @@ const RETAIN_AS_PUBLISHED: u64 = 1 << 3;
 const SHARED: u64 = 1 << 4;
 const QUEUE: u64 = 1 << 5;
 const EXCLUSIVE: u64 = 1 << 6;
+/// A note of ours that is kept as a subscription: what anybody publishes to it is for nobody.
+pub const MARK: u64 = 1 << 7;
 const SUBSCRIPTION_ID_SHIFT: u32 = 8;
 const SUBSCRIPTION_ID_MASK: u64 = 0x0fff_ffff;
 
@@ -29,6 +31,8 @@ pub struct Options {
     pub queue: bool,
     /// Nobody else may have it at the same time.
     pub exclusive: bool,
+    /// It is a note of ours, see [`MARK`].
+    pub mark: bool,
     pub subscription_id: Option<u32>,
 }
 
@@ -42,6 +46,7 @@ impl Options {
             | flag(self.shared, SHARED)
             | flag(self.queue, QUEUE)
             | flag(self.exclusive, EXCLUSIVE)
+            | flag(self.mark, MARK)
             | u64::from(self.subscription_id.unwrap_or(0)) << SUBSCRIPTION_ID_SHIFT
     }
 
@@ -59,6 +64,7 @@ impl Options {
             shared: bits & SHARED != 0,
             queue: bits & QUEUE != 0,
             exclusive: bits & EXCLUSIVE != 0,
+            mark: bits & MARK != 0,
             subscription_id: (id != 0).then_some(id),
         }
     }
@@ -77,6 +83,7 @@ mod tests {
             shared: true,
             queue: false,
             exclusive: true,
+            mark: true,
             subscription_id: Some(268_435_455),
         };
         assert_eq!(Options::unpack(options.pack()), options);

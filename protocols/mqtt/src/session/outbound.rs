@@ -53,6 +53,9 @@ pub struct Note {
     pub packet_id: u16,
     pub record: RecordId,
     pub stage: Stage,
+    /// Nothing comes again for it, or what does is not known by its record alone: retained copies
+    /// and dead letters.
+    pub is_loose: bool,
 }
 
 /// A message under way.
@@ -63,8 +66,10 @@ pub struct InFlight {
     /// Nothing once it is released: the client has it.
     pub copy: Option<Copy>,
     record: RecordId,
-    /// Its note is written, so that it is to be taken back when the message is done.
-    is_noted: bool,
+    /// What its note says, if one is written; it is to be taken back when the message is done.
+    noted: Option<Stage>,
+    /// See [`Note::is_loose`].
+    is_loose: bool,
     order: u64,
     /// Whether it takes a place of this connection's receive maximum.
     counted: bool,
@@ -112,7 +117,8 @@ impl InFlight {
     /// What is to be remembered of it.
     #[must_use]
     pub fn note(&self) -> Note {
-        Note { packet_id: self.packet_id, record: self.record, stage: self.stage }
+        let Self { packet_id, stage, record, is_loose, .. } = *self;
+        Note { packet_id, record, stage, is_loose }
     }
 
     /// Whether somebody else gets it when the connection ends.
@@ -144,34 +150,68 @@ impl Outbound {
     }
 
     /// Goes on with what the session's last connection had under way, in its order.
-    pub fn resume(&mut self, flights: Vec<InFlight>) {
+    pub fn resume(&mut self, flights: Vec<InFlight>, last_id: u16) {
+        self.last_id = last_id;
         for mut flight in flights {
             flight.order = self.sent;
             flight.counted = false;
             self.sent += 1;
-            self.last_id = flight.packet_id;
             self.again.push_back(flight.packet_id);
             self.flights.insert(flight.packet_id, flight);
         }
     }
 
     /// Goes on with what was noted and is not among what was resumed: the server was started since.
-    pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>) {
-        for Note { packet_id, record, stage } in notes {
+    /// At most `reserved_max` identifiers go on waiting for what may come again.
+    pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>, reserved_max: usize) {
+        for note in notes {
+            let Note { packet_id, record, stage, is_loose } = note;
+            if stage == Stage::Released && !is_loose {
+                self.had.insert(record);
+            }
             if self.flights.contains_key(&packet_id) {
                 continue;
             }
-            if stage == Stage::Published {
+            if stage == Stage::Published && !is_loose {
                 self.owed.entry(record).or_default().push(packet_id);
                 self.reserved.insert(packet_id);
-                continue;
+            } else {
+                self.release(note);
             }
-            let (copy, is_noted, order, counted) = (None, true, self.sent, false);
-            self.sent += 1;
-            let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted };
-            self.flights.insert(packet_id, flight);
-            self.again.push_back(packet_id);
-            self.had.insert(record);
+        }
+        self.release_oldest(reserved_max);
+    }
+
+    /// Sends PUBREL for a message that the client has, or for one that will not come again: the
+    /// answer, whichever it is, says that the identifier is free on both sides.
+    fn release(&mut self, note: Note) {
+        let Note { packet_id, record, stage, is_loose } = note;
+        let (copy, noted, order, counted) = (None, Some(stage), self.sent, false);
+        self.sent += 1;
+        let stage = Stage::Released;
+        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
+        self.flights.insert(packet_id, flight);
+        self.again.push_back(packet_id);
+    }
+
+    /// Ends the wait for what is the likeliest to come no more, because it expired, was purged or
+    /// unsubscribed: else its identifiers would never be free again.
+    fn release_oldest(&mut self, reserved_max: usize) {
+        if self.reserved.len() <= reserved_max {
+            return;
+        }
+        let mut records: Vec<RecordId> = self.owed.keys().copied().collect();
+        // An id begins with its time.
+        records.sort_unstable_by_key(|record| record.0);
+        for record in records {
+            if self.reserved.len() <= reserved_max {
+                return;
+            }
+            for packet_id in self.owed.remove(&record).unwrap_or_default() {
+                self.reserved.remove(&packet_id);
+                let (stage, is_loose) = (Stage::Published, true);
+                self.release(Note { packet_id, record, stage, is_loose });
+            }
         }
     }
 
@@ -179,23 +219,29 @@ impl Outbound {
     pub fn take_note(&mut self, packet_id: u16) -> Option<Note> {
         let flight = self.flights.get_mut(&packet_id)?;
         let is_kept = self.keeps && !flight.is_others();
-        if !is_kept || flight.is_noted || flight.qos() != Qos::ExactlyOnce {
+        if !is_kept || flight.noted.is_some() || flight.qos() != Qos::ExactlyOnce {
             return None;
         }
-        flight.is_noted = true;
+        flight.noted = Some(flight.stage);
         Some(flight.note())
     }
 
-    /// The note of a message that the client has; it counts as noted then.
+    /// The note of a message that the client has, if it is not written yet; it counts as noted then.
     pub fn note_released(&mut self, packet_id: u16) -> Option<Note> {
         let flight = self.flights.get_mut(&packet_id)?;
-        flight.is_noted = true;
-        Some(flight.note())
+        let noted = flight.noted.replace(Stage::Released);
+        (noted != Some(Stage::Released)).then(|| flight.note())
     }
 
     /// The notes that are to be taken back.
     pub fn take_over(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.over)
+    }
+
+    /// The identifier that was given last.
+    #[must_use]
+    pub fn last_id(&self) -> u16 {
+        self.last_id
     }
 
     #[must_use]
@@ -216,8 +262,10 @@ impl Outbound {
     /// What the client has already is to be settled at once.
     pub fn push(&mut self, copy: Copy) -> DeliveryIds {
         debug_assert!(copy.qos != Qos::AtMostOnce);
-        let comes_again = copy.qos == Qos::ExactlyOnce && !copy.deliveries.is_empty();
-        if comes_again && self.had.contains(&copy.record.id()) {
+        // A dead letter is a message of its own.
+        let may_come_again = copy.qos == Qos::ExactlyOnce && copy.again.is_none();
+        let is_had = may_come_again && self.had.contains(&copy.record.id());
+        if is_had && !copy.deliveries.is_empty() {
             return copy.deliveries;
         }
         self.waiting.push_back(copy);
@@ -241,18 +289,22 @@ impl Outbound {
         let owed = self.take_owed(record);
         let packet_id = owed.or_else(|| self.free_id())?;
         let copy = self.waiting.pop_front()?;
+        let is_loose = copy.again.is_some() || copy.deliveries.is_empty();
         self.quota = quota;
         let order = self.sent;
         self.sent += 1;
-        let (stage, is_noted) = (Stage::Published, owed.is_some());
-        let copy = Some(copy);
-        let flight = InFlight { packet_id, stage, copy, record, is_noted, order, counted: true };
-        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), is_noted))
+        let (stage, copy, counted) = (Stage::Published, Some(copy), true);
+        let noted = owed.map(|_| stage);
+        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
+        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), owed.is_some()))
     }
 
     /// The identifier under which the next message was sent before, if it was.
     fn take_owed(&mut self, record: RecordId) -> Option<u16> {
-        if self.waiting.front()?.qos != Qos::ExactlyOnce {
+        let next = self.waiting.front()?;
+        // None of these was noted for this record and comes for the session again.
+        let is_another = next.again.is_some() || next.competing || next.deliveries.is_empty();
+        if next.qos != Qos::ExactlyOnce || is_another {
             return None;
         }
         let ids = self.owed.get_mut(&record)?;
@@ -339,7 +391,7 @@ impl Outbound {
         if flight.counted {
             self.quota = self.quota.saturating_add(1);
         }
-        if flight.is_noted {
+        if flight.noted.is_some() {
             self.over.push(flight.note());
         }
         Some(flight.copy.map(|copy| copy.deliveries).unwrap_or_default())

@@ -172,6 +172,24 @@ fn clients_before_mqtt_5_are_slowed_not_refused() {
 }
 
 #[test]
+fn clients_before_mqtt_5_may_leave_as_much_unreleased_as_they_have_identifiers_for() {
+    let mut session = Session::new(Terms { version: Version::V311, ..terms() }, Duration::ZERO);
+    for id in 1..=9 {
+        let stored = format!("[store t {id}]");
+        assert_eq!(tell(&mut session, publish(Qos::ExactlyOnce, id, false)), stored);
+    }
+    assert!(session.is_full(), "none is stored");
+    for id in 1..=9 {
+        session.stored(Qos::ExactlyOnce, id, Reason::SUCCESS, None);
+    }
+    assert!(!session.is_full(), "else nothing would read their PUBRELs");
+    tell(&mut session, Packet::PubRel(ack(1)));
+    tell(&mut session, publish(Qos::AtLeastOnce, 1, false));
+    tell(&mut session, publish(Qos::AtLeastOnce, 2, false));
+    assert!(session.is_full(), "what was stored is not counted off twice");
+}
+
+#[test]
 fn an_alias_stands_for_its_topic_mqtt_3_3_2_9() {
     let mut session = session();
     let send = |topic, alias| Packet::Publish(message(topic, Qos::AtMostOnce, 0, false, alias));
@@ -296,12 +314,14 @@ fn copy_of(id: u8, offset: u64) -> Copy {
     Copy { record: draft.encode().unwrap(), ..copy(Qos::ExactlyOnce, offset) }
 }
 
+/// The note of [`copy_of`] its packet identifier.
+fn note(packet_id: u8, stage: Stage) -> Note {
+    let record = RecordId([packet_id; 16]);
+    Note { packet_id: packet_id.into(), record, stage, is_loose: false }
+}
+
 #[test]
 fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
-    let note = |packet_id: u8, stage| {
-        let record = RecordId([packet_id; 16]);
-        Note { packet_id: packet_id.into(), record, stage }
-    };
     let mut first = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
     for id in 1..=3 {
         first.outbound.push(copy_of(id, id.into()));
@@ -312,12 +332,14 @@ fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
     assert_eq!(first.outbound.take_note(1), None, "it is noted");
     tell(&mut first, Packet::PubRec(ack(1)));
     assert_eq!(first.outbound.note_released(1), Some(note(1, Stage::Released)));
+    tell(&mut first, Packet::PubRec(ack(1)));
+    assert_eq!(first.outbound.note_released(1), None, "it is noted, however often it is received");
     tell(&mut first, Packet::PubRec(ack(2)));
     tell(&mut first, Packet::PubComp(ack(2)));
     assert_eq!(first.outbound.take_over(), [note(2, Stage::Released)]);
 
     let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
-    second.outbound.remember([note(3, Stage::Published), note(1, Stage::Released)]);
+    second.outbound.remember([note(3, Stage::Published), note(1, Stage::Released)], 9);
     assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
     // The store may not have learned that the client has it.
     assert_eq!(second.outbound.push(copy_of(1, 1)).as_slice(), [delivery(1)]);
@@ -334,6 +356,72 @@ fn what_was_noted_goes_on_after_the_server_was_started_mqtt_4_4_0_1() {
     assert_eq!(tell(&mut second, Packet::PubRec(ack(3))), "[settle [3], pubrel 3]");
     assert_eq!(tell(&mut second, Packet::PubComp(ack(3))), "[]");
     assert_eq!(second.outbound.take_over(), [note(1, Stage::Released), note(3, Stage::Released)]);
+}
+
+#[test]
+fn what_was_noted_as_received_is_settled_when_it_comes_again_to_a_resumed_session() {
+    let mut first = session();
+    first.outbound.push(copy_of(1, 1));
+    sent(&mut first);
+    let noted = first.outbound.take_note(1);
+    tell(&mut first, Packet::PubRec(ack(1)));
+    let noted = noted.and_then(|_| first.outbound.note_released(1));
+    let mut second = session();
+    second.resume(first.park().0);
+    second.outbound.remember(noted, 9);
+    assert_eq!(second.outbound.push(copy_of(1, 7)).as_slice(), [delivery(7)]);
+    assert_eq!(sent(&mut second), [(1, true, Stage::Released)]);
+}
+
+#[test]
+fn what_was_noted_of_a_record_is_not_its_dead_letters() {
+    let mut session = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    session.outbound.remember([note(1, Stage::Published), note(2, Stage::Released)], 9);
+    let again = Some(Address::mqtt("dead".into()));
+    for id in [1, 2] {
+        let dead = Copy { again: again.clone(), ..copy_of(id, id.into()) };
+        assert!(session.outbound.push(dead).is_empty());
+    }
+    session.outbound.push(Copy { deliveries: smallvec![], ..copy_of(1, 3) });
+    session.outbound.push(Copy { competing: true, ..copy_of(1, 4) });
+    session.outbound.push(copy_of(1, 5));
+    let stage = Stage::Published;
+    assert_eq!(
+        sent(&mut session),
+        [
+            (2, true, Stage::Released),
+            (3, false, stage),
+            (4, false, stage),
+            (5, false, stage),
+            (6, false, stage),
+            (1, true, stage),
+        ]
+    );
+}
+
+#[test]
+fn identifiers_of_what_comes_no_more_are_released() {
+    let mut first = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    first.outbound.push(Copy { deliveries: smallvec![], ..copy_of(1, 1) });
+    first.outbound.push(Copy { again: Some(Address::mqtt("dead".into())), ..copy_of(2, 2) });
+    sent(&mut first);
+    let loose = [1, 2].map(|id| first.outbound.take_note(id).unwrap());
+    assert_eq!(loose, [1, 2].map(|id| Note { is_loose: true, ..note(id, Stage::Published) }));
+    // Three more may come again, and two may be waited for: the oldest is given up.
+    let owed = [5, 3, 4].map(|id| note(id, Stage::Published));
+    let mut second = Session::new(Terms { client_receive_max: 9, ..terms() }, Duration::ZERO);
+    second.outbound.remember(loose.into_iter().chain(owed), 2);
+    assert_eq!(sent(&mut second), [1, 2, 3].map(|id| (id, true, Stage::Released)));
+    for id in 1..=3 {
+        assert_eq!(tell(&mut second, Packet::PubComp(ack(id))), "[]");
+    }
+    assert_eq!(second.outbound.take_over().len(), 3, "their notes are taken back");
+    // What comes all the same is not taken for what the client has.
+    for id in [1, 2, 3, 4] {
+        assert!(second.outbound.push(copy_of(id, id.into())).is_empty());
+    }
+    let ids: Vec<u16> = sent(&mut second).into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
 }
 
 #[test]
@@ -369,6 +457,17 @@ fn what_others_may_have_is_not_parked() {
     let (parked, unsent) = session.park();
     assert_eq!(parked.flights.iter().map(|f| f.packet_id).collect::<Vec<_>>(), [2]);
     assert_eq!(unsent.len(), 1);
+}
+
+#[test]
+fn an_identifier_that_went_with_another_readers_message_is_not_given_next_mqtt_2_2_1_4() {
+    let mut first = session();
+    first.outbound.push(Copy { competing: true, ..copy(Qos::ExactlyOnce, 1) });
+    assert_eq!(sent(&mut first), [(1, false, Stage::Published)]);
+    let mut second = session();
+    second.resume(first.park().0);
+    second.outbound.push(copy(Qos::ExactlyOnce, 2));
+    assert_eq!(sent(&mut second), [(2, false, Stage::Published)]);
 }
 
 #[test]
