@@ -28,11 +28,19 @@ const SEEN_MAX: usize = 4096;
 /// Messages above QoS 0 that are noted and sent at a time.
 const FLIGHTS_MAX: usize = 1024;
 
+/// Where a subscription's retained messages are.
+#[derive(Debug)]
+struct Search {
+    filter: Filter,
+    options: Options,
+    places: VecDeque<(Position, u32)>,
+}
+
 /// Retained messages that new subscriptions still wait for.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     /// What is being sent: places of one subscription.
-    search: Option<(Filter, Options, VecDeque<(Position, u32)>)>,
+    search: Option<Search>,
     /// Those whose turn comes, each once, however often it was asked for: the places are looked up
     /// then, so that only one subscription's are held at a time.
     waiting: VecDeque<Filter>,
@@ -53,7 +61,7 @@ impl Retained {
         if self.wanted.remove(filter).is_some() {
             self.waiting.retain(|waiting| waiting != filter);
         }
-        self.search.take_if(|(searched, ..)| searched == filter);
+        self.search.take_if(|search| search.filter == *filter);
         self.forget_seen();
     }
 
@@ -76,7 +84,7 @@ impl Retained {
     /// The options of the subscription whose turn it is.
     fn current(&self) -> Option<Options> {
         match &self.search {
-            Some((_, options, _)) => Some(*options),
+            Some(search) => Some(search.options),
             None => self.wanted.get(self.waiting.front()?).copied(),
         }
     }
@@ -94,7 +102,7 @@ impl Retained {
     /// The next places to read, all for one subscription: at most `max`, and no more after
     /// `bytes_max`.
     fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Options, Vec<(Position, u32)>)> {
-        let (_, options, places) = self.search.as_mut()?;
+        let Search { options, places, .. } = self.search.as_mut()?;
         let options = *options;
         let mut chunk = Vec::new();
         let mut bytes = 0;
@@ -304,7 +312,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) async fn send_retained(&mut self) -> Result<(), End> {
         if let Some((filter, options)) = self.retained.next_search() {
             let places = self.client.retained(filter.clone()).await.map_err(|_| End::Closing)?;
-            self.retained.search = Some((filter, options, places.into()));
+            self.retained.search = Some(Search { filter, options, places: places.into() });
         }
         let Some(options) = self.retained.current() else { return Ok(()) };
         let mut max = self.server.limits.retained_chunk;
