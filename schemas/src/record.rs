@@ -308,6 +308,26 @@ impl Record {
         self.bytes.slice(start..start + self.native_len())
     }
 
+    /// The first part of the address, for a look: to share it costs more, where many do so at once.
+    #[must_use]
+    pub fn first_bytes(&self) -> &[u8] {
+        let start = HEADER_BYTES + self.namespace_len();
+        self.bytes.get(start..start + self.first_len()).unwrap_or_default()
+    }
+
+    /// The native properties, for a look.
+    #[must_use]
+    pub fn native_bytes(&self) -> &[u8] {
+        let start = self.native_start();
+        self.bytes.get(start..start + self.native_len()).unwrap_or_default()
+    }
+
+    /// The payload, for a look.
+    #[must_use]
+    pub fn data_bytes(&self) -> &[u8] {
+        self.bytes.get(self.data_start()..).unwrap_or_default()
+    }
+
     /// The payload, verbatim.
     #[must_use]
     pub fn data(&self) -> Bytes {

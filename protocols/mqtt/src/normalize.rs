@@ -16,7 +16,6 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
 pub use message::{Message, Sender};
 pub use outgoing::{Foreign, expiry_left_s};
 pub use view::view;
@@ -26,10 +25,10 @@ const NATIVE_V5: u8 = 1;
 
 /// The MQTT 5 property bytes of a native block.
 #[must_use]
-pub fn native_properties(native: &Bytes) -> Bytes {
-    match native.first() {
-        Some(&NATIVE_V5) => native.slice(1..),
-        _ => Bytes::new(),
+pub fn native_properties(native: &[u8]) -> &[u8] {
+    match native.split_first() {
+        Some((&NATIVE_V5, properties)) => properties,
+        _ => &[],
     }
 }
 

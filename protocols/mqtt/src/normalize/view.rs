@@ -20,7 +20,8 @@ const ATTRIBUTE_BYTES_MAX: usize = 20;
 pub fn view(record: &Record) -> View {
     let mut view = View::default();
     let mut pairs: Vec<(String, String)> = Vec::new();
-    let native = native_properties(&record.native());
+    let native = record.native();
+    let native = native.slice_ref(native_properties(&native));
     let read = property::read_properties(native, Context::Will, |id, value, _| {
         match (id, value) {
             (id::PAYLOAD_FORMAT, Value::Byte(format)) => view.is_text = Some(format == 1),

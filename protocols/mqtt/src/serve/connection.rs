@@ -1,6 +1,6 @@
 //! One client's connection: the state, and the loop that everything wakes.
 
-use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, mem, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mainstem_broker::{
@@ -60,6 +60,8 @@ pub(super) struct Connection<R, W> {
     pub(super) writer: W,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
+    /// Messages in the output that are not counted with everybody's yet.
+    pub(super) publishes_sent: usize,
     /// Publishes on their way to the disk, and the acknowledgements owed for them.
     pub(super) receipts: VecDeque<(Receipt, Vec<Owed>)>,
     pub(super) settlements: Vec<Settlement>,
@@ -155,6 +157,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             receipts: VecDeque::new(),
             settlements: Vec::new(),
             notices: Vec::new(),
+            publishes_sent: 0,
             claims: Claims::default(),
             had_alone: exclusive_of(&opened.found),
             exactly,
@@ -192,6 +195,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
                 Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
                 Event::Written(Ok(bytes)) => {
+                    let sent = mem::take(&mut self.publishes_sent);
+                    statistics::count(&self.server.statistics.publishes_sent, sent);
                     statistics::count(&self.server.statistics.bytes_sent, bytes);
                     Ok(())
                 }

@@ -242,7 +242,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let aliases = &mut self.aliases;
         let broker = &self.server.broker;
         if write(&copy, stance, (&self.ears, aliases), broker, &mut self.output).is_ok() {
-            statistics::count(&self.server.statistics.publishes_sent, 1);
+            self.publishes_sent += 1;
         } else {
             statistics::count(&self.server.statistics.publishes_dropped, 1);
             tracing::info!(
@@ -293,7 +293,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let ears = (&self.ears, &mut self.aliases);
         let counts = &self.server.statistics;
         if write(copy, stance, ears, &self.server.broker, &mut self.output).is_ok() {
-            statistics::count(&counts.publishes_sent, 1);
+            self.publishes_sent += 1;
         } else {
             statistics::count(&counts.publishes_dropped, 1);
             // [MQTT-3.1.2-25]: as if the client had completed it.
@@ -372,17 +372,15 @@ fn write(
 ) -> Result<(), TooLarge> {
     let record = &copy.record;
     if record.origin() == Origin::Mqtt {
-        let native = native_properties(&record.native());
-        let topic = match &copy.again {
-            Some(address) => address.path().render(Dialect::Mqtt),
-            None => record.address().first,
-        };
+        let again = copy.again.as_ref().map(|address| address.path().render(Dialect::Mqtt));
+        let topic = again.as_deref().unwrap_or_else(|| record.first_bytes());
         if topic.is_empty() {
             // A dead letter went to the root exchange without a key.
             count_dropped("address", record.origin());
             return Err(TooLarge);
         }
-        return put(copy, stance, (ears, aliases), (&topic, &native, &record.data()), out);
+        let native = native_properties(record.native_bytes());
+        return put(copy, stance, (ears, aliases), (topic, native, record.data_bytes()), out);
     }
     let view = broker.view(record);
     let address = copy.address();
