@@ -179,7 +179,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             // [MQTT-3.14.0-1]: nothing may be said before CONNACK, and CONNACK is too large.
             return End::Lost;
         }
-        let had_alone = std::mem::take(&mut self.had_alone);
+        let had_alone = mem::take(&mut self.had_alone);
         self.resume_claims(had_alone).await;
         self.resume_queues().await;
         if let Err(end) = self.send_waiting().await {
@@ -282,7 +282,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Ok(None) => break,
                 Ok(Some(frame)) => match codec::decode(&frame, self.ears.version) {
                     Ok(packet) => {
-                        let mut effects = std::mem::take(&mut self.effects);
+                        let mut effects = mem::take(&mut self.effects);
                         let meant = self.session.receive(packet, &mut effects);
                         let mut done = meant.map_err(End::Fault);
                         for effect in effects.drain(..) {
@@ -329,12 +329,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Effect::Settle(deliveries) => self.settle(deliveries, Verdict::Accept),
             Effect::Subscribe(subscribe) => {
                 // What was published before must be there for the subscription's retained copies.
-                let before = std::mem::replace(batch, self.start_batch());
+                let before = mem::replace(batch, self.start_batch());
                 self.publish(before).await?;
                 self.subscribe(subscribe).await?;
             }
             Effect::Unsubscribe(unsubscribe) => {
-                let before = std::mem::replace(batch, self.start_batch());
+                let before = mem::replace(batch, self.start_batch());
                 self.publish(before).await?;
                 self.unsubscribe(unsubscribe).await?;
             }
@@ -371,7 +371,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if self.settlements.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut self.settlements);
+        let batch = mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
 }
