@@ -314,13 +314,12 @@ impl Commit {
         indexed: &mut mpsc::Receiver<Indexed>,
     ) -> Result<Option<Reply<()>>, Fatal> {
         self.say_returned();
-        while self.writing.is_some() || !self.planner_is_empty() {
-            self.sync_due = true;
-            self.ship()?;
-            self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
-        }
-        if self.synced < self.written {
-            self.log_lazily(Entry::Settle(Vec::new()));
+        // What comes back may be word of the disk's space instead. The index must not be told of
+        // more than is synced, or it would say so without the entries.
+        while self.writing.is_some() || self.synced < self.planner.end() {
+            if self.writing.is_none() && self.planner_is_empty() {
+                self.log_lazily(Entry::Settle(Vec::new()));
+            }
             self.sync_due = true;
             self.ship()?;
             self.on_done(done.recv().await.ok_or(Fatal::WriterGone)?)?;
