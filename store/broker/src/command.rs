@@ -17,6 +17,11 @@ use crate::{
     state::key_hash,
 };
 
+mod topic;
+
+pub(crate) use topic::TopicCommand;
+pub use topic::{Moved, Pull, Sought};
+
 /// A time and a fresh record id, for a record about to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
@@ -488,6 +493,11 @@ pub(crate) enum Command {
         group: String,
         policy: DeliveryPolicy,
         reply: Reply<Result<GroupRef, Refusal>>,
+    },
+    /// Something about the places in a topic.
+    Topic {
+        client: ClientId,
+        ask: TopicCommand,
     },
     /// Ends the holding of a record, publishing it or not.
     Decide {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     command::{Claim, ClientId},
-    cursor::{Cursor, InHand, Seat, Turn},
+    cursor::{Cursor, Fetcher, InHand, Seat, Turn},
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
     queue::Queue,
@@ -215,7 +215,7 @@ impl Commit {
             };
             let (client, max, claim) = (fetcher.client, fetcher.max, fetcher.claim);
             if fetcher.reply.is_closed() || !self.members.contains_key(&client) {
-                self.drop_fetcher(id, cursor_id);
+                self.drop_fetcher(id, cursor_id, 0);
                 continue;
             }
             let mut deliveries = Vec::new();
@@ -228,7 +228,7 @@ impl Commit {
             if deliveries.is_empty() {
                 return Ok(());
             }
-            let Some(fetcher) = self.drop_fetcher(id, cursor_id) else { return Ok(()) };
+            let Some(fetcher) = self.drop_fetcher(id, cursor_id, 0) else { return Ok(()) };
             if let Err(unread) = fetcher.reply.send(deliveries) {
                 let verdict = Verdict::Unread;
                 for delivery in unread {
@@ -238,10 +238,18 @@ impl Commit {
         }
     }
 
-    fn drop_fetcher(&mut self, queue: QueueId, cursor: CursorId) -> Option<crate::cursor::Fetcher> {
+    pub(super) fn drop_fetcher(
+        &mut self,
+        queue: QueueId,
+        cursor: CursorId,
+        place: usize,
+    ) -> Option<Fetcher> {
         let found = self.state.queues.get(queue)?;
-        let fetcher = found.cursor_mut(cursor)?.fetchers.pop_front()?;
+        let fetcher = found.cursor_mut(cursor)?.fetchers.remove(place)?;
         self.drop_timer(fetcher.deadline, Timer::Fetch { queue, cursor, id: fetcher.id });
+        if cursor.is_transient() {
+            self.end_pull(fetcher.client, queue, cursor);
+        }
         Some(fetcher)
     }
 

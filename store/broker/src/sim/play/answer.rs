@@ -135,6 +135,10 @@ impl Game {
                 let wanted = wanted.clone();
                 self.looked_up(&wanted, found);
             }
+            Wait::Place(asked, answer) => {
+                let asked = asked.clone();
+                return self.take_place(&asked, answer);
+            }
             Wait::Consume(client, consumer, answer) => {
                 if answer!(answer).is_err() {
                     let peer = self.peers.iter_mut().find(|peer| peer.id == *client);

@@ -29,7 +29,7 @@ const TOPICS: [&str; 2] = ["t0", "t1"];
 impl Game {
     /// Something is asked.
     pub(super) fn ask(&mut self) {
-        match self.rng.u8(..102) {
+        match self.rng.u8(..105) {
             0..5 => self.attach(),
             5..7 => self.lose_client(),
             7..12 => self.declare(),
@@ -54,6 +54,8 @@ impl Game {
             98 => self.retry(),
             99 => self.look_up(),
             100 => self.set_rule(),
+            101 => self.move_group(),
+            102..104 => self.pull(),
             _ => {}
         }
     }

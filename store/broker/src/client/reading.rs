@@ -1,0 +1,60 @@
+//! Reading a topic by its places, and moving its groups.
+
+use mainstem_schemas::Offset;
+use tokio::sync::oneshot;
+
+use super::{Client, sending::Fetching};
+use crate::{
+    command::{Command, Moved, Pull, Sought, Start, TopicCommand},
+    error::Refusal,
+    inbox::Delivery,
+    policy::DeliveryPolicy,
+};
+
+impl Client {
+    /// Where a place is in a topic, and what the topic has: true after a crash as well. A place
+    /// outside is moved in. Errors: [`Refusal::NoTopic`].
+    pub async fn seek(&self, topic: String, to: Start) -> Result<Sought, Refusal> {
+        self.ask_topic(|reply| TopicCommand::Seek { topic, to, reply }).await?
+    }
+
+    /// Reads a topic from a place on without taking anything, waiting for the first record. Empty
+    /// when the wait ended.
+    pub async fn pull(&self, pull: Pull) -> Result<Vec<Delivery>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let (client, ask) = (self.id, TopicCommand::Pull { pull, reply });
+        self.shared.send(Command::Topic { client, ask }).await?;
+        let mut fetching = Fetching { client: self, answer };
+        (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
+    }
+
+    /// The place before which a group has settled everything; `None` for a group that never read the
+    /// topic. Errors: [`Refusal::NoTopic`].
+    pub async fn find_group(
+        &self,
+        topic: String,
+        group: String,
+    ) -> Result<Option<Offset>, Refusal> {
+        self.ask_topic(|reply| TopicCommand::FindGroup { topic, group, reply }).await?
+    }
+
+    /// Makes a group go on elsewhere in a topic, be it back or ahead. What it had in hand is its own
+    /// no more, and what it settled behind that place comes again. Serves a group that is new by
+    /// `policy`. Returns when that is durable. Errors: [`Refusal::NoTopic`].
+    pub async fn move_group(
+        &self,
+        topic: String,
+        group: String,
+        to: Start,
+        policy: DeliveryPolicy,
+    ) -> Result<Moved, Refusal> {
+        self.ask_topic(|reply| TopicCommand::MoveGroup { topic, group, to, policy, reply }).await?
+    }
+
+    async fn ask_topic<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> TopicCommand,
+    ) -> Result<T, Refusal> {
+        self.ask(|reply| Command::Topic { client: self.id, ask: ask(reply) }).await
+    }
+}
