@@ -20,7 +20,7 @@ use crate::{
 mod topic;
 
 pub(crate) use topic::TopicCommand;
-pub use topic::{Moved, Pull, Sought};
+pub use topic::{BranchTerms, Moved, Pull, Sought};
 
 /// A time and a fresh record id, for a record about to be made.
 #[derive(Clone, Copy, Debug)]
@@ -328,7 +328,7 @@ pub enum Claim {
 #[derive(Clone, Copy, Debug)]
 pub struct Fetch {
     pub group: GroupRef,
-    /// At most this many; at least one.
+    /// At most this many; 0 for an empty answer as soon as there is something to be fetched.
     pub max: usize,
     pub claim: Claim,
     /// Wait this long for the first one, in milliseconds.

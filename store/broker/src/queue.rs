@@ -188,7 +188,7 @@ impl Queue {
             && !self.is_touched
             && !self.is_due_unknown
             && !self.has_exclusive_consumer
-            && self.def.policy.expires_ms.is_none()
+            && (self.def.policy.expires_ms.is_none() || self.found == Found::AsTopic)
             && self.cursors().all(|(id, cursor)| !id.is_transient() && cursor.is_idle())
     }
 

@@ -1,11 +1,11 @@
 //! Reading a topic by its places, and moving its groups.
 
-use mainstem_schemas::Offset;
+use mainstem_schemas::{Offset, QueueId};
 use tokio::sync::oneshot;
 
 use super::{Client, sending::Fetching};
 use crate::{
-    command::{Command, Moved, Pull, Sought, Start, TopicCommand},
+    command::{BranchTerms, Command, Moved, Pull, Sought, Start, TopicCommand},
     error::Refusal,
     inbox::Delivery,
     policy::DeliveryPolicy,
@@ -49,6 +49,24 @@ impl Client {
         policy: DeliveryPolicy,
     ) -> Result<Moved, Refusal> {
         self.ask_topic(|reply| TopicCommand::MoveGroup { topic, group, to, policy, reply }).await?
+    }
+
+    /// Finds a topic below a topic, or makes it: its queue keeps every record of exactly this path,
+    /// besides what the topic above keeps. Its name is written as MQTT's are, and serves like any
+    /// topic's. Errors: [`Refusal::Limit`], when there are as many as there may be.
+    pub async fn open_branch(&self, name: String, terms: BranchTerms) -> Result<QueueId, Refusal> {
+        self.ask_topic(|reply| TopicCommand::OpenBranch { name, terms, reply }).await?
+    }
+
+    /// Up to `max` names of topics below a topic, in order, from behind `after` on; each without the
+    /// name of the topic above.
+    pub async fn list_branches(
+        &self,
+        topic: String,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Vec<String>, Refusal> {
+        self.ask_topic(|reply| TopicCommand::Branches { topic, after, max, reply }).await
     }
 
     async fn ask_topic<T>(

@@ -37,6 +37,15 @@ pub struct Moved {
     pub at: Offset,
 }
 
+/// On what terms a topic below a topic is made.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchTerms {
+    /// It goes when nothing was written to it for so long, and every group has read it.
+    pub idle_ms: Option<u64>,
+    /// As many as there may be in the namespace.
+    pub max: usize,
+}
+
 /// What may be asked.
 #[derive(Debug)]
 pub(crate) enum TopicCommand {
@@ -48,6 +57,18 @@ pub(crate) enum TopicCommand {
     Pull {
         pull: Pull,
         reply: Reply<Vec<Delivery>>,
+    },
+    OpenBranch {
+        name: String,
+        terms: BranchTerms,
+        reply: Reply<Result<QueueId, Refusal>>,
+    },
+    /// Some of the names below a topic, in order.
+    Branches {
+        topic: String,
+        after: Option<String>,
+        max: usize,
+        reply: Reply<Vec<String>>,
     },
     /// Everything of the group before the answer is settled; `None` for no such group.
     FindGroup {

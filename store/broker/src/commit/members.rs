@@ -252,7 +252,8 @@ impl Commit {
     pub(super) fn fetch(&mut self, client: ClientId, fetch: Fetch, reply: Reply<Vec<Delivery>>) {
         let Fetch { group, max, claim, wait_ms } = fetch;
         let id = self.next_id();
-        let deadline = self.now.plus(wait_ms);
+        // A turn ends with the deliveries: what must not wait is answered in the next one.
+        let deadline = self.now.plus(wait_ms.max(1));
         let queue = self.state.queues.get(group.queue);
         let Some(queue) = queue.filter(|queue| queue.cursor(group.cursor).is_some()) else {
             // The topic or the group went away; whoever asks finds that out when it opens it.
@@ -260,7 +261,6 @@ impl Commit {
             return;
         };
         if let Some(cursor) = queue.cursor_mut(group.cursor) {
-            let max = max.max(1);
             cursor.fetchers.push_back(Fetcher { id, client, max, claim, deadline, reply });
         }
         queue.note_wanted(group.cursor);

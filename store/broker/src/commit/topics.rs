@@ -15,6 +15,7 @@ use crate::{
     entry::{DeclaredQueue, Entry},
     error::Refusal,
     inbox::Delivery,
+    namespace::branch,
     policy::{DeliveryPolicy, Policy},
 };
 
@@ -26,10 +27,10 @@ impl Commit {
         create: bool,
     ) -> Result<QueueId, Refusal> {
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
-        if let Some(id) = self.state.namespace(&namespace).topics.get(topic) {
-            return Ok(*id);
+        if let Some(id) = self.state.namespace(&namespace).topic(topic) {
+            return Ok(id);
         }
-        if !create {
+        if !create || branch(topic).is_some() {
             return Err(Refusal::NoTopic(topic.to_owned()));
         }
         Ok(self.make_topic(&namespace, topic))
@@ -96,6 +97,13 @@ impl Commit {
                 self.answer_durably(Some(reply), sought);
             }
             TopicCommand::Pull { pull, reply } => self.pull(client, pull, reply),
+            TopicCommand::OpenBranch { name, terms, reply } => {
+                let opened = self.open_branch(client, name, &terms);
+                self.answer_durably(Some(reply), opened);
+            }
+            TopicCommand::Branches { topic, after, max, reply } => {
+                send(reply, self.list_branches(client, &topic, after.as_deref(), max));
+            }
             TopicCommand::FindGroup { topic, group, reply } => {
                 let found = self.find_group(client, &topic, group);
                 self.answer_durably(Some(reply), found);
@@ -118,7 +126,7 @@ impl Commit {
     fn pull(&mut self, client: ClientId, pull: Pull, reply: Reply<Vec<Delivery>>) {
         let Pull { queue, from, max, wait_ms } = pull;
         let cursor = self.open_stream(queue, Start::Offset(from));
-        let (id, deadline) = (self.next_id(), self.now.plus(wait_ms));
+        let (id, deadline) = (self.next_id(), self.now.plus(wait_ms.max(1)));
         let found = self.state.queues.get(queue);
         let Some(at) = found.and_then(|queue| queue.cursor_mut(cursor)) else {
             // The topic went away; whoever asks finds that out when it looks for it.

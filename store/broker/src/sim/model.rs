@@ -161,6 +161,9 @@ impl Reader {
             !is_direct && filter.matches(&address.path())
         };
         match &self.kind {
+            Kind::Group(topic, _) if topic.contains('/') => {
+                by_filter(Filter::parse(topic).unwrap())
+            }
             Kind::Group(topic, _) => by_filter(Filter::below(topic.as_bytes())),
             Kind::Subscription { filter, .. } => by_filter(Filter::parse(filter).unwrap()),
             Kind::Queue(name) => match address.entrance() {

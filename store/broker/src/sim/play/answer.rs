@@ -81,6 +81,7 @@ impl Game {
             Wait::Fetch(at, client, ms, answer) => {
                 let fetched = answer!(answer);
                 let (at, client, deadline) = (*at, *client, now().plus(*ms));
+                self.check_batch(at, &fetched);
                 for delivery in fetched {
                     self.take_delivery(client, at, deadline, delivery);
                 }

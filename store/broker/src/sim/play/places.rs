@@ -152,6 +152,16 @@ impl Game {
         }
     }
 
+    /// Nothing more of a batched group was out when this was handed out.
+    pub(super) fn check_batch(&mut self, at: usize, fetched: &[Delivery]) {
+        self.end_leases();
+        let reader = &self.model.readers[at];
+        let is_batched = reader.policy.delivery.batched && !reader.is_gone && !reader.is_blind;
+        if is_batched && !fetched.is_empty() {
+            assert!(reader.out.is_empty(), "{:?} of {:?} is out", reader.out, reader.kind);
+        }
+    }
+
     /// Whether a record may have come to a topic as a dead letter.
     fn died(&self, number: u64) -> bool {
         let dead = |reader: &Reader| {
