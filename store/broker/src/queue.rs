@@ -179,6 +179,11 @@ impl Queue {
         }
     }
 
+    /// Whether it is a topic below a topic.
+    pub(crate) fn is_branch(&self) -> bool {
+        self.found == Found::AsTopic && self.def.name.contains('/')
+    }
+
     /// Whether all there is to it is in the index.
     pub(crate) fn may_leave(&self) -> bool {
         self.dirty_in == 0

@@ -163,8 +163,8 @@ impl Front {
             && client.find_group(topic.clone(), group.clone()).await?.is_none()
         {
             let start = match start {
-                From::Place(start) => start,
-                From::Tail(count) => {
+                Begin::Place(start) => start,
+                Begin::Tail(count) => {
                     let next = client.seek(topic.clone(), Start::Next).await?.next;
                     Start::Offset(Offset(next.0.saturating_sub(count)))
                 }
@@ -282,29 +282,31 @@ async fn look(client: &Client, lites: &Lites, lite: &str, watched: &Watched) {
 }
 
 /// Where a group begins in a lite topic that it has not read.
-enum From {
+enum Begin {
     Place(Start),
     /// So many before the end.
     Tail(u64),
 }
 
 /// What a client asks for; `None` for where any new group begins.
-fn start(option: OffsetOption) -> Option<From> {
+fn start(option: OffsetOption) -> Option<Begin> {
     let number = |number: i64| u64::try_from(number).unwrap_or_default();
     match option.offset_type? {
         offset_option::OffsetType::Policy(policy) => match policy {
             policy if policy == offset_option::Policy::Min as i32 => {
-                Some(From::Place(Start::First))
+                Some(Begin::Place(Start::First))
             }
-            policy if policy == offset_option::Policy::Max as i32 => Some(From::Place(Start::Next)),
+            policy if policy == offset_option::Policy::Max as i32 => {
+                Some(Begin::Place(Start::Next))
+            }
             _ => None,
         },
         offset_option::OffsetType::Offset(offset) => {
-            Some(From::Place(Start::Offset(Offset(number(offset)))))
+            Some(Begin::Place(Start::Offset(Offset(number(offset)))))
         }
-        offset_option::OffsetType::TailN(count) => Some(From::Tail(number(count))),
+        offset_option::OffsetType::TailN(count) => Some(Begin::Tail(number(count))),
         offset_option::OffsetType::Timestamp(time) => {
-            Some(From::Place(Start::Time(UnixMillis(number(time)))))
+            Some(Begin::Place(Start::Time(UnixMillis(number(time)))))
         }
     }
 }
