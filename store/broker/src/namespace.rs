@@ -16,7 +16,7 @@ use crate::{
     trie::Trie,
 };
 
-/// The path of a topic below a topic: its name is written as MQTT's are.
+/// The path of a topic below a topic: its name has `/` between segments.
 pub(crate) fn branch(name: &str) -> Option<Path> {
     name.contains('/').then(|| Path::parse(name.as_bytes(), Dialect::Mqtt))
 }

@@ -15,7 +15,10 @@ use mainstem_broker::{
     BranchTerms, Claim, Client, DeliveryPolicy, Fetch, GroupRef, Refusal, Start,
 };
 use mainstem_schemas::{Offset, UnixMillis, Verdict};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tonic::Request;
 
 use super::{Front, calls::name, members::Member};
@@ -270,8 +273,12 @@ async fn look(client: &Client, lites: &Lites, lite: &str, watched: &Watched) {
     loop {
         let group = lites.group_of(lite).unwrap_or(watched.group);
         let fetch = Fetch { group, max: 0, claim: Claim::Client, wait_ms: WATCH_MS };
+        let began = Instant::now();
         if client.fetch(fetch).await.is_err() {
             return;
+        }
+        if began.elapsed() >= Duration::from_millis(WATCH_MS) {
+            continue;
         }
         lites.tell(lite);
         watched.again.notified().await;

@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// Finds a topic below a topic, or makes it: its queue keeps every record of exactly this path,
-    /// besides what the topic above keeps. Its name is written as MQTT's are, and serves like any
+    /// besides what the topic above keeps. Its name has `/` between segments, and serves like any
     /// topic's. Errors: [`Refusal::Limit`], when there are as many as there may be.
     pub async fn open_branch(&self, name: String, terms: BranchTerms) -> Result<QueueId, Refusal> {
         self.ask_topic(|reply| TopicCommand::OpenBranch { name, terms, reply }).await?

@@ -39,7 +39,7 @@ fn group(desk: &mut Desk, topic: &str) -> GroupRef {
 }
 
 fn send(desk: &mut Desk, topic: &str, body: &[u8]) -> u32 {
-    let address = Address::mqtt(Bytes::copy_from_slice(topic.as_bytes()));
+    let address = Address::http(Bytes::copy_from_slice(topic.as_bytes()));
     let record = desk.draft(&address, body).encode().unwrap();
     match desk.publish(vec![Publish::new(record)]).pop() {
         Some(Published::Taken { readers, .. }) => readers,
