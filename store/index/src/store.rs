@@ -16,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use mainstem_schemas::{Position, QueueId, UnixMillis};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, LogLevel, Options, ReadOptions,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, LogLevel,
+    Options, ReadOptions, WriteOptions,
 };
 
 use crate::{
@@ -352,6 +352,11 @@ fn options(tuning: Tuning) -> Options {
     // Index and filter blocks count against the bounded cache.
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In parts of some KiB. Whole, those of a file with a million keys are larger than a shard of the
+    // cache, so that every look-up would read them from the disk.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
 
     let mut options = Options::default();
     options.create_if_missing(true);

@@ -419,3 +419,34 @@ fn a_removed_index_is_gone_whole_though_a_crash_came_between() {
     assert!(!path.exists() && !gone.exists() && dir.path().join("neighbour").exists());
     assert!(matches!(Index::remove(&path), Err(IndexError::Remove { .. })), "there is none");
 }
+
+/// A look-up reads little of what it takes to find a key, however many keys a file has.
+#[test]
+fn a_look_up_among_millions_of_keys_reads_little() {
+    const KEYS: u64 = 3_000_000;
+    const PARTS: u64 = 6;
+    const LOOKS: u64 = 1000;
+    let (_dir, index) = open();
+    // Each part overlaps all others, so that they become one large file.
+    for part in 0..PARTS {
+        let mut batch = index.batch();
+        for queue in (part..KEYS).step_by(usize::try_from(PARTS).unwrap()) {
+            batch.put(&ReaderKey { queue: QueueId(queue) }, &());
+        }
+        index.commit(batch, Position(part + 1)).unwrap();
+        index.flush().unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let read = || -> u64 {
+        let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+        let bytes = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        bytes.unwrap().parse().unwrap()
+    };
+    let before = read();
+    for look in 0..LOOKS {
+        let queue = QueueId(look * (KEYS / LOOKS));
+        assert_eq!(index.get(&ReaderKey { queue }).unwrap(), Some(()));
+    }
+    let bytes = (read() - before) / LOOKS;
+    assert!(bytes < 128 << 10, "{bytes} bytes for one look");
+}
