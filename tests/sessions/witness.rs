@@ -15,8 +15,10 @@ use rumqttc::QoS;
 use tokio::{task::JoinHandle, time};
 use tokio_stream::StreamExt;
 
-/// Nobody else's name for anything.
-const NAME: &str = "the-witness-sees-all";
+/// Nobody else's names: dead letters of what is published to the topic may go to a queue that is
+/// named like it.
+const QUEUE: &str = "the-witness-sees-all";
+const TOPIC: &str = "the-witness/sees-all";
 /// Between one message and the next.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long a message may take to be confirmed and delivered, on a machine that is busy.
@@ -38,9 +40,9 @@ struct Seen {
 impl Witness {
     pub async fn all(ports: Ports) -> [Self; 2] {
         let amqp = Amqp::connect(ports.amqp).await;
-        amqp.queue(NAME, None).await;
-        let mut mqtt = Mqtt::connect(ports.mqtt, NAME).await;
-        mqtt.subscribe(NAME, QoS::AtLeastOnce).await;
+        amqp.queue(QUEUE, None).await;
+        let mut mqtt = Mqtt::connect(ports.mqtt, QUEUE).await;
+        mqtt.subscribe(TOPIC, QoS::AtLeastOnce).await;
         [
             Self::watch("AMQP", |seen| over_amqp(amqp, seen)),
             Self::watch("MQTT", |seen| over_mqtt(mqtt, seen)),
@@ -106,18 +108,23 @@ fn body(number: u64) -> Vec<u8> {
     body
 }
 
+fn unlike(number: u64, came: &[u8]) -> String {
+    let begin = String::from_utf8_lossy(&came[..came.len().min(200)]).into_owned();
+    format!("in place of message {number} came {} bytes: {begin}", came.len())
+}
+
 async fn over_amqp(amqp: Amqp, seen: Arc<Seen>) {
-    let (queue, none) = (NAME.into(), FieldTable::default());
+    let (queue, none) = (QUEUE.into(), FieldTable::default());
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumer = amqp.channel.basic_consume(queue, "w".into(), no_ack, none);
     let mut consumer = consumer.await.unwrap();
     for number in 0.. {
         let body = body(number);
         let since = Deadline::millis(SLOWEST_MS);
-        amqp.publish("", NAME, &body).await;
+        amqp.publish("", QUEUE, &body).await;
         let came = time::timeout(2 * since.left(), consumer.next()).await;
         let came = came.expect("a confirmed message is delivered").unwrap().unwrap();
-        assert!(came.data == body, "message {number} came as {} bytes", came.data.len());
+        assert!(came.data == body, "{}", unlike(number, &came.data));
         seen.note(&since);
         time::sleep(PAUSE).await;
     }
@@ -127,9 +134,9 @@ async fn over_mqtt(mut mqtt: Mqtt, seen: Arc<Seen>) {
     for number in 0.. {
         let body = body(number);
         let since = Deadline::millis(SLOWEST_MS);
-        mqtt.publish(NAME, false, &body).await;
+        mqtt.publish(TOPIC, false, &body).await;
         let came = mqtt.next().await.body;
-        assert!(came == body, "message {number} came as {} bytes", came.len());
+        assert!(came == body, "{}", unlike(number, &came));
         seen.note(&since);
         time::sleep(PAUSE).await;
     }
