@@ -19,6 +19,10 @@ mod amqp;
 mod arena;
 #[path = "sessions/chance.rs"]
 mod chance;
+#[path = "sessions/mqtt.rs"]
+mod mqtt;
+#[path = "sessions/promises.rs"]
+mod promises;
 #[path = "sessions/wire.rs"]
 mod wire;
 #[path = "sessions/witness.rs"]

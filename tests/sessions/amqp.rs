@@ -13,18 +13,17 @@ mod speech;
 #[path = "amqp/table.rs"]
 mod table;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
-use lapin::{
-    Channel,
-    options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions},
-};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use mainstem_tests::{Amqp, Deadline, Ports, clients::reply_code};
 use tokio::{task::JoinSet, time};
 
-use crate::arena::{self, Tally};
+use crate::{
+    arena::{self, Tally},
+    promises::Kept,
+};
 use names::{Names, own};
 use session::Spoken;
 use speech::Goodbye;
@@ -70,18 +69,12 @@ async fn round(ports: Ports, seed: u64) -> Result<Tally, String> {
         let (number, spoken) = spoken.map_err(|error| error.to_string())?;
         let spoken = spoken.map_err(|why| format!("session {number}: {why}"))?;
         tally.add(count(&spoken));
-        all.push(spoken);
+        all.push((spoken.speech.named, spoken.ledger.into_promises()));
     }
-    let kept = take_all(&keeper.channel, &names.kept).await;
-    for spoken in &all {
-        look_at_kept(spoken, &kept)?;
-    }
-    let said =
-        |body: &Bytes| all.iter().any(|spoken: &Spoken| spoken.ledger.bodies.contains_key(body));
-    if let Some((body, _)) = kept.iter().find(|(body, _)| !said(body)) {
-        return Err(format!("nobody published {:?}", String::from_utf8_lossy(body)));
-    }
-    clear(&keeper, &names, &all).await?;
+    let kept = Kept::take(&keeper.channel, &names.kept).await;
+    kept.check(&all.iter().map(|(_, promises)| promises).collect::<Vec<_>>())?;
+    let named: Vec<_> = all.into_iter().flat_map(|(named, _)| named).collect();
+    clear(&keeper, &names, named).await?;
     Ok(tally)
 }
 
@@ -96,51 +89,12 @@ fn count(spoken: &Spoken) -> Tally {
     }
 }
 
-/// The places of every body in the queue.
-async fn take_all(channel: &Channel, queue: &str) -> BTreeMap<Bytes, Vec<usize>> {
-    let mut all = BTreeMap::<Bytes, Vec<usize>>::new();
-    for place in 0.. {
-        let no_ack = BasicGetOptions { no_ack: true };
-        let Some(got) = channel.basic_get(queue.into(), no_ack).await.unwrap() else { break };
-        all.entry(got.delivery.data.into()).or_default().push(place);
-    }
-    all
-}
-
-/// What was promised is there; what was not committed is not; in order, and no more often than it was said.
-fn look_at_kept(spoken: &Spoken, kept: &BTreeMap<Bytes, Vec<usize>>) -> Result<(), String> {
-    let ledger = &spoken.ledger;
-    let shown = |body: &Bytes| {
-        let end = body.iter().position(|byte| *byte == b'k').unwrap_or(body.len());
-        String::from_utf8_lossy(&body[..end]).into_owned()
-    };
-    if let Some(lost) = ledger.owed.iter().find(|body| !kept.contains_key(*body)) {
-        return Err(format!("{} was confirmed, and is not there", shown(lost)));
-    }
-    if let Some(body) = ledger.withdrawn().find(|body| kept.contains_key(*body)) {
-        return Err(format!("{} was not committed, and is there", shown(body)));
-    }
-    for (body, said) in &ledger.bodies {
-        let places = kept.get(body).map_or(0, Vec::len);
-        if places > *said {
-            return Err(format!("{} is there {places} times", shown(body)));
-        }
-    }
-    for order in ledger.orders() {
-        let places: Vec<_> = order.iter().filter_map(|body| kept.get(*body)).flatten().collect();
-        if !places.is_sorted() {
-            return Err(format!("what one channel published lies at {places:?}"));
-        }
-    }
-    Ok(())
-}
-
 /// Deletes everything. What belonged to a connection alone must have gone with it.
-async fn clear(keeper: &Amqp, names: &Names, all: &[Spoken]) -> Result<(), String> {
+async fn clear(keeper: &Amqp, names: &Names, named: Vec<String>) -> Result<(), String> {
     let mut queues: Vec<_> = names.queues.iter().map(|queue| queue.name.to_owned()).collect();
     queues.extend((0..SESSIONS_MAX).flat_map(|n| [own(n), format!("flooded-{n}")]));
     queues.push(names.kept.clone());
-    queues.extend(all.iter().flat_map(|spoken| spoken.speech.named.iter().cloned()));
+    queues.extend(named);
     let mut channel = keeper.connection.create_channel().await.unwrap();
     for queue in &queues {
         let deadline = Deadline::seconds(OUTLIVE_S);

@@ -1,12 +1,13 @@
 //! What a client has said, read back from the bytes that went out, damage and all: what it may be
 //! promised for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use mainstem_amqp::codec::{ContentHeader, Frame, Kind, Method, MethodFault};
 
 use super::script::{PLAIN, PROTOCOL};
+use crate::promises::Promises;
 
 const FRAME_MAX: usize = 131_072;
 
@@ -63,10 +64,7 @@ pub struct Ledger {
     /// What the client takes; 0 until it said so.
     pub frame_max: usize,
     channels: BTreeMap<u16, Channel>,
-    /// Every body said whole to the kept queue, and how often.
-    pub bodies: BTreeMap<Bytes, usize>,
-    /// Those that must be there.
-    pub owed: BTreeSet<Bytes>,
+    promises: Promises,
 }
 
 impl Ledger {
@@ -79,8 +77,7 @@ impl Ledger {
             may_hang_up: false,
             frame_max: 0,
             channels: BTreeMap::new(),
-            bodies: BTreeMap::new(),
-            owed: BTreeSet::new(),
+            promises: Promises::default(),
         }
     }
 
@@ -181,7 +178,7 @@ impl Ledger {
         let is_kept = publish.exchange.is_empty() && publish.routing_key == self.kept.as_bytes();
         let body = Bytes::from(body);
         if is_kept {
-            *self.bodies.entry(body.clone()).or_default() += 1;
+            self.promises.say(body.clone());
         }
         // With other properties it may go elsewhere, or away.
         let is_plain = PLAIN.contains(&&*header.properties);
@@ -223,19 +220,19 @@ impl Ledger {
         self.channels.get_mut(&channel).and_then(|open| open.gets.pop_front()).unwrap_or(true)
     }
 
-    /// What was published in a transaction that was not committed, and never otherwise.
-    pub fn withdrawn(&self) -> impl Iterator<Item = &Bytes> {
-        let all =
-            self.channels.values().flat_map(|open| open.withdrawn.iter().chain(&open.transaction));
-        all.flatten().filter(|body| self.bodies.get(*body) == Some(&1))
-    }
-
-    /// What was published on each channel with confirms, in order, where nothing came twice.
-    pub fn orders(&self) -> impl Iterator<Item = Vec<&Bytes>> {
-        self.channels.values().map(|open| {
-            let all = open.confirms.iter().flatten();
-            all.filter(|body| self.bodies.get(*body) == Some(&1)).collect()
-        })
+    /// What follows from it, now that it is over.
+    pub fn into_promises(self) -> Promises {
+        let Self { channels, mut promises, .. } = self;
+        for Channel { confirms, withdrawn, transaction, .. } in channels.into_values() {
+            let single = |kept: Vec<Kept>| {
+                let all = kept.into_iter().flatten();
+                all.filter(|body| promises.is_single(body)).collect::<Vec<_>>()
+            };
+            let (order, gone) = (single(confirms), [single(withdrawn), single(transaction)]);
+            promises.orders.push(order);
+            promises.withdrawn.extend(gone.into_iter().flatten());
+        }
+        promises
     }
 
     /// Whether promises on this channel are followed.
@@ -251,13 +248,13 @@ impl Ledger {
     /// The server confirmed this publish: if it was to the kept queue, it must be there.
     pub fn confirmed(&mut self, channel: u16, number: usize) {
         let confirms = self.channels.get(&channel).map(|open| &*open.confirms).unwrap_or_default();
-        self.owed.extend(confirms.get(number - 1).cloned().flatten());
+        self.promises.owed.extend(confirms.get(number - 1).cloned().flatten());
     }
 
     /// The server did this commit, counted from 0.
     pub fn committed(&mut self, channel: u16, number: usize) {
         let commits = self.channels.get(&channel).map(|open| &*open.commits).unwrap_or_default();
-        self.owed.extend(commits.get(number).into_iter().flatten().flatten().cloned());
+        self.promises.owed.extend(commits.get(number).into_iter().flatten().flatten().cloned());
     }
 
     /// Channels that were never closed, with the answers they are owed, and the publishes that

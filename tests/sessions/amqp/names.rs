@@ -29,7 +29,8 @@ const KINDS: [&str; 9] = [
     "x-modulus-hash",
 ];
 const KEYS: [&str; 10] = ["", "a", "a.b", "a.*", "#", "*.b", "a.#.b", "q0", "q1", "1"];
-const PREDECLARED: [&str; 5] = ["", "amq.direct", "amq.topic", "amq.fanout", "amq.headers"];
+/// Not amq.topic: what is bound there may refuse what MQTT clients publish, as it is asked to.
+const PREDECLARED: [&str; 4] = ["", "amq.direct", "amq.fanout", "amq.headers"];
 
 /// How a queue or an exchange is to be declared.
 #[derive(Clone, Debug)]
