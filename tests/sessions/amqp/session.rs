@@ -15,8 +15,8 @@ use super::{
     speech::{Goodbye, Speech},
 };
 
-/// How long to listen for more.
-const LISTEN: Duration = Duration::from_millis(3);
+/// How long to listen.
+const LISTEN: Duration = Duration::from_millis(5);
 /// How long the server may not read, though we do.
 const DEAF_SERVER: Duration = Duration::from_secs(20);
 /// How long to go on speaking to a server that has stopped reading, because we do not.
@@ -127,11 +127,12 @@ impl Session {
         Ok(true)
     }
 
-    /// Hears what is there, until nothing more comes for a while.
+    /// Hears what comes within this time.
     async fn listen(&mut self, patience: Duration) -> Result<(), String> {
         let mut heard = BytesMut::with_capacity(64 << 10);
+        let end = time::Instant::now() + patience;
         while self.ended.is_none() && !self.script.is_deaf {
-            match time::timeout(patience, self.stream.read_buf(&mut heard)).await {
+            match time::timeout_at(end, self.stream.read_buf(&mut heard)).await {
                 Ok(read) => self.take(read, &mut heard)?,
                 Err(_) => break,
             }

@@ -136,6 +136,9 @@ pub fn write(seed: u64, number: usize, round: u64, kept: &str) -> Script {
         5 => End::HalfClose,
         _ => End::Vanish,
     };
+    // What comes to the server between the pieces of a packet changes it, and nobody knows how.
+    let is_scrambled = is_damaged && is_web && random.bool();
+    let kept = if is_scrambled { TOPICS[0] } else { kept };
     let (kept, items) = (kept.to_owned(), Vec::new());
     let number = u16::try_from(number).unwrap();
     let mut writer =
@@ -158,7 +161,7 @@ pub fn write(seed: u64, number: usize, round: u64, kept: &str) -> Script {
     }
     let Writer { mut random, items, is_contested, .. } = writer;
     let mut steps = steps(&mut random, items);
-    if is_damaged && is_web && random.bool() {
+    if is_scrambled {
         let at = random.usize(..=steps.len());
         steps.insert(at, Step::Frame(stray_frame(&mut random)));
     }

@@ -15,8 +15,8 @@ use super::{
     talk::Talk,
 };
 
-/// How long to listen for more.
-const LISTEN: Duration = Duration::from_millis(3);
+/// How long to listen.
+const LISTEN: Duration = Duration::from_millis(5);
 /// How long the server may take to read, to answer and to hang up.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long to go on speaking to a server that has stopped reading, because we do not.
@@ -144,10 +144,12 @@ impl Session {
         Ok(true)
     }
 
+    /// Hears what comes within this time.
     async fn listen(&mut self, patience: Duration) -> Result<(), String> {
         let mut heard = BytesMut::with_capacity(64 << 10);
+        let end = time::Instant::now() + patience;
         while self.ended.is_none() && !self.script.is_deaf {
-            match time::timeout(patience, self.stream.read_buf(&mut heard)).await {
+            match time::timeout_at(end, self.stream.read_buf(&mut heard)).await {
                 Ok(read) => self.take(read, &mut heard)?,
                 Err(_) => break,
             }
@@ -171,17 +173,15 @@ impl Session {
     }
 
     fn unwrap_frames(&mut self) -> Result<(), String> {
-        while let [first, length, rest @ ..] = &*self.frames {
-            let (first, rest) = (*first, rest.to_vec());
-            let (head, length) = match *length {
-                126 if rest.len() >= 2 => (4, usize::from(u16::from_be_bytes([rest[0], rest[1]]))),
-                127 if rest.len() >= 8 => {
-                    let length = u64::from_be_bytes(rest[..8].try_into().unwrap());
-                    (10, usize::try_from(length).unwrap())
+        while let &[first, length, ref rest @ ..] = &*self.frames {
+            let (head, length) = match (length, rest.first_chunk(), rest.first_chunk()) {
+                (126, Some(length), _) => (4, usize::from(u16::from_be_bytes(*length))),
+                (127, _, Some(length)) => {
+                    (10, usize::try_from(u64::from_be_bytes(*length)).unwrap())
                 }
-                126 | 127 => return Ok(()),
-                128.. => return Err("the server masks its frames".to_owned()),
-                length => (2, usize::from(length)),
+                (126 | 127, ..) => return Ok(()),
+                (128.., ..) => return Err("the server masks its frames".to_owned()),
+                (length, ..) => (2, usize::from(length)),
             };
             if self.frames.len() < head + length {
                 return Ok(());
