@@ -167,9 +167,14 @@ impl Session {
         if end == End::Vanish || is_deaf {
             return Ok(());
         }
-        if is_damaged || end == End::HalfClose {
+        let is_cut = is_damaged || end == End::HalfClose;
+        if is_cut {
             // It may still wait for the rest of a frame.
             self.listen(4 * LISTEN).await?;
+        }
+        // What it did by itself it did before it could know that nothing more comes.
+        let ended_itself = self.ended.is_some();
+        if is_cut {
             let _gone = self.stream.shutdown().await;
         }
         self.listen(END).await?;
@@ -179,7 +184,7 @@ impl Session {
             Some(Err(_)) => return Ok(()),
             Some(Ok(())) => {}
         }
-        let may_hang_up = self.ledger.may_hang_up || is_damaged || end == End::HalfClose;
+        let may_hang_up = self.ledger.may_hang_up || is_cut && !ended_itself;
         match &self.speech.goodbye {
             Some(Goodbye::CloseOk) if !is_damaged => self.speech.is_complete(&self.ledger),
             Some(Goodbye::CloseOk | Goodbye::Protocol) => Ok(()),
