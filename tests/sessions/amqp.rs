@@ -4,6 +4,8 @@
 mod ledger;
 #[path = "amqp/names.rs"]
 mod names;
+#[path = "amqp/properties.rs"]
+mod properties;
 #[path = "amqp/script.rs"]
 mod script;
 #[path = "amqp/session.rs"]

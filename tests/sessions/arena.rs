@@ -66,7 +66,7 @@ where
     let seconds = number("SESSION_SECONDS");
     let one = number("SESSION_SEED");
     let first = one.unwrap_or_else(|| seconds.map_or(0, |_| u64::from(fastrand::u32(..))));
-    let deadline = Deadline::seconds(seconds.unwrap_or(u64::from(u32::MAX)));
+    let deadline = Deadline::seconds(seconds.unwrap_or_else(|| u64::from(u32::MAX)));
     let count = if one.is_some() { 1 } else { seconds.map_or(ROUNDS, |_| u64::MAX) };
     let mut tally = Tally::default();
     let mut played = 0;

@@ -104,7 +104,7 @@ impl Seen {
 /// Every one differs, and some are large.
 fn body(number: u64) -> Vec<u8> {
     let mut body = number.to_string().into_bytes();
-    body.resize(if number % 16 == 0 { 100_000 } else { 100 }, b'.');
+    body.resize(if number.is_multiple_of(16) { 100_000 } else { 100 }, b'.');
     body
 }
 

@@ -11,6 +11,9 @@ use crate::promises::Promises;
 
 const FRAME_MAX: usize = 131_072;
 
+/// A message's header, and its body as far as it came.
+type Content = (ContentHeader, Vec<u8>);
+
 /// What one channel promises for a publish.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Mode {
@@ -28,7 +31,7 @@ type Kept = Option<Bytes>;
 #[derive(Debug, Default)]
 struct Channel {
     mode: Mode,
-    incoming: Option<(Publish, Option<(ContentHeader, Vec<u8>)>)>,
+    incoming: Option<(Publish, Option<Content>)>,
     /// By confirm number, from 1.
     confirms: Vec<Kept>,
     transaction: Vec<Kept>,

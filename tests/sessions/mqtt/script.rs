@@ -54,7 +54,6 @@ pub enum End {
 
 #[derive(Clone, Debug)]
 pub struct Script {
-    pub version: u8,
     pub steps: Vec<Step>,
     pub end: End,
     pub is_damaged: bool,
@@ -165,7 +164,7 @@ pub fn write(seed: u64, number: usize, round: u64, kept: &str) -> Script {
         let at = random.usize(..=steps.len());
         steps.insert(at, Step::Frame(stray_frame(&mut random)));
     }
-    Script { version, steps, end, is_damaged, is_deaf, is_lazy, is_web, is_contested }
+    Script { steps, end, is_damaged, is_deaf, is_lazy, is_web, is_contested }
 }
 
 fn steps(random: &mut Rng, items: Vec<Item>) -> Vec<Step> {

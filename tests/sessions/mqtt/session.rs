@@ -212,7 +212,7 @@ impl Session {
 
     /// Ends it as the script wants, and looks how the server does.
     async fn part(&mut self) -> Result<(), String> {
-        let Script { end, is_damaged, is_deaf, is_contested, is_lazy, version, .. } = self.script;
+        let Script { end, is_damaged, is_deaf, is_contested, is_lazy, .. } = self.script;
         if end == End::Vanish || is_deaf {
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Session {
                 Err("it hung up without a word".to_owned())
             }
             None if is_cut || self.talk.has_left => Ok(()),
-            None if is_contested || version < 5 && is_contested => Ok(()),
+            None if is_contested => Ok(()),
             None => Err("it hung up, and nothing was wrong".to_owned()),
         }
     }
