@@ -121,6 +121,13 @@ fn put_ack(
     put_binary(out, text.as_bytes());
 }
 
+/// What SUBACK or UNSUBACK takes in MQTT 5 with so many codes, in bytes.
+#[must_use]
+pub fn codes_packet_len(codes: usize) -> usize {
+    let body = 3 + codes;
+    1 + varint_len(body) + body
+}
+
 fn put_codes(first: u8, packet_id: u16, codes: Vec<u8>, has_properties: bool, out: &mut BytesMut) {
     out.put_u8(first);
     put_varint(out, 2 + usize::from(has_properties) + codes.len());
