@@ -48,6 +48,21 @@ fn rocketmqs_client_finds_rocketmq() {
     rules_hold("rocketmq_rules.py", |ports| vec![ports.rocketmq]);
 }
 
+/// The same of reading by offset.
+#[test]
+fn a_job_reads_rocketmq_by_offset() {
+    rules_hold("rocketmq_offsets.py", |ports| vec![ports.rocketmq]);
+}
+
+/// The same of lite topics, and of topics of one type.
+#[test]
+fn rocketmqs_client_finds_lite_topics() {
+    let topics = r#"[{ name = "sessions", type = "LITE" }, { name = "ordered", type = "FIFO" }]"#;
+    let server = Server::start_with(&[&format!("rocketmq.topics={topics}")]);
+    let ports = server.ports();
+    holds("rocketmq_lite.py", &[&ports.rocketmq.to_string(), &ports.http.to_string()]);
+}
+
 /// Requests and their answers cross, also to a queue that stands for one connection only.
 #[test]
 fn replies_cross_protocols() {

@@ -1,5 +1,6 @@
-//! The HTTP port: health, metrics, publishing, and MQTT over WebSocket.
+//! The HTTP port: health, metrics, publishing, listing, and MQTT over WebSocket.
 
+mod listing;
 pub mod normalize;
 mod origin;
 mod publish;
@@ -123,7 +124,7 @@ async fn serve_connection(
 fn router(gate: Gate, body_bytes_max: usize) -> Router {
     let outsiders = middleware::from_fn_with_state(gate.clone(), origin::refuse_foreign);
     Router::new()
-        .route("/topics/{*path}", post(publish::publish))
+        .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
         .route_layer(outsiders)
         .route("/livez", get(|| async { "alive\n" }))

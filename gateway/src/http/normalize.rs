@@ -121,7 +121,7 @@ fn read_header(view: &mut View, name: &str, value: &str) {
 }
 
 /// `%XX` as the byte it stands for; any other `%` is a plain `%`.
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(super) fn percent_decode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, tail)) = rest.split_first() {

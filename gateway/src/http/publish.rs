@@ -24,7 +24,7 @@ struct Taken {
 }
 
 /// Why a publish was refused, and the status that says so.
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 pub(super) async fn publish(
     State(gate): State<Gate>,
@@ -71,7 +71,7 @@ async fn take(
     }
 }
 
-fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
+pub(super) fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Secret::Anonymous) };
     let basic = || {
         let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
@@ -88,7 +88,7 @@ fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
     })
 }
 
-fn login_refused(error: LoginError) -> Refused {
+pub(super) fn login_refused(error: LoginError) -> Refused {
     let status = match error {
         LoginError::BadCredentials => StatusCode::UNAUTHORIZED,
         LoginError::LoopbackOnly | LoginError::NoNamespace => StatusCode::FORBIDDEN,
@@ -97,7 +97,7 @@ fn login_refused(error: LoginError) -> Refused {
     Refused(status, error.to_string())
 }
 
-fn refused(refusal: Refusal) -> Refused {
+pub(super) fn refused(refusal: Refusal) -> Refused {
     let status = match &refusal {
         Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => StatusCode::NOT_FOUND,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -3,6 +3,44 @@
 
 use serde::Deserialize;
 
+use crate::codec::proto::MessageType;
+
+/// What a topic takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TopicType {
+    Normal,
+    Fifo,
+    Delay,
+    Transaction,
+    Priority,
+    Lite,
+}
+
+impl TopicType {
+    /// The protocol's word for its messages.
+    #[must_use]
+    pub fn message_type(self) -> MessageType {
+        match self {
+            Self::Normal => MessageType::Normal,
+            Self::Fifo => MessageType::Fifo,
+            Self::Delay => MessageType::Delay,
+            Self::Transaction => MessageType::Transaction,
+            Self::Priority => MessageType::Priority,
+            Self::Lite => MessageType::Lite,
+        }
+    }
+}
+
+/// A topic that takes messages of one type.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TypedTopic {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: TopicType,
+}
+
 /// Bounds and settings of the RocketMQ front-end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -14,6 +52,11 @@ pub struct Limits {
     /// Groups whose members get the records of a topic one batch at a time, in order, whether the
     /// records have a message group or not.
     pub ordered_groups: Vec<String>,
+    /// Topics of one type each: they are made when they are first named, and refuse messages of any
+    /// other type. Other topics take everything.
+    pub topics: Vec<TypedTopic>,
+    /// Groups of which one consumer at a time has a lite topic, the one that subscribed last.
+    pub exclusive_lite_groups: Vec<String>,
 
     pub connections_max: usize,
     /// A connection that has not finished its TLS handshake by then is closed.
@@ -66,6 +109,15 @@ pub struct Limits {
     /// A transaction is rolled back after this long, though there was no producer to be asked, when
     /// some client of its namespace is connected.
     pub transaction_age_ms_max: u64,
+
+    /// Lite topics in a namespace.
+    pub lite_topics_max: usize,
+    pub lite_topic_chars_max: usize,
+    /// A lite topic goes when nothing was sent to it for this long, every group has read it, and
+    /// nobody waits at it.
+    pub lite_topic_idle_ms: u64,
+    /// Lite topics that one client may subscribe.
+    pub lite_subscriptions_max: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +126,8 @@ impl Default for Limits {
             auto_create_topics: true,
             advertised_address: None,
             ordered_groups: Vec::new(),
+            topics: Vec::new(),
+            exclusive_lite_groups: Vec::new(),
             connections_max: 65_536,
             handshake_ms: 10_000,
             streams_per_connection_max: 4096,
@@ -104,6 +158,10 @@ impl Default for Limits {
             transaction_ask_interval_ms: 30_000,
             transaction_asks_max: 15,
             transaction_age_ms_max: 72 * 3_600_000,
+            lite_topics_max: 2_000_000,
+            lite_topic_chars_max: 64,
+            lite_topic_idle_ms: 72 * 3_600_000,
+            lite_subscriptions_max: 2000,
         }
     }
 }

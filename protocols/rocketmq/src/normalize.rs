@@ -19,7 +19,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
     use mainstem_broker::Stamp;
     use mainstem_schemas::{
-        Address, Correlation, Record, RecordDraft, RecordId, ReplyTo, UnixMillis, Value, View,
+        Address, Correlation, Path, Record, RecordDraft, RecordId, ReplyTo, UnixMillis, Value, View,
     };
 
     use super::*;
@@ -103,6 +103,23 @@ mod tests {
         assert_eq!((record.qos(), record.priority()), (1, 255));
         assert_ne!(record.partition(), 0);
         assert_eq!(record.address(), Address::rocketmq("T".into(), "G".into()));
+    }
+
+    #[test]
+    fn a_lite_topic_is_part_of_the_path_and_leaves_the_tag_alone() {
+        let mut message = sent();
+        message.system_properties.get_or_insert_default().lite_topic = Some("l".to_owned());
+        let record = stored(message);
+        assert_eq!(record.address().path(), Path::of(["T", "l"]));
+        let out = read_back(&record);
+        assert_eq!((system(&out).tag(), system(&out).lite_topic()), ("G", "l"));
+        assert_eq!(view(&record).tag.as_deref(), Some("G"));
+        let mut untagged = sent();
+        let parts = untagged.system_properties.get_or_insert_default();
+        (parts.lite_topic, parts.tag) = (Some("l".to_owned()), None);
+        let record = stored(untagged);
+        assert_eq!(system(&read_back(&record)).tag, None);
+        assert_eq!(view(&record).tag.as_deref(), Some("l"));
     }
 
     #[test]

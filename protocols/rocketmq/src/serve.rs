@@ -3,7 +3,9 @@
 mod calls;
 mod incoming;
 mod lanes;
+mod lite;
 mod members;
+mod offsets;
 mod recall;
 mod receive;
 mod route;
@@ -14,7 +16,7 @@ mod telemetry;
 mod tests;
 mod transactions;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mainstem_broker::Broker;
 use mainstem_schemas::DeliveryId;
@@ -24,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
-    codec::{handle::Sealer, proto::messaging_service_server::MessagingServiceServer},
+    codec::{
+        handle::Sealer,
+        proto::{MessageType, messaging_service_server::MessagingServiceServer},
+    },
     limits::Limits,
 };
 
@@ -83,6 +88,9 @@ pub(crate) struct Shared {
     members: members::Members,
     lanes: lanes::Lanes,
     topics: send::Topics,
+    owners: lite::Owners,
+    /// What the configuration says of topics, by name.
+    typed: HashMap<String, MessageType>,
     recalled: recall::Recalled,
     transactions: transactions::Transactions,
     polls: Semaphore,
@@ -109,6 +117,12 @@ impl Front {
             members: members::Members::default(),
             lanes: lanes::Lanes::default(),
             topics: send::Topics::default(),
+            owners: lite::Owners::default(),
+            typed: limits
+                .topics
+                .iter()
+                .map(|topic| (topic.name.clone(), topic.kind.message_type()))
+                .collect(),
             recalled: recall::Recalled::default(),
             transactions: transactions::Transactions::default(),
             polls: Semaphore::new(limits.polls_max.min(Semaphore::MAX_PERMITS)),

@@ -8,8 +8,8 @@ pub mod settings;
 use crate::{
     codec::{
         proto::{
-            Message, RecoverOrphanedTransactionCommand, TelemetryCommand,
-            telemetry_command::Command,
+            Message, NotifyUnsubscribeLiteCommand, RecoverOrphanedTransactionCommand,
+            TelemetryCommand, telemetry_command::Command,
         },
         status,
     },
@@ -56,6 +56,17 @@ pub fn recover(message: Message, transaction_id: &str) -> TelemetryCommand {
     TelemetryCommand {
         status: Some(status::ok()),
         command: Some(Command::RecoverOrphanedTransactionCommand(command)),
+    }
+}
+
+/// Tells a client that another one has a lite topic now.
+#[must_use]
+pub fn unsubscribe_lite(lite_topic: &str) -> TelemetryCommand {
+    let lite_topic = lite_topic.to_owned();
+    let command = NotifyUnsubscribeLiteCommand { lite_topic };
+    TelemetryCommand {
+        status: Some(status::ok()),
+        command: Some(Command::NotifyUnsubscribeLiteCommand(command)),
     }
 }
 

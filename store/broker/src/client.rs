@@ -35,6 +35,7 @@ use crate::{
     usage::Usage,
 };
 
+mod reading;
 mod sending;
 
 use sending::Fetching;

@@ -17,6 +17,11 @@ use crate::{
     state::key_hash,
 };
 
+mod topic;
+
+pub(crate) use topic::TopicCommand;
+pub use topic::{BranchTerms, Moved, Pull, Sought};
+
 /// A time and a fresh record id, for a record about to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
@@ -323,7 +328,7 @@ pub enum Claim {
 #[derive(Clone, Copy, Debug)]
 pub struct Fetch {
     pub group: GroupRef,
-    /// At most this many; at least one.
+    /// At most this many; 0 for an empty answer as soon as there is something to be fetched.
     pub max: usize,
     pub claim: Claim,
     /// Wait this long for the first one, in milliseconds.
@@ -488,6 +493,11 @@ pub(crate) enum Command {
         group: String,
         policy: DeliveryPolicy,
         reply: Reply<Result<GroupRef, Refusal>>,
+    },
+    /// Something about the places in a topic.
+    Topic {
+        client: ClientId,
+        ask: TopicCommand,
     },
     /// Ends the holding of a record, publishing it or not.
     Decide {

@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod bounds;
+mod branches;
 mod chores;
 mod clean;
 mod dead;

@@ -474,6 +474,12 @@ impl Cursor {
             && !self.is_touched
     }
 
+    /// Whether what was fetched together last is still out. What cannot be read stays out for good,
+    /// and keeps nobody waiting.
+    pub(crate) fn has_batch_out(&self) -> bool {
+        self.policy.batched && self.in_hand.iter().any(|(_, hand)| hand.client != ClientId::NOBODY)
+    }
+
     /// Adds a consumer behind those of its priority; where only one is active, behind all.
     pub(crate) fn sit(&mut self, seat: Seat) {
         let place = if self.policy.single_active {

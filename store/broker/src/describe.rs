@@ -481,6 +481,7 @@ fn say_delivery(out: &mut Described, policy: &DeliveryPolicy) {
         out.number("attempts_max", u64::from(attempts));
     }
     out.mark("single_active", policy.single_active);
+    out.mark("batched", policy.batched);
     out.mark("ordered", policy.ordered);
     if !policy.backoff_ms.is_empty() {
         out.text("backoff_ms", format!("{:?}", policy.backoff_ms));

@@ -45,10 +45,10 @@ pub mod survey;
 
 pub use client::{Authenticator, Broker, Client, Receipt};
 pub use command::{
-    Bind, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef, ExchangeKind,
-    Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published, QueueDef,
-    QueueStats, Retention, SessionOpened, Source, Stamp, Start, Subscribe, Subscribed,
-    Subscription, Terms, session_writer,
+    Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
+    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,
+    Published, Pull, QueueDef, QueueStats, Retention, SessionOpened, Sought, Source, Stamp, Start,
+    Subscribe, Subscribed, Subscription, Terms, session_writer,
 };
 pub use config::Config;
 pub use error::{LoginError, OpenError, Refusal};

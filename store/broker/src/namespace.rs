@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, ops::Bound, sync::Arc};
 
 use mainstem_schemas::{
-    ConsumerId, CursorId, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
+    ConsumerId, CursorId, Dialect, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
 };
 use rustc_hash::FxHashMap;
 
@@ -15,6 +15,11 @@ use crate::{
     rules::Rules,
     trie::Trie,
 };
+
+/// The path of a topic below a topic: its name has `/` between segments.
+pub(crate) fn branch(name: &str) -> Option<Path> {
+    name.contains('/').then(|| Path::parse(name.as_bytes(), Dialect::Mqtt))
+}
 
 /// Who gets the records that a filter wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +107,8 @@ pub(crate) struct Namespace {
     /// How many named queues there are, once somebody asked.
     pub(crate) queues: Option<u64>,
     pub(crate) topics: FxHashMap<String, QueueId>,
+    /// Topics below a topic, by the stored bytes of their paths: there may be a million.
+    pub(crate) branches: BTreeMap<Box<[u8]>, QueueId>,
     /// Durable and transient queues of filters; the flag says transient.
     pub(crate) filters: FxHashMap<(Filter, bool), QueueId>,
     pub(crate) readers: Trie<Reader>,
@@ -128,6 +135,7 @@ impl Namespace {
             named: FxHashMap::default(),
             queues: None,
             topics: FxHashMap::default(),
+            branches: BTreeMap::new(),
             filters: FxHashMap::default(),
             readers: Trie::default(),
             retained: BTreeMap::new(),
@@ -148,6 +156,9 @@ impl Namespace {
                 if self.filters.insert(key, id) != Some(id) {
                     self.readers.insert(filter.steps(), Reader::Queue(id));
                 }
+            }
+            Found::AsTopic if let Some(path) = branch(name) => {
+                self.branches.insert(path.raw().as_ref().into(), id);
             }
             Found::AsTopic => {
                 if self.topics.insert(name.to_owned(), id) != Some(id) {
@@ -174,10 +185,21 @@ impl Namespace {
                 self.filters.remove(&((**filter).clone(), id.is_transient()));
                 self.readers.remove(filter.steps(), is_it);
             }
+            Found::AsTopic if let Some(path) = branch(name) => {
+                self.branches.remove(path.raw().as_ref());
+            }
             Found::AsTopic => {
                 self.topics.remove(name);
                 self.readers.remove(Filter::below(name.as_bytes()).steps(), is_it);
             }
+        }
+    }
+
+    /// The queue of a topic, or of one below a topic.
+    pub(crate) fn topic(&self, name: &str) -> Option<QueueId> {
+        match branch(name) {
+            Some(path) => self.branches.get(path.raw().as_ref()).copied(),
+            None => self.topics.get(name).copied(),
         }
     }
 

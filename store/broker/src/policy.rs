@@ -5,7 +5,10 @@
 //! Times are milliseconds, lengths are records; sizes are bytes of bodies, and of whole log entries
 //! for a queue that keeps everything.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    cell::RefCell,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::{BufMut, Bytes};
 use mainstem_schemas::wire::{Reader, Short, put_blob, put_varint};
@@ -77,6 +80,8 @@ pub struct DeliveryPolicy {
     /// Records of one group (their partition hash) are handed out one after the other: the next
     /// only when the one before is settled. Groups do not wait for each other.
     pub ordered: bool,
+    /// Records that were fetched together are settled, or come back, before more can be fetched.
+    pub batched: bool,
     /// How long a returned record rests before it is handed out again, by attempt; the last one
     /// serves all further attempts. Empty for at once.
     pub backoff_ms: Vec<u64>,
@@ -108,9 +113,22 @@ pub struct Policy {
 static PLAIN: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
 static PLAIN_DELIVERY: LazyLock<Arc<DeliveryPolicy>> = LazyLock::new(Arc::default);
 
+thread_local! {
+    /// The one that was not plain and came last: of those there may be as many, all the same.
+    static LAST: RefCell<Arc<Policy>> = RefCell::default();
+}
+
 /// The policy, to be kept with a queue. All plain ones are the same, since there are millions.
 pub(crate) fn shared(policy: Policy) -> Arc<Policy> {
-    if policy == **PLAIN { PLAIN.clone() } else { Arc::new(policy) }
+    if policy == **PLAIN {
+        return PLAIN.clone();
+    }
+    LAST.with_borrow_mut(|last| {
+        if **last != policy {
+            *last = Arc::new(policy);
+        }
+        last.clone()
+    })
 }
 
 /// The same for a cursor.
@@ -132,6 +150,7 @@ const DEAD_EXCHANGE: u64 = 1 << 3;
 const DEAD_KEY: u64 = 1 << 4;
 const DEAD_TOPIC: u64 = 1 << 5;
 const KEEPS_DEAD: u64 = 1 << 6;
+const BATCHED: u64 = 1 << 7;
 
 impl DeliveryPolicy {
     /// `varint marks | ATTEMPTS: varint | DEAD_EXCHANGE: text, DEAD_KEY: blob | DEAD_TOPIC: text |
@@ -147,6 +166,9 @@ impl DeliveryPolicy {
         }
         if self.keeps_dead {
             marks |= KEEPS_DEAD;
+        }
+        if self.batched {
+            marks |= BATCHED;
         }
         if let Some(attempts) = self.attempts_max {
             marks |= ATTEMPTS;
@@ -201,6 +223,7 @@ impl DeliveryPolicy {
             attempts_max,
             single_active: marks & SINGLE_ACTIVE != 0,
             ordered: marks & ORDERED != 0,
+            batched: marks & BATCHED != 0,
             backoff_ms,
         })
     }
@@ -310,6 +333,7 @@ mod tests {
                     attempts_max: rng.bool().then(|| rng.u32(..)),
                     single_active: rng.bool(),
                     ordered: rng.bool(),
+                    batched: rng.bool(),
                     backoff_ms: (0..rng.usize(..4)).map(|_| rng.u64(..)).collect(),
                 },
             };

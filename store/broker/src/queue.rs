@@ -179,6 +179,11 @@ impl Queue {
         }
     }
 
+    /// Whether it is a topic below a topic.
+    pub(crate) fn is_branch(&self) -> bool {
+        self.found == Found::AsTopic && self.def.name.contains('/')
+    }
+
     /// Whether all there is to it is in the index.
     pub(crate) fn may_leave(&self) -> bool {
         self.dirty_in == 0
@@ -188,7 +193,7 @@ impl Queue {
             && !self.is_touched
             && !self.is_due_unknown
             && !self.has_exclusive_consumer
-            && self.def.policy.expires_ms.is_none()
+            && (self.def.policy.expires_ms.is_none() || self.found == Found::AsTopic)
             && self.cursors().all(|(id, cursor)| !id.is_transient() && cursor.is_idle())
     }
 

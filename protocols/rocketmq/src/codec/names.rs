@@ -113,6 +113,15 @@ pub fn check_topic(name: &str, limits: &Limits) -> Result<(), Fault> {
     if system { refuse("is the system's") } else { Ok(()) }
 }
 
+/// A lite topic's name.
+pub fn check_lite(name: &str, limits: &Limits) -> Result<(), Fault> {
+    if is_name(name, limits.lite_topic_chars_max) {
+        return Ok(());
+    }
+    let text = format!("lite topic '{name}' is blank, too long or has an illegal character");
+    Err(Fault::new(Code::IllegalLiteTopic, text))
+}
+
 /// A consumer group's name.
 pub fn check_group(name: &str, limits: &Limits) -> Result<(), Fault> {
     if !is_name(name, limits.group_chars_max) || name.starts_with("CID_RMQ_SYS_") {

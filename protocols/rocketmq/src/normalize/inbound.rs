@@ -26,8 +26,14 @@ pub fn record(message: Message, arrival: Arrival<'_>) -> Result<Record, RecordEr
         system.set_body_encoding(Encoding::Identity);
     }
     system.body_digest = Some(digest(&message.body));
-    let tag = system.tag.take().filter(|tag| !tag.is_empty()).unwrap_or_default();
-    let address = Address::rocketmq(Bytes::copy_from_slice(arrival.topic.as_bytes()), tag.into());
+    let topic = Bytes::copy_from_slice(arrival.topic.as_bytes());
+    let address = match &system.lite_topic {
+        Some(lite) => Address { lite: true, ..Address::rocketmq(topic, lite.clone().into()) },
+        None => {
+            let tag = system.tag.take().filter(|tag| !tag.is_empty()).unwrap_or_default();
+            Address::rocketmq(topic, tag.into())
+        }
+    };
     let partition = system.message_group.as_deref().map_or(0, hash);
     let priority = system.priority().clamp(0, 255);
     let deliver_at = match system.message_type() {

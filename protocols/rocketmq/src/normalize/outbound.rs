@@ -50,8 +50,11 @@ pub fn message(record: &Record, topic: Resource, view: impl FnOnce(&Record) -> V
 fn replay(record: &Record) -> Message {
     let native = Native::of(record);
     let mut system = native.system.unwrap_or_default();
-    let tag = record.address().second;
-    system.tag = (!tag.is_empty()).then(|| String::from_utf8_lossy(&tag).into_owned());
+    let address = record.address();
+    if !address.lite {
+        let tag = address.second;
+        system.tag = (!tag.is_empty()).then(|| String::from_utf8_lossy(&tag).into_owned());
+    }
     if system.message_id.is_empty() {
         system.message_id = record.id().to_string();
     }

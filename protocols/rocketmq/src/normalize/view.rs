@@ -42,7 +42,11 @@ pub fn view(record: &Record) -> View {
         properties.remove("expirytime");
     }
     let trace_parent = take(&mut properties, &["traceparent"]).or(system.trace_context);
-    let tag = record.address().second;
+    let address = record.address();
+    let tag = match (address.lite, system.tag) {
+        (true, Some(tag)) => tag.into(),
+        (true, None) | (false, _) => address.second,
+    };
     View {
         id: Some(system.message_id).filter(|id| !id.is_empty()),
         kind: None,

@@ -1,13 +1,19 @@
 //! The calls of `MessagingService`, each handed to the room that answers it. A fault becomes the
-//! status in the answer's body; only telemetry, whose answers have none of their own, and calls
-//! that do not exist here end as gRPC errors.
+//! status in the answer's body; only telemetry, whose answers have none of their own, ends in a gRPC
+//! error.
 
 use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Front, incoming::Peer, members::Member, receive::Batch};
+use super::{
+    Front,
+    incoming::Peer,
+    members::Member,
+    offsets::{self, Pulled},
+    receive::Batch,
+};
 use crate::codec::{
     header::Caller,
     proto::{
@@ -16,12 +22,11 @@ use crate::codec::{
         ForwardMessageToDeadLetterQueueRequest, ForwardMessageToDeadLetterQueueResponse,
         GetOffsetRequest, GetOffsetResponse, HeartbeatRequest, HeartbeatResponse,
         NotifyClientTerminationRequest, NotifyClientTerminationResponse, PullMessageRequest,
-        PullMessageResponse, QueryAssignmentRequest, QueryAssignmentResponse, QueryOffsetRequest,
-        QueryOffsetResponse, QueryRouteRequest, QueryRouteResponse, RecallMessageRequest,
-        RecallMessageResponse, ReceiveMessageRequest, Resource, SendMessageRequest,
-        SendMessageResponse, SyncLiteSubscriptionRequest, SyncLiteSubscriptionResponse,
-        TelemetryCommand, UpdateOffsetRequest, UpdateOffsetResponse,
-        messaging_service_server::MessagingService,
+        QueryAssignmentRequest, QueryAssignmentResponse, QueryOffsetRequest, QueryOffsetResponse,
+        QueryRouteRequest, QueryRouteResponse, RecallMessageRequest, RecallMessageResponse,
+        ReceiveMessageRequest, Resource, SendMessageRequest, SendMessageResponse,
+        SyncLiteSubscriptionRequest, SyncLiteSubscriptionResponse, TelemetryCommand,
+        UpdateOffsetRequest, UpdateOffsetResponse, messaging_service_server::MessagingService,
     },
     status::Fault,
 };
@@ -90,6 +95,9 @@ answers!(
     EndTransactionResponse,
     RecallMessageResponse,
     SyncLiteSubscriptionResponse,
+    GetOffsetResponse,
+    UpdateOffsetResponse,
+    QueryOffsetResponse,
 );
 
 /// Turns a fault into an answer whose status tells it.
@@ -101,14 +109,10 @@ fn answer<A: Answer>(result: Result<A, Fault>) -> Result<Response<A>, Status> {
     })))
 }
 
-fn refuse(code: Code, what: &str) -> Fault {
-    Fault::new(code, format!("{what} is not available on this server"))
-}
-
 #[tonic::async_trait]
 impl MessagingService for Front {
     type ReceiveMessageStream = Batch;
-    type PullMessageStream = ReceiverStream<Result<PullMessageResponse, Status>>;
+    type PullMessageStream = Pulled;
     type TelemetryStream = ReceiverStream<Result<TelemetryCommand, Status>>;
 
     async fn query_route(
@@ -205,36 +209,39 @@ impl MessagingService for Front {
 
     async fn sync_lite_subscription(
         &self,
-        _: Request<SyncLiteSubscriptionRequest>,
+        request: Request<SyncLiteSubscriptionRequest>,
     ) -> Result<Response<SyncLiteSubscriptionResponse>, Status> {
-        answer(Err(refuse(Code::Unsupported, "a lite topic")))
+        answer(self.on_sync_lite(request).await)
     }
 
     async fn pull_message(
         &self,
-        _: Request<PullMessageRequest>,
-    ) -> Result<Response<Self::PullMessageStream>, Status> {
-        Err(Status::unimplemented("PullMessage"))
+        request: Request<PullMessageRequest>,
+    ) -> Result<Response<Pulled>, Status> {
+        let pulled = self.on_pull_message(request).await;
+        Ok(Response::new(
+            pulled.unwrap_or_else(|fault| offsets::pulled(fault.status(), Vec::new(), None)),
+        ))
     }
 
     async fn update_offset(
         &self,
-        _: Request<UpdateOffsetRequest>,
+        request: Request<UpdateOffsetRequest>,
     ) -> Result<Response<UpdateOffsetResponse>, Status> {
-        Err(Status::unimplemented("UpdateOffset"))
+        answer(self.on_update_offset(request).await)
     }
 
     async fn get_offset(
         &self,
-        _: Request<GetOffsetRequest>,
+        request: Request<GetOffsetRequest>,
     ) -> Result<Response<GetOffsetResponse>, Status> {
-        Err(Status::unimplemented("GetOffset"))
+        answer(self.on_get_offset(request).await)
     }
 
     async fn query_offset(
         &self,
-        _: Request<QueryOffsetRequest>,
+        request: Request<QueryOffsetRequest>,
     ) -> Result<Response<QueryOffsetResponse>, Status> {
-        Err(Status::unimplemented("QueryOffset"))
+        answer(self.on_query_offset(request).await)
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Front,
     incoming::Peer,
+    lite::Lites,
     telemetry::{Command, Commands},
 };
 use crate::{
@@ -50,7 +51,9 @@ pub(super) struct Members {
 
 /// One known client.
 pub(super) struct Member {
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
+    /// The lite topics that it reads.
+    pub(super) lites: Arc<Lites>,
     pub(super) namespace: String,
     /// Counted in its namespace and with its user.
     _entered: Entered,
@@ -62,8 +65,8 @@ pub(super) struct Member {
     /// What was signed last, and its signature, so that only a new one is verified again.
     proof: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     seen: AtomicU64,
-    /// Deliveries that are kept for as long as the member, and until when.
-    kept: Mutex<HashMap<DeliveryId, UnixMillis>>,
+    /// Deliveries that are kept for as long as the member, until when, and how they end then.
+    kept: Mutex<HashMap<DeliveryId, (UnixMillis, Verdict)>>,
     /// Fires when the member said goodbye or was forgotten: its parked polls end.
     pub(super) gone: CancellationToken,
     pub(super) life: Arc<()>,
@@ -75,8 +78,13 @@ impl Member {
     }
 
     /// Deliveries claimed for as long as the member lives, and when that ends nevertheless.
-    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<DeliveryId, UnixMillis>> {
+    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<DeliveryId, (UnixMillis, Verdict)>> {
         self.kept.lock().expect("no holder of this lock panics")
+    }
+
+    /// Whether it reads lite topics, and nothing else.
+    pub(super) fn is_lite(&self) -> bool {
+        self.settings().as_ref().is_some_and(Settled::is_lite) || self.lites.is_bound()
     }
 
     /// From now on, commands for the client go here.
@@ -129,14 +137,12 @@ impl Member {
         let _polled = pin!(self.client.recv(&mut inbox, &mut notices)).poll(&mut context);
     }
 
-    fn overdue(&self, now: UnixMillis) -> Vec<DeliveryId> {
-        let mut kept = self.kept();
-        let overdue: Vec<_> =
-            kept.iter().filter(|(_, until)| until.reached(now)).map(|(id, _)| *id).collect();
-        for id in &overdue {
-            kept.remove(id);
-        }
-        overdue
+    /// Those that end in this way, and were kept too long.
+    fn overdue(&self, now: UnixMillis, verdict: Verdict) -> Vec<DeliveryId> {
+        let overdue = |_: &DeliveryId, kept: &mut (UnixMillis, Verdict)| {
+            kept.0.reached(now) && kept.1 == verdict
+        };
+        self.kept().extract_if(overdue).map(|(id, _)| id).collect()
     }
 }
 
@@ -205,8 +211,10 @@ impl Front {
             .broker
             .enter(client.principal())
             .map_err(|over| Fault::new(Code::TooManyRequests, over.to_string()))?;
+        let gone = self.shutdown.child_token();
         let member = Arc::new(Member {
-            client,
+            client: Arc::new(client),
+            lites: Arc::new(Lites::new(gone.clone())),
             namespace: namespace.to_owned(),
             _entered: entered,
             inbox: Mutex::new(inbox),
@@ -215,7 +223,7 @@ impl Front {
             proof: Mutex::new(proof),
             seen: AtomicU64::new(now.0),
             kept: Mutex::default(),
-            gone: self.shutdown.child_token(),
+            gone,
             life: Arc::new(()),
         });
         members.insert(key, member.clone());
@@ -273,13 +281,11 @@ pub(super) async fn sweep(front: Front) {
         };
         for member in members {
             member.drain();
-            let overdue = member.overdue(now);
-            if overdue.is_empty() {
-                continue;
-            }
-            let released = front.settle(&member, overdue, Verdict::Release).await;
-            if let Err(fault) = released {
-                tracing::warn!(error = fault.message, "cannot take back overdue deliveries");
+            for verdict in [Verdict::Release, Verdict::Unread] {
+                let released = front.settle(&member, member.overdue(now, verdict), verdict).await;
+                if let Err(fault) = released {
+                    tracing::warn!(error = fault.message, "cannot take back overdue deliveries");
+                }
             }
         }
     }

@@ -48,16 +48,23 @@ const TURN_RECHECK: Duration = Duration::from_secs(1);
 const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// A checked receive request.
-struct Ask {
-    topic: Resource,
-    group: String,
-    filter: MessageFilter,
-    attempt: String,
-    max: usize,
-    claim: Claim,
+pub(super) struct Ask {
+    pub(super) topic: Resource,
+    pub(super) group: String,
+    pub(super) filter: MessageFilter,
+    pub(super) attempt: String,
+    pub(super) max: usize,
+    pub(super) claim: Claim,
     /// What the handle is worth: the lease, or the longest that a member keeps a delivery.
-    hidden_ms: u64,
-    until: Instant,
+    pub(super) hidden_ms: u64,
+    pub(super) until: Instant,
+}
+
+impl Ask {
+    /// Whether what it gets is kept for as long as the client, with no lease.
+    pub(super) fn keeps(&self) -> bool {
+        self.claim == Claim::Client
+    }
 }
 
 /// What one turn gave.
@@ -80,6 +87,10 @@ impl Front {
         let place = self.polls.try_acquire();
         let _place = place.map_err(|_| Fault::new(Code::TooManyRequests, "polling full"))?;
         let member = &call.member;
+        if member.is_lite() {
+            return self.receive_lite(member, &ask).await;
+        }
+        self.check_known(member, &ask.topic.name).await?;
         loop {
             let group = self.open_group(member, &ask).await?;
             let ordered = self.reads_in_order(&member.namespace, &ask.group, []);
@@ -95,13 +106,16 @@ impl Front {
             };
             match outcome {
                 Outcome::Given(batch) => return Ok(batch),
-                Outcome::Over => {
-                    let empty = Fault::new(Code::MessageNotFound, "no new message");
-                    return Ok(Batch::empty(empty.status(), self.broker.now()));
-                }
+                Outcome::Over => return Ok(self.nothing()),
                 Outcome::Again => {}
             }
         }
+    }
+
+    /// The answer when there was no message in time.
+    pub(super) fn nothing(&self) -> Batch {
+        let empty = Fault::new(Code::MessageNotFound, "no new message");
+        Batch::empty(empty.status(), self.broker.now())
     }
 
     fn ask(
@@ -116,16 +130,8 @@ impl Front {
         names::check_topic(&topic.name, limits)?;
         let group = name(request.group.as_ref()).to_owned();
         names::check_group(&group, limits)?;
-        let request_timeout_ms = {
-            let settings = call.member.settings();
-            let settled = settings.as_ref();
-            settled.and_then(|settled| duration_ms(settled.settings.request_timeout.as_ref()?))
-        };
-        let deadline_ms =
-            call.caller.timeout.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        let knows_code = call.caller.knows_illegal_polling_time();
-        let patience = Patience { deadline_ms, request_timeout_ms, knows_code };
-        let wait_ms = poll::wait_ms(&request, patience, limits)?;
+        let asked = request.long_polling_timeout.as_ref().and_then(duration_ms);
+        let wait_ms = self.poll_ms(call, asked)?;
         let (claim, hidden_ms) = if request.auto_renew {
             (Claim::Client, limits.renewed_ms_max)
         } else {
@@ -146,12 +152,31 @@ impl Front {
         })
     }
 
-    async fn open_group(&self, member: &Member, ask: &Ask) -> Result<GroupRef, Fault> {
-        let policy = DeliveryPolicy {
-            dead_letter: Some(DeadLetter::Topic(normalize::dead_letters(&ask.group))),
+    /// How long a request may wait for messages, in milliseconds.
+    pub(super) fn poll_ms(&self, call: &Call, asked_ms: Option<u64>) -> Result<u64, Fault> {
+        let request_timeout_ms = {
+            let settings = call.member.settings();
+            let settled = settings.as_ref();
+            settled.and_then(|settled| duration_ms(settled.settings.request_timeout.as_ref()?))
+        };
+        let deadline_ms =
+            call.caller.timeout.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let knows_code = call.caller.knows_illegal_polling_time();
+        let patience = Patience { deadline_ms, request_timeout_ms, knows_code };
+        poll::wait_ms(asked_ms, patience, &self.limits)
+    }
+
+    /// How a group is served.
+    pub(super) fn group_policy(&self, group: &str) -> DeliveryPolicy {
+        DeliveryPolicy {
+            dead_letter: Some(DeadLetter::Topic(normalize::dead_letters(group))),
             attempts_max: Some(self.limits.attempts_max.max(1)),
             ..DeliveryPolicy::default()
-        };
+        }
+    }
+
+    async fn open_group(&self, member: &Member, ask: &Ask) -> Result<GroupRef, Fault> {
+        let policy = self.group_policy(&ask.group);
         let open = || {
             let (topic, group) = (ask.topic.name.clone(), ask.group.clone());
             member.client.open_group(topic, group, policy.clone())
@@ -267,8 +292,8 @@ impl Front {
         going: &mut Going<'_>,
     ) {
         let until = now.plus(ask.hidden_ms);
-        if ask.claim == Claim::Client {
-            member.kept().extend(ids.iter().map(|id| (*id, until)));
+        if ask.keeps() {
+            member.kept().extend(ids.iter().map(|id| (*id, (until, Verdict::Release))));
         }
         if going.is_alone() {
             let holder = Arc::downgrade(&member.life);
@@ -281,7 +306,7 @@ impl Front {
     }
 
     /// Writes what belongs to this delivery into its message.
-    fn fill(
+    pub(super) fn fill(
         &self,
         member: &Member,
         ask: &Ask,
@@ -332,7 +357,7 @@ impl Batch {
         Self { parts: [Content::Status(status), left].into(), in_hand: None }
     }
 
-    fn new(messages: Vec<Message>, in_hand: InHand, now: UnixMillis) -> Self {
+    pub(super) fn new(messages: Vec<Message>, in_hand: InHand, now: UnixMillis) -> Self {
         let mut parts = VecDeque::with_capacity(messages.len() + 2);
         parts.push_back(Content::Status(status::ok()));
         parts.extend(messages.into_iter().map(Content::Message));

@@ -23,7 +23,7 @@ use crate::codec::{
 const BROKER_NAME: &str = "broker-0";
 /// "Any queue" of a group that reads without order.
 const ANY_QUEUE: i32 = -1;
-/// What producers may send, by their own check. Clients of version 5.0 do not start when they
+/// What producers may send to a topic of no declared type, by their own check. Clients of version 5.0 do not start when they
 /// find a type that is newer than they are, so priorities are taken but not named.
 const ACCEPTED: [MessageType; 4] =
     [MessageType::Normal, MessageType::Fifo, MessageType::Delay, MessageType::Transaction];
@@ -50,7 +50,8 @@ impl Front {
         names::check_group(group, &self.limits)?;
         let mut queue = self.queue(&call, request.topic.as_ref(), request.endpoints).await?;
         let topic = name(request.topic.as_ref());
-        if !self.reads_in_order(&call.member.namespace, group, [topic]) {
+        let is_lite = call.member.is_lite();
+        if !is_lite && !self.reads_in_order(&call.member.namespace, group, [topic]) {
             queue.id = ANY_QUEUE;
         }
         let assignments = vec![Assignment { message_queue: Some(queue) }];
@@ -76,7 +77,10 @@ impl Front {
                 id: 0,
                 endpoints: Some(endpoints),
             }),
-            accept_message_types: ACCEPTED.map(|kind| kind as i32).to_vec(),
+            accept_message_types: match self.typed.get(name(topic)) {
+                Some(kind) => vec![*kind as i32],
+                None => ACCEPTED.map(|kind| kind as i32).to_vec(),
+            },
         })
     }
 

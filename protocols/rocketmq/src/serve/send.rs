@@ -6,7 +6,7 @@ use std::{
 };
 
 use mainstem_broker::{HeldId, Publish, Published, Refusal, Terms};
-use mainstem_schemas::RecordId;
+use mainstem_schemas::{RecordId, UnixMillis};
 use tonic::Request;
 
 use super::{
@@ -36,6 +36,8 @@ const TRANSACTION_ID_BYTES_MAX: usize = 255;
 pub(super) struct Topics {
     /// By namespace and name; whether it has been sent messages with a message group.
     known: Mutex<HashMap<(String, String), bool>>,
+    /// Lite topics by namespace and name, and when something was sent to them last.
+    lites: Mutex<HashMap<(String, String), UnixMillis>>,
 }
 
 impl Topics {
@@ -56,6 +58,32 @@ impl Topics {
         if known.len() < names_max {
             *known.entry((namespace.to_owned(), topic.to_owned())).or_default() |= ordered;
         }
+    }
+
+    /// Whether a lite topic is there for certain: it goes no sooner than `idle_ms` after what was sent
+    /// to it last. It is sent to now.
+    pub(super) fn is_lite_known(
+        &self,
+        key: &(String, String),
+        now: UnixMillis,
+        idle_ms: u64,
+    ) -> bool {
+        let mut lites = self.lites.lock().expect("no holder of this lock panics");
+        match lites.get_mut(key) {
+            Some(sent) if now.since(*sent) < idle_ms / 2 => {
+                *sent = now;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    pub(super) fn learn_lite(&self, key: (String, String), now: UnixMillis, names_max: usize) {
+        let mut lites = self.lites.lock().expect("no holder of this lock panics");
+        if lites.len() >= names_max {
+            lites.clear();
+        }
+        lites.insert(key, now);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), bool>> {
@@ -84,6 +112,8 @@ impl Front {
         let messages = request.into_inner().messages;
         let topic = self.check(&messages)?;
         self.ensure_topic(&call.member, &topic).await?;
+        self.check_type(&topic, &messages)?;
+        self.ensure_lites(&call.member, &topic, &messages).await?;
         let (batch, sent) = self.records(&call, &topic, messages)?;
         if sent.iter().any(|sent| sent.is_ordered) {
             let namespace = &call.member.namespace;
@@ -156,7 +186,7 @@ impl Front {
                 }
                 Ok(())
             }
-            MessageType::Lite => refuse(Code::Unsupported, "lite topics are not available here"),
+            MessageType::Lite => names::check_lite(system.lite_topic(), &self.limits),
             MessageType::Delay => {
                 let at = system.delivery_timestamp.as_ref().and_then(normalize::millis);
                 let delay_ms = at.unwrap_or_default().since(self.broker.now());
@@ -170,6 +200,23 @@ impl Front {
             | MessageType::Fifo
             | MessageType::Priority => Ok(()),
         }
+    }
+
+    /// Refuses messages of another type than the topic's, where it has one.
+    fn check_type(&self, topic: &str, messages: &[Message]) -> Result<(), Fault> {
+        let Some(expected) = self.typed.get(topic) else { return Ok(()) };
+        for system in messages.iter().filter_map(|message| message.system_properties.as_ref()) {
+            let actual = names::message_type(system);
+            if actual != *expected {
+                let text = format!(
+                    "TopicMessageType validate failed, the expected type is {}, but actual type is {}",
+                    expected.as_str_name(),
+                    actual.as_str_name()
+                );
+                return Err(Fault::new(Code::MessagePropertyConflictWithType, text));
+            }
+        }
+        Ok(())
     }
 
     /// The records of checked messages, and what is to be said about each when it is published.
@@ -241,7 +288,7 @@ impl Front {
 
     /// Asks the store for a topic.
     pub(super) async fn open_topic(&self, member: &Member, topic: &str) -> Result<(), Fault> {
-        let create = self.limits.auto_create_topics;
+        let create = self.limits.auto_create_topics || self.typed.contains_key(topic);
         member.client.open_topic(topic.to_owned(), create).await?;
         self.topics.learn(&member.namespace, topic, false, self.limits.names_max);
         Ok(())

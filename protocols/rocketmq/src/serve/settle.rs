@@ -68,14 +68,20 @@ impl Front {
         let now = self.broker.now();
         let old = self.open(&request.receipt_handle, owner, now).ok_or_else(stale)?;
         let deadline = now.plus(ms);
+        // What is only put off was no attempt.
+        let verdict = if request.suspend() { Verdict::Unread } else { Verdict::Release };
         let id = if ms == 0 {
-            let released = self.settle(member, vec![old.id], Verdict::Release).await?;
+            let released = self.settle(member, vec![old.id], verdict).await?;
             if released != [true] {
                 return Err(stale());
             }
             old.id
+        } else if request.suspend() {
+            let id = self.renew(member, old.id, Claim::Client, deadline).await?;
+            member.kept().insert(id, (deadline, verdict));
+            id
         } else {
-            self.renew(member, old.id, ms, now).await?
+            self.renew(member, old.id, Claim::Lease { ms }, deadline).await?
         };
         let receipt_handle = self.sealer.seal(&Handle { id, deadline, ..old }, owner);
         Ok(ChangeInvisibleDurationResponse { status: Some(status::ok()), receipt_handle })
@@ -129,13 +135,13 @@ impl Front {
         &self,
         member: &Member,
         old: DeliveryId,
-        ms: u64,
-        now: UnixMillis,
+        claim: Claim,
+        until: UnixMillis,
     ) -> Result<DeliveryId, Fault> {
-        let new = member.client.renew(old, Claim::Lease { ms }).await?;
+        let new = member.client.renew(old, claim).await?;
         member.kept().remove(&old);
         if let Some(lane) = self.lane_of(old) {
-            lane.order().renewed(old, new, now.plus(ms));
+            lane.order().renewed(old, new, until);
         }
         Ok(new)
     }
@@ -176,6 +182,11 @@ impl InHand {
 
     pub(super) fn ids(&self) -> &VecDeque<DeliveryId> {
         &self.ids
+    }
+
+    /// More of them.
+    pub(super) fn take_on(&mut self, ids: impl IntoIterator<Item = DeliveryId>) {
+        self.ids.extend(ids);
     }
 
     /// The first one is the client's now.

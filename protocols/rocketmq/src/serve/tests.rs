@@ -2,7 +2,10 @@
 
 mod dead;
 mod delays;
+mod lite;
+mod offsets;
 mod transactions;
+mod types;
 
 use std::{sync::Arc, time::Duration};
 

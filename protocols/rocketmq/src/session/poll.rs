@@ -1,12 +1,8 @@
 //! How long a receive request may wait for messages.
 
 use crate::{
-    codec::{
-        proto::{Code, ReceiveMessageRequest},
-        status::Fault,
-    },
+    codec::{proto::Code, status::Fault},
     limits::Limits,
-    session::settings::duration_ms,
 };
 
 /// The answer to an empty poll must be under way this long before the client's own deadline, in
@@ -27,13 +23,8 @@ pub struct Patience {
 /// Milliseconds after which an empty poll is answered: neither early, which makes clients spin,
 /// nor late, which their own deadline answers. A wait that the client asked for is honoured
 /// however short it is; only one that was derived from the deadline has a least length.
-pub fn wait_ms(
-    request: &ReceiveMessageRequest,
-    patience: Patience,
-    limits: &Limits,
-) -> Result<u64, Fault> {
-    let asked = request.long_polling_timeout.as_ref().and_then(duration_ms);
-    let wait = match (asked, patience.deadline_ms) {
+pub fn wait_ms(asked_ms: Option<u64>, patience: Patience, limits: &Limits) -> Result<u64, Fault> {
+    let wait = match (asked_ms, patience.deadline_ms) {
         (Some(asked), _) => asked.min(limits.poll_ms_max),
         (None, Some(left)) => {
             let reserve = patience.request_timeout_ms.unwrap_or(0) / 2;
@@ -56,13 +47,10 @@ pub fn wait_ms(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::settings::duration;
 
     fn wait(asked: Option<u64>, deadline_ms: Option<u64>) -> Result<u64, Code> {
-        let long_polling_timeout = asked.map(duration);
-        let request = ReceiveMessageRequest { long_polling_timeout, ..Default::default() };
         let patience = Patience { deadline_ms, request_timeout_ms: Some(3_000), knows_code: true };
-        wait_ms(&request, patience, &Limits::default()).map_err(|fault| fault.code)
+        wait_ms(asked, patience, &Limits::default()).map_err(|fault| fault.code)
     }
 
     #[test]
@@ -82,9 +70,8 @@ mod tests {
 
     #[test]
     fn old_clients_are_told_in_a_code_they_know() {
-        let request = ReceiveMessageRequest::default();
         let patience = Patience { deadline_ms: Some(1_000), ..Patience::default() };
-        let fault = wait_ms(&request, patience, &Limits::default()).unwrap_err();
+        let fault = wait_ms(None, patience, &Limits::default()).unwrap_err();
         assert_eq!(fault.code, Code::BadRequest);
     }
 }

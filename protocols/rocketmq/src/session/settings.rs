@@ -18,8 +18,6 @@ use crate::{
 /// The delays of a consumer group's retries, in seconds.
 const RETRY_S: [i64; 18] =
     [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
-const LITE_SUBSCRIPTIONS_MAX: i32 = 2000;
-const LITE_TOPIC_CHARS_MAX: i32 = 64;
 
 /// Settings as the server keeps and answers them.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +37,12 @@ impl Settled {
         }
     }
 
+    /// Whether it reads lite topics.
+    #[must_use]
+    pub fn is_lite(&self) -> bool {
+        is_lite(self.settings.client_type)
+    }
+
     /// The topics a producer said it publishes to; none for a consumer.
     #[must_use]
     pub fn publishing(&self) -> &[Resource] {
@@ -47,6 +51,11 @@ impl Settled {
             Some(PubSub::Subscription(_)) | None => &[],
         }
     }
+}
+
+fn is_lite(kind: Option<i32>) -> bool {
+    let lite = [ClientType::LitePushConsumer as i32, ClientType::LiteSimpleConsumer as i32];
+    kind.is_some_and(|kind| lite.contains(&kind))
 }
 
 /// Checks what a client sent and merges the server's own fields into it. `ordered` tells whether
@@ -74,7 +83,8 @@ pub fn settle(sent: Settings, ordered: bool, limits: &Limits) -> Result<Settled,
                 let text = "subscription settings of a producer";
                 return Err(Fault::new(Code::BadRequest, text));
             }
-            subscribe(subscription, ordered, limits)?;
+            // Each lite topic is read in order.
+            subscribe(subscription, ordered || is_lite(kind), limits)?;
             settings.backoff_policy = Some(consumer_backoff(node, limits));
         }
     }
@@ -102,8 +112,8 @@ fn subscribe(subscription: &mut Subscription, ordered: bool, limits: &Limits) ->
     subscription.fifo = Some(ordered);
     subscription.receive_batch_size = i32::try_from(limits.receive_batch_max).ok();
     subscription.long_polling_timeout = Some(duration(limits.poll_ms_max));
-    subscription.lite_subscription_quota = Some(LITE_SUBSCRIPTIONS_MAX);
-    subscription.max_lite_topic_size = Some(LITE_TOPIC_CHARS_MAX);
+    subscription.lite_subscription_quota = i32::try_from(limits.lite_subscriptions_max).ok();
+    subscription.max_lite_topic_size = i32::try_from(limits.lite_topic_chars_max).ok();
     Ok(())
 }
 

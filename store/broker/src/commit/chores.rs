@@ -282,6 +282,8 @@ impl Commit {
         } else {
             self.log_lazily(Entry::Trim { queue, below: Offset(below) });
         }
+        // Somebody may have waited for what was in hand of it.
+        self.touch(queue);
     }
 
     // Retained records.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     command::{Claim, ClientId},
-    cursor::{Cursor, InHand, Seat, Turn},
+    cursor::{Cursor, Fetcher, InHand, Seat, Turn},
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
     queue::Queue,
@@ -215,7 +215,22 @@ impl Commit {
             };
             let (client, max, claim) = (fetcher.client, fetcher.max, fetcher.claim);
             if fetcher.reply.is_closed() || !self.members.contains_key(&client) {
-                self.drop_fetcher(id, cursor_id);
+                self.drop_fetcher(id, cursor_id, 0);
+                continue;
+            }
+            if cursor.has_batch_out() {
+                return Ok(());
+            }
+            if max == 0 {
+                // It is only to be told.
+                let Some(ready) = self.next_of(id, cursor_id)? else { return Ok(()) };
+                let queue = self.state.queues.get(id);
+                if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(cursor_id)) {
+                    cursor.make_ready(ready.offset);
+                }
+                if let Some(fetcher) = self.drop_fetcher(id, cursor_id, 0) {
+                    super::send(fetcher.reply, Vec::new());
+                }
                 continue;
             }
             let mut deliveries = Vec::new();
@@ -228,7 +243,7 @@ impl Commit {
             if deliveries.is_empty() {
                 return Ok(());
             }
-            let Some(fetcher) = self.drop_fetcher(id, cursor_id) else { return Ok(()) };
+            let Some(fetcher) = self.drop_fetcher(id, cursor_id, 0) else { return Ok(()) };
             if let Err(unread) = fetcher.reply.send(deliveries) {
                 let verdict = Verdict::Unread;
                 for delivery in unread {
@@ -238,10 +253,20 @@ impl Commit {
         }
     }
 
-    fn drop_fetcher(&mut self, queue: QueueId, cursor: CursorId) -> Option<crate::cursor::Fetcher> {
+    pub(super) fn drop_fetcher(
+        &mut self,
+        queue: QueueId,
+        cursor: CursorId,
+        place: usize,
+    ) -> Option<Fetcher> {
         let found = self.state.queues.get(queue)?;
-        let fetcher = found.cursor_mut(cursor)?.fetchers.pop_front()?;
+        let fetcher = found.cursor_mut(cursor)?.fetchers.remove(place)?;
         self.drop_timer(fetcher.deadline, Timer::Fetch { queue, cursor, id: fetcher.id });
+        // One that nobody waits at may have come to its end.
+        self.note_due_unknown(queue);
+        if cursor.is_transient() {
+            self.end_pull(fetcher.client, queue, cursor);
+        }
         Some(fetcher)
     }
 
@@ -254,29 +279,10 @@ impl Commit {
         client: ClientId,
         claim: Option<Claim>,
     ) -> Result<Option<Delivery>, IndexError> {
-        let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
+        let Some(ready) = self.next_of(id, cursor_id)? else { return Ok(None) };
         let now = self.now;
-        let mut resting = Vec::new();
-        let mut walk = Walk {
-            index: &self.state.index,
-            gate,
-            fresh: Position(u64::MAX),
-            now,
-            parked_max: self.config.parked_per_cursor_max,
-            expired: &mut self.expired,
-            resting: &mut resting,
-            passes: &mut self.chores.passes,
-            is_late: false,
-            is_gated: false,
-        };
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
-        let ready = next_ready(queue, id, cursor_id, &mut walk)?;
-        let stops = (walk.is_late, walk.is_gated);
-        note_stops(&mut self.chores, &mut self.gated, (id, cursor_id), stops);
-        let Some(Ready { offset, attempts, place }) = ready else {
-            self.note_resting(id, cursor_id, resting);
-            return Ok(None);
-        };
+        let Ready { offset, attempts, place } = ready;
         let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(None) };
         let epoch = cursor.next_epoch();
         let attempt = attempts.saturating_add(1);
@@ -306,7 +312,6 @@ impl Commit {
                 self.lease(delivery_id, deadline);
             }
         }
-        self.note_resting(id, cursor_id, resting);
         self.counts.delivered += 1;
         Ok(Some(Delivery {
             id: delivery_id,
@@ -321,6 +326,31 @@ impl Commit {
             size: place.size,
             settles_when_read,
         }))
+    }
+
+    /// The next record of a cursor that may be handed out to somebody who is no consumer. The cursor
+    /// is behind it then.
+    fn next_of(&mut self, id: QueueId, cursor_id: CursorId) -> Result<Option<Ready>, IndexError> {
+        let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
+        let mut resting = Vec::new();
+        let mut walk = Walk {
+            index: &self.state.index,
+            gate,
+            fresh: Position(u64::MAX),
+            now: self.now,
+            parked_max: self.config.parked_per_cursor_max,
+            expired: &mut self.expired,
+            resting: &mut resting,
+            passes: &mut self.chores.passes,
+            is_late: false,
+            is_gated: false,
+        };
+        let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
+        let ready = next_ready(queue, id, cursor_id, &mut walk)?;
+        let stops = (walk.is_late, walk.is_gated);
+        note_stops(&mut self.chores, &mut self.gated, (id, cursor_id), stops);
+        self.note_resting(id, cursor_id, resting);
+        Ok(ready)
     }
 
     /// Makes a lease end by itself.

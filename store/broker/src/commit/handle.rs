@@ -132,6 +132,7 @@ impl Commit {
                 let opened = self.open_group(client, &topic, group, policy);
                 self.answer_durably(Some(reply), opened);
             }
+            Command::Topic { client, ask } => self.handle_topic(client, ask),
             Command::Forget { client, writers, permit, reply } => {
                 self.forget(client, writers, permit, reply);
             }

@@ -9,6 +9,7 @@ use crate::{
     command::{ClientId, HeldId, HeldPlace, Retention},
     entry::{Entry, Placed},
     error::Refusal,
+    queue::Found,
     state::{HeldBody, State, UNDECIDED, key_hash},
 };
 
@@ -178,12 +179,18 @@ impl Commit {
     /// Does what a queue's time has come for.
     fn look_at(&mut self, id: QueueId) -> Result<(), IndexError> {
         let now = self.now;
+        if self.branch_end(id)?.is_some_and(|end| end.reached(now)) {
+            self.remove_queue(id);
+            return Ok(());
+        }
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
-        if !queue.used.is_set() {
+        let is_branch = queue.found == Found::AsTopic;
+        if !queue.used.is_set() && !is_branch {
             // Whoever used it before the restart has as long to come back.
             queue.used = now;
         }
         if let Some(expires_ms) = queue.def.policy.expires_ms
+            && !is_branch
             && queue.consumers() == 0
             && queue.used.plus(expires_ms).reached(now)
         {
@@ -257,7 +264,7 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id) else { return (0, u64::MAX) };
         let policy = &queue.def.policy;
         let age = policy.age_max_ms.or_else(|| {
-            let is_topic = queue.found == crate::queue::Found::AsTopic;
+            let is_topic = queue.found == Found::AsTopic;
             is_topic.then_some(self.config.topic_retention_ms)
         });
         let oldest = age.map_or(0, |age| self.now.0.saturating_sub(age));
@@ -287,10 +294,11 @@ impl Commit {
     fn due_time(&mut self, id: QueueId) -> Result<UnixMillis, IndexError> {
         let soon = self.now.plus(SOON_MS);
         let (oldest, bytes_max) = self.retention_of(id);
+        let mut times = Vec::from_iter(self.branch_end(id)?);
         let index = &self.state.index;
         let Some(queue) = self.state.queues.get(id) else { return Ok(UnixMillis::NONE) };
-        let mut times = Vec::new();
         if let Some(expires_ms) = queue.def.policy.expires_ms
+            && queue.found != Found::AsTopic
             && queue.consumers() == 0
         {
             times.push(queue.used.plus(expires_ms));

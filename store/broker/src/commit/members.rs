@@ -75,13 +75,12 @@ impl Commit {
         Ok(())
     }
 
-    /// A cursor for one consumer of a queue that keeps everything.
-    fn open_stream(&mut self, id: QueueId, start: Start) -> CursorId {
-        let cursor = CursorId(self.next_transient());
+    /// Where a place is in a queue that keeps everything, and where that begins and ends.
+    pub(super) fn find_start(&mut self, id: QueueId, start: Start) -> Option<(u64, u64, u64)> {
         let index = self.state.index.clone();
-        let Some(queue) = self.state.queues.get(id) else { return cursor };
+        let queue = self.state.queues.get(id)?;
         let (first, next) = (queue.first(), queue.next());
-        let offset = match start {
+        let at = match start {
             Start::First => first,
             Start::Next => next,
             Start::Last => next.saturating_sub(1).max(first),
@@ -99,8 +98,16 @@ impl Commit {
                 low
             }
         };
+        Some((at, first, next))
+    }
+
+    /// A cursor for one reader of a queue that keeps everything.
+    pub(super) fn open_stream(&mut self, id: QueueId, start: Start) -> CursorId {
+        let cursor = CursorId(self.next_transient());
+        let Some((at, ..)) = self.find_start(id, start) else { return cursor };
+        let Some(queue) = self.state.queues.get(id) else { return cursor };
         let policy = queue.def.policy.delivery.clone();
-        self.state.open_cursor(id, cursor, CursorName::Main, offset, policy);
+        self.state.open_cursor(id, cursor, CursorName::Main, at, policy);
         cursor
     }
 
@@ -245,7 +252,8 @@ impl Commit {
     pub(super) fn fetch(&mut self, client: ClientId, fetch: Fetch, reply: Reply<Vec<Delivery>>) {
         let Fetch { group, max, claim, wait_ms } = fetch;
         let id = self.next_id();
-        let deadline = self.now.plus(wait_ms);
+        // A turn ends with the deliveries: what must not wait is answered in the next one.
+        let deadline = self.now.plus(wait_ms.max(1));
         let queue = self.state.queues.get(group.queue);
         let Some(queue) = queue.filter(|queue| queue.cursor(group.cursor).is_some()) else {
             // The topic or the group went away; whoever asks finds that out when it opens it.
@@ -253,7 +261,6 @@ impl Commit {
             return;
         };
         if let Some(cursor) = queue.cursor_mut(group.cursor) {
-            let max = max.max(1);
             cursor.fetchers.push_back(Fetcher { id, client, max, claim, deadline, reply });
         }
         queue.note_wanted(group.cursor);
@@ -267,9 +274,13 @@ impl Commit {
         let Some(found) = self.state.queues.get(queue) else { return };
         let Some(at) = found.cursor_mut(cursor) else { return };
         let place = at.fetchers.iter().position(|fetcher| fetcher.id == id);
-        if let Some(fetcher) = place.and_then(|place| at.fetchers.remove(place)) {
+        if let Some(place) = place
+            && let Some(fetcher) = self.drop_fetcher(queue, cursor, place)
+        {
             super::send(fetcher.reply, Vec::new());
         }
-        found.note_wanted(cursor);
+        if let Some(found) = self.state.queues.get(queue) {
+            found.note_wanted(cursor);
+        }
     }
 }

@@ -318,7 +318,8 @@ impl Commit {
                 }
                 let keys = Keys { key: &key, further: extra_keys, said };
                 space.exchanges.route(exchange, keys, &mut led);
-                let is_private = exchange.private || space.readers.is_empty();
+                let has_readers = !space.readers.is_empty() || !space.branches.is_empty();
+                let is_private = exchange.private || !has_readers;
                 (if is_private { Path::default() } else { address.path() }, is_private)
             }
             Entrance::Path => {
@@ -329,6 +330,9 @@ impl Commit {
         };
         (route.queues, route.histories) = (led.queues, led.histories);
         if !is_private {
+            if !space.branches.is_empty() {
+                route.queues.extend(space.branches.get(path.raw().as_ref()).copied());
+            }
             space.readers.find(path.segments(), true, |reader| match reader {
                 Reader::Queue(id) => route.queues.push(*id),
                 Reader::Live { client, consumer, options } => {

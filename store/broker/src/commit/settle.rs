@@ -68,6 +68,7 @@ impl Commit {
         let mut hands: Vec<(InHand, u32)> = Vec::new();
         let mut timers = Vec::new();
         let is_ordered = cursor.policy.ordered;
+        let is_batched = cursor.policy.batched;
         let mut count = 0;
         for one in run {
             let offset = one.id.offset.0;
@@ -106,7 +107,7 @@ impl Commit {
         for (at, timer) in timers {
             self.drop_timer(at, timer);
         }
-        if is_ordered {
+        if is_ordered || is_batched {
             self.touch_cursor(queue, cursor_id);
         }
     }
@@ -139,14 +140,15 @@ impl Commit {
         group: u32,
     ) {
         push_offset(self.settled.entry((queue, cursor)).or_default(), offset);
-        if group == 0 {
+        let found = self.state.queues.get(queue).and_then(|queue| queue.cursor_mut(cursor));
+        let Some(found) = found else { return };
+        let is_batched = found.policy.batched;
+        if group != 0 && found.policy.ordered {
+            found.end_turn(offset, group);
+        } else if !is_batched {
             return;
         }
-        let found = self.state.queues.get(queue).and_then(|queue| queue.cursor_mut(cursor));
-        if let Some(found) = found.filter(|found| found.policy.ordered) {
-            found.end_turn(offset, group);
-            self.touch_cursor(queue, cursor);
-        }
+        self.touch_cursor(queue, cursor);
     }
 
     /// Takes a delivery out of its holder's hand, if it is still there under this id. A lease may

@@ -57,6 +57,9 @@ const LAZY_SYNC_MS: u64 = 1000;
 const HELD_MS_MAX: u64 = 5;
 const HELD_BYTES_MAX: u64 = 256 << 10;
 
+/// So many queues wait for a checkpoint at most, since what is written of them is gathered in memory.
+const CHANGED_QUEUES_MAX: usize = 1 << 18;
+
 impl Commit {
     /// Hands the open batch to the disk, if it is free and there is one.
     pub(super) fn ship(&mut self) -> Result<(), Fatal> {
@@ -191,11 +194,12 @@ impl Commit {
         }
     }
 
-    /// Begins a checkpoint when enough was logged, somebody asked, or the log wants to let go of
+    /// Begins a checkpoint when enough was logged or changed, somebody asked, or the log wants to let go of
     /// what the index does not know yet.
     fn begin_checkpoint(&mut self) {
         let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
         let is_due = grown >= self.config.checkpoint_bytes
+            || self.state.queues.changed() >= CHANGED_QUEUES_MAX
             || !self.checkpoint_wanted.is_empty()
             || self.index_holds_the_log();
         let is_free = matches!(self.checkpoint, Checkpointing::None);

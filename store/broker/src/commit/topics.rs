@@ -1,15 +1,21 @@
-//! Topics, which keep records for a time, and the groups that read them.
+//! Topics, which keep records for a time, the groups that read them, and readers by place.
 
 use std::sync::Arc;
 
 use mainstem_index::{CursorName, QueueName};
 use mainstem_schemas::{CursorId, Offset, QueueId, Table};
 
-use super::{Commit, clean::cursor_entries};
+use super::{Commit, Timer, clean::cursor_entries, send};
 use crate::{
-    command::{ClientId, ExchangeDef, ExchangeKind, GroupRef, Retention},
+    command::{
+        Claim, ClientId, ExchangeDef, ExchangeKind, GroupRef, Moved, Pull, Reply, Retention,
+        Sought, Start, TopicCommand,
+    },
+    cursor::Fetcher,
     entry::{DeclaredQueue, Entry},
     error::Refusal,
+    inbox::Delivery,
+    namespace::branch,
     policy::{DeliveryPolicy, Policy},
 };
 
@@ -21,10 +27,10 @@ impl Commit {
         create: bool,
     ) -> Result<QueueId, Refusal> {
         let namespace = self.namespace_of(client).ok_or(Refusal::Closed)?;
-        if let Some(id) = self.state.namespace(&namespace).topics.get(topic) {
-            return Ok(*id);
+        if let Some(id) = self.state.namespace(&namespace).topic(topic) {
+            return Ok(id);
         }
-        if !create {
+        if !create || branch(topic).is_some() {
             return Err(Refusal::NoTopic(topic.to_owned()));
         }
         Ok(self.make_topic(&namespace, topic))
@@ -83,5 +89,119 @@ impl Commit {
         let start = Offset(if is_young { 0 } else { queue.next() });
         let position = self.log(Entry::OpenCursor { queue: queue_id, name, start, policy });
         Ok(GroupRef { queue: queue_id, cursor: CursorId(position.0) })
+    }
+    pub(super) fn handle_topic(&mut self, client: ClientId, ask: TopicCommand) {
+        match ask {
+            TopicCommand::Seek { topic, to, reply } => {
+                let sought = self.seek(client, &topic, to);
+                self.answer_durably(Some(reply), sought);
+            }
+            TopicCommand::Pull { pull, reply } => self.pull(client, pull, reply),
+            TopicCommand::OpenBranch { name, terms, reply } => {
+                let opened = self.open_branch(client, name, &terms);
+                self.answer_durably(Some(reply), opened);
+            }
+            TopicCommand::Branches { topic, after, max, reply } => {
+                send(reply, self.list_branches(client, &topic, after.as_deref(), max));
+            }
+            TopicCommand::FindGroup { topic, group, reply } => {
+                let found = self.find_group(client, &topic, group);
+                self.answer_durably(Some(reply), found);
+            }
+            TopicCommand::MoveGroup { topic, group, to, policy, reply } => {
+                let moved = self.move_group(client, &topic, group, to, policy);
+                self.answer_durably(Some(reply), moved);
+            }
+        }
+    }
+
+    fn seek(&mut self, client: ClientId, topic: &str, to: Start) -> Result<Sought, Refusal> {
+        let queue = self.open_topic(client, topic, false)?;
+        let (at, first, next) =
+            self.find_start(queue, to).ok_or_else(|| Refusal::NoTopic(topic.to_owned()))?;
+        Ok(Sought { queue, at: Offset(at), first: Offset(first), next: Offset(next) })
+    }
+
+    /// Reads by a cursor that lasts as long as the wait for it.
+    fn pull(&mut self, client: ClientId, pull: Pull, reply: Reply<Vec<Delivery>>) {
+        let Pull { queue, from, max, wait_ms } = pull;
+        let cursor = self.open_stream(queue, Start::Offset(from));
+        let (id, deadline) = (self.next_id(), self.now.plus(wait_ms.max(1)));
+        let found = self.state.queues.get(queue);
+        let Some(at) = found.and_then(|queue| queue.cursor_mut(cursor)) else {
+            // The topic went away; whoever asks finds that out when it looks for it.
+            return send(reply, Vec::new());
+        };
+        let (max, claim) = (max.max(1), Claim::Client);
+        at.fetchers.push_back(Fetcher { id, client, max, claim, deadline, reply });
+        if let Some(found) = self.state.queues.get(queue) {
+            found.note_wanted(cursor);
+        }
+        self.set_timer(deadline, Timer::Fetch { queue, cursor, id });
+        self.touch_cursor(queue, cursor);
+    }
+
+    /// A pull has its answer: nothing of it is in hand.
+    pub(super) fn end_pull(&mut self, client: ClientId, queue: QueueId, cursor: CursorId) {
+        if let Some(member) = self.members.get_mut(&client) {
+            member.hands.remove(&(queue, cursor));
+        }
+        self.state.close_cursor(queue, cursor);
+    }
+
+    /// The cursors of a group. There is more than one if the power went while it was moved: the
+    /// first one is the group's.
+    fn group_cursors(&mut self, queue: QueueId, name: &CursorName) -> Vec<CursorId> {
+        let Some(queue) = self.state.queues.get(queue) else { return Vec::new() };
+        let found = queue.cursors().filter(|(_, cursor)| *cursor.name == *name);
+        found.map(|(id, _)| id).collect()
+    }
+
+    fn find_group(
+        &mut self,
+        client: ClientId,
+        topic: &str,
+        group: String,
+    ) -> Result<Option<Offset>, Refusal> {
+        let id = self.open_topic(client, topic, false)?;
+        // What was settled in this turn counts.
+        self.flush_settled();
+        let found = self.group_cursors(id, &CursorName::Group(group)).first().copied();
+        let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
+        let first = queue.first();
+        let cursor = found.and_then(|found| queue.cursor(found));
+        Ok(cursor.map(|cursor| Offset(cursor.floor_at(first).max(first))))
+    }
+
+    /// Gives a group a new cursor, so that nothing of what it did before can be mistaken for what it
+    /// does from now on.
+    fn move_group(
+        &mut self,
+        client: ClientId,
+        topic: &str,
+        group: String,
+        to: Start,
+        policy: DeliveryPolicy,
+    ) -> Result<Moved, Refusal> {
+        let Sought { queue, at, .. } = self.seek(client, topic, to)?;
+        self.flush_settled();
+        let name = CursorName::Group(group);
+        let before = self.group_cursors(queue, &name);
+        let known = self.state.queues.get(queue).and_then(|found| found.cursor(*before.first()?));
+        let policy = known.map_or(policy, |known| (*known.policy).clone());
+        // The new one first: a log that ends between the two has a place for the group.
+        let opened = self.log(Entry::OpenCursor { queue, name, start: at, policy });
+        for cursor in before {
+            self.dismiss_fetchers(queue, cursor);
+            self.log(Entry::CloseCursor { queue, cursor });
+        }
+        Ok(Moved { group: GroupRef { queue, cursor: CursorId(opened.0) }, at })
+    }
+
+    /// Those who wait at a cursor that goes get nothing, and look for their group anew.
+    fn dismiss_fetchers(&mut self, queue: QueueId, cursor: CursorId) {
+        while let Some(fetcher) = self.drop_fetcher(queue, cursor, 0) {
+            send(fetcher.reply, Vec::new());
+        }
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn delivered(
     if !is_dead && sent.hold == Hold::No {
         assert!(!reader.ends(&sent).reached(since), "its time was over: {whom}");
     }
+    assert!(delivery.id.offset.0 >= reader.begins, "before its beginning: {whom}");
     let known = *reader.numbers.entry(delivery.id.offset.0).or_insert(number);
     assert_eq!(known, number, "another record stood at this offset: {whom}");
     if reader.done.get(&number) == Some(&Done::Maybe) {

@@ -95,6 +95,8 @@ pub(super) struct Reader {
     pub(super) last: BTreeMap<(u64, u64, u64, u64), u64>,
     /// What was sent to it was not seen: until the next start nobody knows what it has.
     pub(super) is_blind: bool,
+    /// It gets nothing before this offset.
+    pub(super) begins: u64,
     /// Deliveries came back that nobody saw, so what is new comes in no order any more.
     pub(super) is_order_off: bool,
     pub(super) numbers: BTreeMap<u64, u64>,
@@ -143,6 +145,7 @@ impl Reader {
             seen: BTreeSet::new(),
             last: BTreeMap::new(),
             is_blind: false,
+            begins: 0,
             is_order_off: false,
             numbers: BTreeMap::new(),
             out: BTreeSet::new(),
@@ -158,6 +161,9 @@ impl Reader {
             !is_direct && filter.matches(&address.path())
         };
         match &self.kind {
+            Kind::Group(topic, _) if topic.contains('/') => {
+                by_filter(Filter::parse(topic).unwrap())
+            }
             Kind::Group(topic, _) => by_filter(Filter::below(topic.as_bytes())),
             Kind::Subscription { filter, .. } => by_filter(Filter::parse(filter).unwrap()),
             Kind::Queue(name) => match address.entrance() {

@@ -34,6 +34,7 @@ use crate::{
 mod answer;
 mod ask;
 mod crash;
+mod places;
 mod rule;
 mod sessions;
 mod terms;
@@ -79,6 +80,7 @@ enum Wait {
     Decide(u64, bool, oneshot::Receiver<bool>),
     Consume(ClientId, ConsumerId, oneshot::Receiver<Result<(), Refusal>>),
     Lookup(terms::Wanted, oneshot::Receiver<terms::Found>),
+    Place(places::Asked, places::Answer),
 }
 
 pub(super) struct Game {

@@ -240,6 +240,11 @@ impl Queues {
 
     // Checkpoints.
 
+    /// How many queues wait to be written down.
+    pub(crate) fn changed(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// From here on a checkpoint is being gathered, beginning with what `batch` has already.
     pub(crate) fn begin_checkpoint(&mut self, batch: Batch) {
         let queues = std::mem::take(&mut self.dirty);
@@ -289,6 +294,11 @@ impl Queues {
             let Some(id) = self.evicting.pop() else { break };
             let Some(queue) = self.resident.get_mut(&id) else { continue };
             queue.evict();
+            // Of topics below topics there may be a million, and most are used once.
+            if queue.is_branch() && queue.may_leave() {
+                self.resident.remove(&id);
+                continue;
+            }
             if !queue.is_listed {
                 queue.is_listed = true;
                 self.idle.push_back(id);

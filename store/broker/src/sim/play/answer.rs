@@ -81,6 +81,7 @@ impl Game {
             Wait::Fetch(at, client, ms, answer) => {
                 let fetched = answer!(answer);
                 let (at, client, deadline) = (*at, *client, now().plus(*ms));
+                self.check_batch(at, &fetched);
                 for delivery in fetched {
                     self.take_delivery(client, at, deadline, delivery);
                 }
@@ -134,6 +135,10 @@ impl Game {
                 let found = answer!(answer);
                 let wanted = wanted.clone();
                 self.looked_up(&wanted, found);
+            }
+            Wait::Place(asked, answer) => {
+                let asked = asked.clone();
+                return self.take_place(&asked, answer);
             }
             Wait::Consume(client, consumer, answer) => {
                 if answer!(answer).is_err() {

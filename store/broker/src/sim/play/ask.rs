@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::{Game, Hand, Peer, Wait};
 use crate::{
     command::{
-        Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, ExchangeDef,
-        ExchangeKind, Fetch, Publish, QueueDef, Retention, Terms,
+        Bind, BranchTerms, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue,
+        ExchangeDef, ExchangeKind, Fetch, Publish, QueueDef, Retention, Terms, TopicCommand,
     },
     inbox,
     policy::{DeadLetter, DeliveryPolicy, Overflow, Policy},
@@ -25,11 +25,12 @@ use crate::{
 
 const QUEUES: [&str; 6] = ["q0", "q1", "q2", "q3", "q4", "q5"];
 const TOPICS: [&str; 2] = ["t0", "t1"];
+const BRANCH: &str = "t0/a";
 
 impl Game {
     /// Something is asked.
     pub(super) fn ask(&mut self) {
-        match self.rng.u8(..102) {
+        match self.rng.u8(..105) {
             0..5 => self.attach(),
             5..7 => self.lose_client(),
             7..12 => self.declare(),
@@ -54,6 +55,8 @@ impl Game {
             98 => self.retry(),
             99 => self.look_up(),
             100 => self.set_rule(),
+            101 => self.move_group(),
+            102..104 => self.pull(),
             _ => {}
         }
     }
@@ -80,6 +83,10 @@ impl Game {
             let topic = topic.to_owned();
             self.world().commands.push(Command::OpenTopic { client, topic, create: true, reply });
         }
+        let (reply, _) = oneshot::channel();
+        let terms = BranchTerms { idle_ms: None, max: 1 };
+        let ask = TopicCommand::OpenBranch { name: BRANCH.to_owned(), terms, reply };
+        self.world().commands.push(Command::Topic { client, ask });
     }
 
     fn attach(&mut self) {
@@ -467,12 +474,14 @@ impl Game {
 
     fn open_group(&mut self) {
         let client = self.client();
-        let topic = self.rng.choice(TOPICS).unwrap().to_owned();
-        let group = self.rng.choice(["g0", "g1"]).unwrap().to_owned();
+        let [t0, t1] = TOPICS;
+        let topic = self.rng.choice([t0, t1, BRANCH]).unwrap().to_owned();
+        let group = self.rng.choice(["g0", "g1", "g2"]).unwrap().to_owned();
         let kind = Kind::Group(topic.clone(), group.clone());
         let policy = DeliveryPolicy {
             attempts_max: (group == "g1").then_some(3),
             ordered: group == "g1",
+            batched: group == "g2",
             ..DeliveryPolicy::default()
         };
         let at = self.model.find(&kind).unwrap_or_else(|| {
@@ -493,8 +502,7 @@ impl Game {
             .collect();
         let Some(at) = self.rng.choice(groups) else { return };
         let Some((queue, cursor)) = self.model.readers[at].place else { return };
-        let (max, ms, wait_ms) =
-            (self.rng.usize(1..6), self.rng.u64(50..2000), self.rng.u64(..500));
+        let (max, ms, wait_ms) = (self.rng.usize(..6), self.rng.u64(50..2000), self.rng.u64(..500));
         let fetch = Fetch {
             group: crate::command::GroupRef { queue, cursor },
             max,

@@ -1,0 +1,78 @@
+//! Reading a topic by its places, and moving its groups.
+
+use mainstem_schemas::{Offset, QueueId};
+use tokio::sync::oneshot;
+
+use super::{Client, sending::Fetching};
+use crate::{
+    command::{BranchTerms, Command, Moved, Pull, Sought, Start, TopicCommand},
+    error::Refusal,
+    inbox::Delivery,
+    policy::DeliveryPolicy,
+};
+
+impl Client {
+    /// Where a place is in a topic, and what the topic has: true after a crash as well. A place
+    /// outside is moved in. Errors: [`Refusal::NoTopic`].
+    pub async fn seek(&self, topic: String, to: Start) -> Result<Sought, Refusal> {
+        self.ask_topic(|reply| TopicCommand::Seek { topic, to, reply }).await?
+    }
+
+    /// Reads a topic from a place on without taking anything, waiting for the first record. Empty
+    /// when the wait ended.
+    pub async fn pull(&self, pull: Pull) -> Result<Vec<Delivery>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let (client, ask) = (self.id, TopicCommand::Pull { pull, reply });
+        self.shared.send(Command::Topic { client, ask }).await?;
+        let mut fetching = Fetching { client: self, answer };
+        (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
+    }
+
+    /// The place before which a group has settled everything; `None` for a group that never read the
+    /// topic. Errors: [`Refusal::NoTopic`].
+    pub async fn find_group(
+        &self,
+        topic: String,
+        group: String,
+    ) -> Result<Option<Offset>, Refusal> {
+        self.ask_topic(|reply| TopicCommand::FindGroup { topic, group, reply }).await?
+    }
+
+    /// Makes a group go on elsewhere in a topic, be it back or ahead. What it had in hand is its own
+    /// no more, and what it settled behind that place comes again. Serves a group that is new by
+    /// `policy`. Returns when that is durable. Errors: [`Refusal::NoTopic`].
+    pub async fn move_group(
+        &self,
+        topic: String,
+        group: String,
+        to: Start,
+        policy: DeliveryPolicy,
+    ) -> Result<Moved, Refusal> {
+        self.ask_topic(|reply| TopicCommand::MoveGroup { topic, group, to, policy, reply }).await?
+    }
+
+    /// Finds a topic below a topic, or makes it: its queue keeps every record of exactly this path,
+    /// besides what the topic above keeps. Its name has `/` between segments, and serves like any
+    /// topic's. Errors: [`Refusal::Limit`], when there are as many as there may be.
+    pub async fn open_branch(&self, name: String, terms: BranchTerms) -> Result<QueueId, Refusal> {
+        self.ask_topic(|reply| TopicCommand::OpenBranch { name, terms, reply }).await?
+    }
+
+    /// Up to `max` names of topics below a topic, in order, from behind `after` on; each without the
+    /// name of the topic above.
+    pub async fn list_branches(
+        &self,
+        topic: String,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Vec<String>, Refusal> {
+        self.ask_topic(|reply| TopicCommand::Branches { topic, after, max, reply }).await
+    }
+
+    async fn ask_topic<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> TopicCommand,
+    ) -> Result<T, Refusal> {
+        self.ask(|reply| Command::Topic { client: self.id, ask: ask(reply) }).await
+    }
+}
