@@ -31,6 +31,8 @@ mod mqtt;
 mod mqtt_exactly_once;
 #[path = "e2e/mqtt_websocket.rs"]
 mod mqtt_websocket;
+#[path = "e2e/mqtts.rs"]
+mod mqtts;
 #[path = "e2e/one_body.rs"]
 mod one_body;
 #[path = "e2e/policies.rs"]

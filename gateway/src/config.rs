@@ -86,6 +86,7 @@ pub struct Listeners {
     pub amqp: Listener,
     pub amqps: TlsListener,
     pub mqtt: Listener,
+    pub mqtts: TlsListener,
     pub rocketmq: Listener,
     pub http: Listener,
 }
@@ -238,9 +239,13 @@ impl Config {
                 return wrong(key, "must be at least 1");
             }
         }
-        let amqps = &self.listeners.amqps;
-        if amqps.client_certificate_required && amqps.client_ca.as_os_str().is_empty() {
-            return wrong("listeners.amqps.client_ca", "must be set if a certificate is required");
+        for (key, listener) in [
+            ("listeners.amqps.client_ca", &self.listeners.amqps),
+            ("listeners.mqtts.client_ca", &self.listeners.mqtts),
+        ] {
+            if listener.client_certificate_required && listener.client_ca.as_os_str().is_empty() {
+                return wrong(key, "must be set if a certificate is required");
+            }
         }
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");

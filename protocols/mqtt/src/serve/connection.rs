@@ -60,6 +60,10 @@ pub(super) struct Connection<R, W> {
     pub(super) writer: W,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
+    /// What the writer took may stay there until it is flushed.
+    holds_back: bool,
+    /// It was given something since it was flushed last.
+    owes_flush: bool,
     /// Messages in the output that are not counted with everybody's yet.
     pub(super) publishes_sent: usize,
     /// Publishes on their way to the disk, and the acknowledgements owed for them.
@@ -122,8 +126,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) fn begin(
         server: Arc<Server>,
         opened: Opened,
-        reader: R,
-        writer: W,
+        (reader, writer, holds_back): (R, W, bool),
         input: BytesMut,
     ) -> Self {
         let mut output = BytesMut::new();
@@ -154,6 +157,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             writer,
             input,
             output,
+            holds_back,
+            owes_flush: false,
             receipts: VecDeque::new(),
             settlements: Vec::new(),
             notices: Vec::new(),
@@ -195,6 +200,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
                 Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
                 Event::Written(Ok(bytes)) => {
+                    self.owes_flush = self.holds_back && bytes > 0;
                     let sent = mem::take(&mut self.publishes_sent);
                     statistics::count(&self.server.statistics.publishes_sent, sent);
                     statistics::count(&self.server.statistics.bytes_sent, bytes);
@@ -245,9 +251,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
         };
         tokio::select! {
-            written = self.writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                Event::Written(written)
-            }
+            written = write(&mut self.writer, &mut self.output),
+                if !self.output.is_empty() || self.owes_flush => Event::Written(written),
             read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
             outcome = receipt => Event::Receipt(outcome),
             known = self.exactly.forgotten() => Event::Forgotten(known),
@@ -374,6 +379,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let batch = mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
+}
+
+/// Writes some of what there is; where there is nothing, flushes what was written. Cancel-safe.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, output: &mut BytesMut) -> io::Result<usize> {
+    if output.is_empty() {
+        return writer.flush().await.map(|()| 0);
+    }
+    writer.write_buf(output).await
 }
 
 /// Whether a subscription is a note of ours and none of the client's.

@@ -18,6 +18,16 @@ use crate::{
     session::{Options, Parked, Session, Terms},
 };
 
+/// Who opened the connection, as far as can be seen before its first word.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) peer: SocketAddr,
+    /// The common name in its certificate, if it showed one that was verified.
+    pub(super) certified: Option<String>,
+    /// What is written may stay in the TLS session until it is flushed.
+    pub(super) is_encrypted: bool,
+}
+
 /// Why a connection got no further than its greeting.
 enum Refused {
     /// Nothing can be said to this peer.
@@ -38,7 +48,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         server: Arc<Server>,
         mut reader: R,
         mut writer: W,
-        peer: SocketAddr,
+        caller: Caller,
     ) -> Option<Self> {
         let mut input = BytesMut::new();
         let patience = Duration::from_millis(server.limits.connect_timeout_ms);
@@ -50,13 +60,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Some(Err(_)) | None => Err(Refused::Silently),
         };
         let opened = match greeting {
-            Ok(connect) => open(&server, connect, peer).await,
+            Ok(connect) => open(&server, connect, &caller).await,
             Err(refused) => Err(refused),
         };
         match opened {
-            Ok(opened) => Some(Self::begin(server, opened, reader, writer, input)),
+            Ok(opened) => {
+                Some(Self::begin(server, opened, (reader, writer, caller.is_encrypted), input))
+            }
             Err(Refused::Silently) => None,
             Err(Refused::With(version, bytes_max, reason, text)) => {
+                let peer = caller.peer;
                 tracing::info!(%peer, ?reason, text, "an mqtt connection was refused");
                 let mut output = BytesMut::new();
                 let refusal = ConnAck::refused(reason, text);
@@ -137,11 +150,11 @@ pub(super) struct Opened {
     pub(super) ears: Ears,
 }
 
-async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Result<Opened, Refused> {
+async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result<Opened, Refused> {
     let version = connect.version;
     let bytes_max = packet_bytes_max(&connect);
     let refused = |reason, text| Refused::With(version, bytes_max, reason, text);
-    let credentials = credentials(&connect, peer);
+    let credentials = credentials(&connect, caller);
     let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| {
         let (reason, text) = login_refused(&error);
         refused(reason, text)
@@ -193,7 +206,7 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         wants_problem_info: connect.properties.wants_problem_info,
     };
     let publisher = publisher_hash(&namespace, &client_id);
-    let identity = Identity { namespace, client_id, is_assigned, publisher, peer };
+    let identity = Identity { namespace, client_id, is_assigned, publisher, peer: caller.peer };
     Ok(Opened {
         client,
         inbox,
@@ -271,11 +284,22 @@ fn connack(
     }
 }
 
-/// A user name may begin with its namespace: `vhost:user`.
-fn credentials(connect: &Connect, peer: SocketAddr) -> Credentials {
+/// A user name may begin with its namespace: `vhost:user`. For a client that gives none, its
+/// certificate does, and needs no password.
+fn credentials(connect: &Connect, caller: &Caller) -> Credentials {
+    let peer = caller.peer;
     let default = || "/".to_owned();
+    let split = |name: &str| match name.split_once(':') {
+        Some((namespace, user)) if !namespace.is_empty() => (namespace.to_owned(), user.to_owned()),
+        Some((_, user)) => (default(), user.to_owned()),
+        None => (default(), name.to_owned()),
+    };
     let password = connect.password.as_ref().map(|bytes| bytes.to_vec());
     let Some(name) = &connect.username else {
+        if let Some(name) = &caller.certified {
+            let (namespace, user) = split(name);
+            return Credentials { namespace, secret: Secret::Certificate { user }, peer };
+        }
         let secret = match password {
             None => Secret::Anonymous,
             // MQTT 5 allows a password alone.
@@ -283,12 +307,8 @@ fn credentials(connect: &Connect, peer: SocketAddr) -> Credentials {
         };
         return Credentials { namespace: default(), secret, peer };
     };
-    let (namespace, user) = match name.as_str().split_once(':') {
-        Some((namespace, user)) if !namespace.is_empty() => (namespace.to_owned(), user),
-        Some((_, user)) => (default(), user),
-        None => (default(), name.as_str()),
-    };
-    let secret = Secret::Password { user: user.to_owned(), password: password.unwrap_or_default() };
+    let (namespace, user) = split(name.as_str());
+    let secret = Secret::Password { user, password: password.unwrap_or_default() };
     Credentials { namespace, secret, peer }
 }
 

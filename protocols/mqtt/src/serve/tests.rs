@@ -57,7 +57,7 @@ async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let service = Service::new(broker.clone(), Arc::new(limits), shutdown.clone());
-    let task = tokio::spawn(service.run(listener));
+    let task = tokio::spawn(service.run(listener, None));
     Server { address, broker, shutdown, task, dir }
 }
 
