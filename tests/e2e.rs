@@ -29,6 +29,8 @@ mod metrics;
 mod mqtt;
 #[path = "e2e/mqtt_exactly_once.rs"]
 mod mqtt_exactly_once;
+#[path = "e2e/mqtt_limits.rs"]
+mod mqtt_limits;
 #[path = "e2e/mqtt_websocket.rs"]
 mod mqtt_websocket;
 #[path = "e2e/mqtts.rs"]

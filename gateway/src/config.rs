@@ -6,7 +6,7 @@ pub mod layers;
 use std::{net::SocketAddr, path::PathBuf};
 
 use axum::http::uri::Authority;
-use mainstem_broker::config::Durability;
+use mainstem_broker::{AwayBounds, Drops, config::Durability};
 use serde::Deserialize;
 
 pub use layers::{ConfigError, Layer};
@@ -204,6 +204,16 @@ impl Config {
         broker.writers_max = store.writers_max;
         broker.writer_idle_ms = store.writer_idle_ms;
         broker.undecided_max = store.undecided_max;
+        let mqtt = &self.mqtt;
+        broker.away = AwayBounds {
+            records_max: mqtt.queued_messages_max,
+            bytes_max: mqtt.queued_bytes_max,
+            age_ms_max: mqtt.queued_age_max_s.saturating_mul(1000),
+            drops: match mqtt.queued_drop {
+                mainstem_mqtt::Dropped::Oldest => Drops::Oldest,
+                mainstem_mqtt::Dropped::Newest => Drops::Newest,
+            },
+        };
         broker
     }
 

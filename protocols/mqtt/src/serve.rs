@@ -1,7 +1,7 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`Service`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once` and `noted` are its verbs; `farewell` ends it; `peers`
+//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once`, `noted` and `proving` are its verbs; `farewell` ends it; `peers`
 //! lets one connection at a time hold a client id; `statistics` tells
 //! of all of them; `websocket` is the other way in.
 
@@ -14,7 +14,9 @@ mod farewell;
 mod flapping;
 mod greeting;
 mod noted;
+mod pace;
 mod peers;
+mod proving;
 mod publishing;
 mod statistics;
 mod subscribing;
@@ -40,6 +42,7 @@ use connection::Connection;
 use exclusive::Exclusives;
 use flapping::Flapping;
 use greeting::Caller;
+use pace::Paces;
 use peers::Peers;
 use statistics::Statistics;
 
@@ -50,6 +53,7 @@ pub(crate) struct Server {
     peers: Peers,
     exclusives: Exclusives,
     flapping: Flapping,
+    paces: Paces,
     statistics: Statistics,
     /// Places for wills that wait for their delay.
     wills: Semaphore,
@@ -75,6 +79,7 @@ impl Service {
             peers: Peers::default(),
             exclusives: Exclusives::default(),
             flapping: Flapping::default(),
+            paces: Paces::default(),
             statistics: Statistics::new(),
             shutdown,
         };
@@ -98,7 +103,7 @@ impl Service {
             let server = self.server.clone();
             match &tls {
                 None => {
-                    let caller = Caller { peer, certified: None, is_encrypted: false };
+                    let caller = Caller::in_clear(peer);
                     self.tasks.spawn(serve(server, stream.into_split(), caller, permit));
                 }
                 Some(tls) => {
@@ -137,7 +142,7 @@ impl Service {
             let Some(socket) = handshake.await else { return };
             let goodbye = Duration::from_millis(server.limits.goodbye_ms);
             let (stream, loops) = websocket::bridge(socket);
-            let caller = Caller { peer, certified: None, is_encrypted: false };
+            let caller = Caller::in_clear(peer);
             let served = serve(server, tokio::io::split(stream), caller, permit);
             let (mut loops, mut served) = (pin!(loops), pin!(served));
             tokio::select! {
@@ -189,7 +194,7 @@ async fn serve_tls(
     };
     let shown = stream.get_ref().1.peer_certificates();
     let certified = shown.and_then(|chain| common_name(chain.first()?));
-    let caller = Caller { peer, certified, is_encrypted: true };
+    let caller = Caller { certified, is_encrypted: true, ..Caller::in_clear(peer) };
     serve(server, tokio::io::split(stream), caller, permit).await;
 }
 

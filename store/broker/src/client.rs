@@ -35,15 +35,11 @@ use crate::{
     usage::Usage,
 };
 
+mod authenticator;
 mod sending;
 
+pub use authenticator::{Authenticator, Challenge};
 use sending::Fetching;
-
-/// Verifies who somebody is. Chosen when the process starts.
-pub trait Authenticator: Send + Sync {
-    /// The identity behind `credentials`, allowed in the namespace they ask for.
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError>;
-}
 
 /// A record read from the log, and how it came where it is if it was not published there.
 pub(crate) type ReadBack = (Record, Option<Arc<Passage>>);

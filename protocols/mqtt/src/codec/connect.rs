@@ -34,6 +34,7 @@ pub struct ConnectProperties {
     pub wants_problem_info: bool,
     pub wants_response_info: bool,
     pub auth_method: Option<Text>,
+    pub auth_data: Option<Bytes>,
 }
 
 impl Default for ConnectProperties {
@@ -46,6 +47,7 @@ impl Default for ConnectProperties {
             wants_problem_info: true,
             wants_response_info: false,
             auth_method: None,
+            auth_data: None,
         }
     }
 }
@@ -130,7 +132,6 @@ fn check_flags(flags: u8, version: Version) -> Result<(), Fault> {
 
 fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
     let mut properties = ConnectProperties::default();
-    let mut has_auth_data = false;
     property::read_block(input, Context::Connect, |id, value, _| {
         match (id, value) {
             (id::SESSION_EXPIRY, Value::Long(seconds)) => properties.session_expiry_s = seconds,
@@ -144,12 +145,12 @@ fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
                 properties.wants_response_info = wanted == 1;
             }
             (id::AUTH_METHOD, Value::Text(method)) => properties.auth_method = Some(method),
-            (id::AUTH_DATA, _) => has_auth_data = true,
+            (id::AUTH_DATA, Value::Binary(data)) => properties.auth_data = Some(data),
             _ => {}
         }
         Ok(())
     })?;
-    if has_auth_data && properties.auth_method.is_none() {
+    if properties.auth_data.is_some() && properties.auth_method.is_none() {
         return Err(Fault::protocol("authentication data without a method"));
     }
     Ok(properties)

@@ -19,7 +19,9 @@ use super::{
     exactly_once::ExactlyOnce,
     exclusive::Claims,
     greeting::{self, Opened},
+    pace::Pace,
     peers::Holder,
+    proving::Proving,
     publishing::Owed,
     statistics::{self, Watching},
     subscribing::Queues,
@@ -82,7 +84,12 @@ pub(super) struct Connection<R, W> {
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
     pub(super) subscriptions: usize,
     pub(super) effects: Vec<Effect>,
+    /// There for a client that proved who it is by an exchange: it may begin another.
+    pub(super) proving: Option<Box<Option<Proving>>>,
     appetite: Appetite,
+    pace: Option<Box<Pace>>,
+    /// It published too fast, and is not read until then.
+    paused: Option<Instant>,
     started: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -138,6 +145,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
         let exactly = ExactlyOnce::resume(&opened.found, &opened.identity.client_id);
+        let namespace = &opened.identity.namespace;
+        let pace = server.paces.of(namespace, &server.limits, Instant::now());
         let appetite = Appetite::new(server.limits.read_bytes_max);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
@@ -171,7 +180,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
+            proving: opened.connect.properties.auth_method.is_some().then(Box::default),
             appetite,
+            pace,
+            paused: None,
             received: Vec::new(),
             started: Instant::now(),
             timer,
@@ -238,7 +250,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let write_bytes_max = self.server.limits.write_bytes_max;
         let has_room = self.output.len() < write_bytes_max;
         let receive_max = self.server.limits.receive_max;
-        let may_read = has_room && !self.session.is_full() && !self.exactly.is_full(receive_max);
+        let may_read = has_room
+            && self.paused.is_none()
+            && !self.session.is_full()
+            && !self.exactly.is_full(receive_max);
         let has_retained = has_room && self.retained_ready();
         if may_read {
             self.appetite.reserve(&mut self.input);
@@ -343,6 +358,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 self.publish(before).await?;
                 self.unsubscribe(unsubscribe).await?;
             }
+            Effect::Prove(auth) => self.prove(&auth)?,
             Effect::Leave { publishes_will, session_expiry_s } => {
                 return Err(End::Left { publishes_will, session_expiry_s });
             }
@@ -350,7 +366,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         Ok(())
     }
 
+    /// The client published so much. Whoever is too fast is not read for a while, and need not be
+    /// heard meanwhile.
+    pub(super) fn keep_pace(&mut self, messages: usize, bytes: usize) {
+        let Some(pace) = &mut self.pace else { return };
+        let Some(until) = pace.spend(messages, bytes, Instant::now()) else { return };
+        if self.paused.is_none() {
+            metrics::counter!("mainstem_paused_total", "proto" => "mqtt").increment(1);
+        }
+        self.paused = Some(until);
+        self.session.heard(until.duration_since(self.started));
+        self.timer.as_mut().reset(until);
+    }
+
     fn on_timer(&mut self) -> Result<(), End> {
+        if let Some(until) = self.paused
+            && until > Instant::now()
+        {
+            self.timer.as_mut().reset(until);
+            return Ok(());
+        }
+        self.paused = None;
         let now = self.started.elapsed();
         let wake = match self.session.deadline() {
             Some(deadline) if deadline <= now => {
