@@ -33,6 +33,8 @@ mod mqtt_exactly_once;
 mod mqtt_limits;
 #[path = "e2e/mqtt_websocket.rs"]
 mod mqtt_websocket;
+#[path = "e2e/mqtt_wills.rs"]
+mod mqtt_wills;
 #[path = "e2e/mqtts.rs"]
 mod mqtts;
 #[path = "e2e/one_body.rs"]

@@ -1,7 +1,7 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`Service`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once`, `noted` and `proving` are its verbs; `farewell` ends it; `peers`
+//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once`, `noted` and `proving` are its verbs; `farewell` ends it; `wills` outlasts it; `peers`
 //! lets one connection at a time hold a client id; `statistics` tells
 //! of all of them; `websocket` is the other way in.
 
@@ -21,6 +21,7 @@ mod publishing;
 mod statistics;
 mod subscribing;
 mod websocket;
+mod wills;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,17 @@ impl Service {
             shutdown,
         };
         Self { server: Arc::new(server), slots, tasks: TaskTracker::new() }
+    }
+
+    /// Sees to the wills of clients that were connected to the last process when it was killed. To be
+    /// called before any client comes: one that does may take back what waits for its delay.
+    pub async fn see_to_wills(&self, namespaces: &[String]) {
+        for namespace in namespaces {
+            let executed = wills::execute_all(&self.server, &self.tasks, namespace).await;
+            if let Err(refusal) = executed {
+                tracing::warn!(namespace, %refusal, "wills were not seen to");
+            }
+        }
     }
 
     /// Accepts connections, with TLS if `tls` is given, until the shutdown, then tells clients that the server shuts down, and

@@ -60,6 +60,16 @@ pub struct Will {
     pub topic: Text,
     pub properties: MessageProperties,
     pub payload: Bytes,
+    /// All of it as it stood in CONNECT, but for its flags.
+    pub raw: Bytes,
+}
+
+impl Will {
+    /// The connect flags that are the will's.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        WILL | (self.qos as u8) << 3 | if self.retain { WILL_RETAIN } else { 0 }
+    }
 }
 
 const CLEAN: u8 = 0x02;
@@ -107,7 +117,7 @@ fn read_connect(input: &mut Input, version: Version) -> Result<Connect, Fault> {
         Version::V31 | Version::V311 => ConnectProperties::default(),
     };
     let client_id = input.text()?;
-    let will = if flags & WILL == 0 { None } else { Some(read_will(input, flags, version)?) };
+    let will = if flags & WILL == 0 { None } else { Some(decode_will(input, flags, version)?) };
     let username = if flags & USERNAME == 0 { None } else { Some(input.text()?) };
     let password = if flags & PASSWORD == 0 { None } else { Some(input.binary()?) };
     let clean = flags & CLEAN != 0;
@@ -156,7 +166,9 @@ fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
     Ok(properties)
 }
 
-fn read_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fault> {
+/// Reads a will's part of CONNECT, as its flags say.
+pub fn decode_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fault> {
+    let mut from = input.clone();
     let properties = match version {
         Version::V5 => publish::read_properties(input, Context::Will)?,
         Version::V31 | Version::V311 => MessageProperties::default(),
@@ -171,5 +183,7 @@ fn read_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fau
     let payload = input.binary()?;
     let qos = Qos::from_bits(flags >> 3 & 0x03)
         .ok_or(Fault::malformed("[MQTT-3.1.2-12] the will has quality of service 3"))?;
-    Ok(Will { qos, retain: flags & WILL_RETAIN != 0, topic, properties, payload })
+    let len = from.len() - input.len();
+    let raw = from.take(len)?;
+    Ok(Will { qos, retain: flags & WILL_RETAIN != 0, topic, properties, payload, raw })
 }

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears, subscribe::MARK},
+    normalize::testament::Safe,
     session::{Aliases, DeliveryIds, Effect, Options, Session},
 };
 
@@ -58,6 +59,8 @@ pub(super) struct Connection<R, W> {
     is_greeted: bool,
     pub(super) aliases: Aliases,
     pub(super) will: Option<Will>,
+    /// Where the will is kept.
+    pub(super) safe: Option<Safe>,
     pub(super) reader: R,
     pub(super) writer: W,
     pub(super) input: BytesMut,
@@ -162,6 +165,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             is_greeted,
             aliases,
             will: opened.connect.will,
+            safe: opened.safe,
             reader,
             writer,
             input,

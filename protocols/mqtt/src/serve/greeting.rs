@@ -16,11 +16,12 @@ use super::{
     noted::notes,
     peers::Holder,
     proving::{self, last_word},
+    wills,
 };
 use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
-    normalize::publisher_hash,
+    normalize::{publisher_hash, testament::Safe},
     session::{Options, Parked, Session, Terms, scram::Proof},
 };
 
@@ -87,7 +88,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Err(refused) => Err(refused),
         };
         match opened {
-            Ok(opened) => {
+            Ok(mut opened) => {
+                wills::keep(&mut opened).await;
                 Some(Self::begin(server, opened, (reader, writer, caller.is_encrypted), input))
             }
             Err(Refused::Silently) => None,
@@ -177,6 +179,8 @@ pub(super) struct Opened {
     pub(super) found: SessionOpened,
     pub(super) connack: ConnAck,
     pub(super) ears: Ears,
+    /// Where its will is kept.
+    pub(super) safe: Option<Safe>,
 }
 
 async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result<Opened, Refused> {
@@ -245,6 +249,7 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
         found,
         connack,
         ears,
+        safe: None,
     })
 }
 

@@ -47,6 +47,7 @@ async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let service = Service::new(broker.clone(), Arc::new(limits), shutdown.clone());
+    service.see_to_wills(&["/".to_owned()]).await;
     let task = tokio::spawn(service.run(listener, None));
     Server { address, broker, shutdown, task, dir }
 }

@@ -2,8 +2,11 @@
 
 use mainstem_schemas::{Credentials, Principal};
 
-use super::Broker;
-use crate::error::LoginError;
+use super::{Broker, Client};
+use crate::{
+    error::{LoginError, Refusal},
+    inbox::Inbox,
+};
 
 /// What a server says first to a client that proves that it knows a password without sending it
 /// (SCRAM-SHA-256, RFC 5802 and 7677).
@@ -34,7 +37,15 @@ pub trait Authenticator: Send + Sync {
     }
 }
 
+/// The name that the server itself goes by.
+const OWN_NAME: &str = "mainstem";
+
 impl Broker {
+    /// A client of the server's own, which speaks for those who cannot any more.
+    pub async fn own_client(&self, namespace: &str) -> Result<(Client, Inbox), Refusal> {
+        self.admit(Principal { name: OWN_NAME.into(), namespace: namespace.into() }).await
+    }
+
     /// The identity behind `credentials`, without letting it in.
     pub fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         self.shared.authenticator.verify(credentials)
