@@ -304,8 +304,7 @@ impl Record {
     /// The sender's property bytes, verbatim.
     #[must_use]
     pub fn native(&self) -> Bytes {
-        let start = self.native_start();
-        self.bytes.slice(start..start + self.native_len())
+        self.bytes.slice_ref(self.native_bytes())
     }
 
     /// The first part of the address, for a look: to share it costs more, where many do so at once.
@@ -331,7 +330,7 @@ impl Record {
     /// The payload, verbatim.
     #[must_use]
     pub fn data(&self) -> Bytes {
-        self.bytes.slice(self.data_start()..)
+        self.bytes.slice_ref(self.data_bytes())
     }
 
     /// Size of the payload in bytes.

@@ -63,7 +63,8 @@ pub struct Limits {
     pub transaction_ask_interval_ms: u64,
     /// Times that producers are asked about a transaction before it is rolled back.
     pub transaction_asks_max: u32,
-    /// A transaction is rolled back after this long, though there was no producer to be asked.
+    /// A transaction is rolled back after this long, though there was no producer to be asked, when
+    /// some client of its namespace is connected.
     pub transaction_age_ms_max: u64,
 }
 

@@ -111,7 +111,7 @@ impl Chores {
         self.late.insert((queue, cursor));
     }
 
-    #[cfg(test)]
+    /// Whether one had.
     pub(super) fn is_late(&self, queue: QueueId, cursor: CursorId) -> bool {
         self.late.contains(&(queue, cursor))
     }
@@ -198,7 +198,7 @@ impl Commit {
         !self.chores.late.is_empty()
             && self
                 .usable_queue(client, queue)
-                .is_ok_and(|id| self.chores.late.contains(&(id, CursorId::MAIN)))
+                .is_ok_and(|id| self.chores.is_late(id, CursorId::MAIN))
     }
 
     pub(super) fn get_later(&mut self, get: Command) {

@@ -241,11 +241,12 @@ impl Commit {
     }
 
     fn finish_gathering(&mut self) {
-        let Checkpointing::Gathering { applied, begun, replies } =
-            mem::replace(&mut self.checkpoint, Checkpointing::None)
-        else {
-            return;
-        };
+        let (applied, begun, replies) =
+            match mem::replace(&mut self.checkpoint, Checkpointing::None) {
+                Checkpointing::Gathering { applied, begun, replies } => (applied, begun, replies),
+                // What was gathered before is in no other checkpoint.
+                other => return self.checkpoint = other,
+            };
         if let Some(checkpoint) = self.state.finish_gathering(applied) {
             self.checkpoint = Checkpointing::Gathered { checkpoint, begun, replies };
         }

@@ -83,13 +83,25 @@ impl Desk {
         if loses_index {
             self.index.as_mut_os_string().push("-anew");
         }
+        self.reopened(|world, disk| {
+            drop(world);
+            disk.crash();
+            if loses_index {
+                // Whoever still looks into it may have it write a file meanwhile, which goes with
+                // the rest.
+                let _removed = std::fs::remove_dir_all(&before);
+            }
+        })
+    }
+
+    /// The store after a stop in good order.
+    pub(super) fn restart(self) -> Self {
+        self.reopened(|world, _| world.close().expect("it closes"))
+    }
+
+    fn reopened(self, end: impl FnOnce(World, &SimDisk)) -> Self {
         let Self { world, disk, client, permits, config, dir, index, .. } = self;
-        drop(world);
-        disk.crash();
-        if loses_index {
-            // Whoever still looks into it may have it write a file meanwhile, which goes with the rest.
-            let _removed = std::fs::remove_dir_all(&before);
-        }
+        end(world, &disk);
         let world = World::start(&disk, &config, &index);
         let world = world.expect("the log opens").expect("it begins");
         let (outbox, inbox) = inbox::pair(1 << 20, 1 << 30);

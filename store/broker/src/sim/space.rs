@@ -70,6 +70,24 @@ fn attempts_are_said_when_there_is_space_again() {
 const LOG_BYTES_MAX: u64 = 16 * (64 << 10);
 const KIB: usize = 1000;
 
+/// A stop while a checkpoint waits for the log to be synced, whose last sync comes with word of the
+/// disk's space.
+#[test]
+fn a_stop_while_the_disk_gets_space_leaves_an_index_that_knows_all() {
+    let mut desk = full();
+    let delivery = desk.get("q");
+    let ready = desk.ready("q");
+    desk.give_back(delivery.id, Verdict::Accept);
+    desk.world.turn().unwrap();
+    desk.pass(10);
+    let _hash = desk.begin(|_, reply| Command::Checkpoint { reply });
+    desk.world.turn().unwrap();
+    desk.free_disk();
+    let mut desk = desk.restart();
+    assert_eq!(desk.ready("q"), ready);
+    desk.rebuilt();
+}
+
 fn bounded() -> Desk {
     Desk::new(|config| {
         config.log_bytes_max = LOG_BYTES_MAX;

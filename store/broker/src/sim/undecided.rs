@@ -85,10 +85,20 @@ fn many_that_wait_are_listed_bit_by_bit_and_each_sees_its_own() {
 fn nothing_is_read_to_list_what_waits() {
     let mut desk = Desk::new(|config| config.tail_cache_bytes = 0);
     let held = hold(&mut desk, 10);
+    // The newest ones are in memory until then.
+    let mut desk = desk.restart();
     // A body that cannot be read does not keep its place from being told.
     let damaged = held[5];
     desk.disk.flip("0000000000000000.seg", usize::try_from(damaged.origin.0).unwrap() + 60, 1);
     assert_eq!(ids(&look(&mut desk, Position::default(), 100).0), held);
+    // It is published by nobody, and forgotten by whom it belongs to.
+    let decide = |publish, record| {
+        move |client, reply| Command::Decide { client, id: damaged, record, publish, reply }
+    };
+    assert!(!desk.ask(decide(true, None)));
+    assert!(!desk.ask(decide(false, Some(RecordId([0; 16])))), "it may be another's");
+    assert!(desk.ask(decide(false, None)));
+    assert_eq!(look(&mut desk, Position::default(), 100).0.len(), 9);
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn forgetting_leaves_a_full_disk_its_room_for_settlements() {
     assert!(grown < 4000, "{grown} bytes of the last room");
     let answered = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count();
     assert!((1..all.len() / 10).contains(&answered), "{answered} were answered");
+    assert_eq!(forget(&mut desk, &["nobody".to_owned()]), [false], "that takes no room");
     // Who is not answered asks again, and when there is room, is told.
     desk.free_disk();
     for _ in 0..5 {

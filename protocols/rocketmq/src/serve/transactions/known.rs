@@ -250,6 +250,8 @@ mod tests {
         assert_eq!(known.next_copy("/", &key(), 2, Then::Remember), None);
         assert_eq!(known.len(), 0);
         assert!(matches!(known.ending("/", &key(), true), Ending::Ended));
+        assert!(!known.add("/", key(), held(3), now, 10), "one that comes later begins nothing");
+        assert!(matches!(known.ending("/", &key(), true), Ending::Ended));
     }
 
     #[test]
