@@ -100,11 +100,12 @@ impl Talk {
                     Err(_) => true,
                 },
                 Some(version) => match codec::decode(&frame, version) {
+                    // Nobody here agreed on a way to prove who they are.
+                    Ok(Packet::Auth(_)) | Err(_) => true,
                     Ok(packet) => {
                         self.note(packet);
                         false
                     }
-                    Err(_) => true,
                 },
             };
         }
@@ -130,6 +131,7 @@ impl Talk {
             }
             Packet::PingReq => self.pings += 1,
             Packet::Disconnect(_) => self.has_left = true,
+            Packet::Auth(_) => {}
         }
     }
 
