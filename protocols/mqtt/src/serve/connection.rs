@@ -58,9 +58,8 @@ pub(super) struct Connection<R, W> {
     /// Whether the client could be told that it is let in.
     is_greeted: bool,
     pub(super) aliases: Aliases,
-    pub(super) will: Option<Will>,
-    /// Where the will is kept.
-    pub(super) safe: Option<Safe>,
+    /// Aside, since most have none. With it, where it is kept.
+    pub(super) will: Option<Box<(Will, Option<Safe>)>>,
     pub(super) reader: R,
     pub(super) writer: W,
     pub(super) input: BytesMut,
@@ -164,8 +163,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             ears,
             is_greeted,
             aliases,
-            will: opened.connect.will,
-            safe: opened.safe,
+            will: opened.connect.will.map(|will| Box::new((will, opened.safe))),
             reader,
             writer,
             input,

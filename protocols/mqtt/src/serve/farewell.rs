@@ -48,8 +48,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let new_expiry_s =
             new_expiry_s.map(|seconds| seconds.min(self.server.limits.session_expiry_max_s));
         let expiry_s = new_expiry_s.unwrap_or(self.session_expiry_s);
-        let safe = self.safe.take();
-        let will = self.will.take().filter(|_| publishes_will(&end));
+        let (will, safe) = self.will.take().map(|kept| *kept).unzip();
+        let (will, safe) = (will.filter(|_| publishes_will(&end)), safe.flatten());
         if let (None, Some(safe)) = (&will, &safe) {
             // Before the socket is closed: who saw that is not declared lost by a crash.
             let _in_time = tokio::time::timeout(goodbye, wills::forget(&self.client, safe)).await;
