@@ -23,6 +23,8 @@ mod chance;
 mod mqtt;
 #[path = "sessions/promises.rs"]
 mod promises;
+#[path = "sessions/rocketmq.rs"]
+mod rocketmq;
 #[path = "sessions/wire.rs"]
 mod wire;
 #[path = "sessions/witness.rs"]

@@ -500,6 +500,9 @@ impl Writer<'_> {
 
     fn damage(&mut self) {
         let mut random = self.random.fork();
+        if self.items.is_empty() {
+            return;
+        }
         // Most of it after the handshake, so that it is heard.
         let first = if once_in(&mut random, 5) { 0 } else { 4.min(self.items.len() - 1) };
         let at = random.usize(first..self.items.len());

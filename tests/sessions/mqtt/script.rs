@@ -279,7 +279,13 @@ impl Writer {
             self.bodies += 1;
             body = body.raw(format!("{}:{}:", self.number, self.bodies).as_bytes());
         }
-        self.say(0x30 | qos << 1 | retain, body.raw(&vec![b'k'; size]));
+        let (first, body) = (0x30 | qos << 1 | retain, body.raw(&vec![b'k'; size]));
+        // Before version 5 a client that is impatient may repeat itself.
+        if qos == 2 && self.version < 5 && once_in(&mut self.random, 4) {
+            self.say(first, body.clone());
+            return self.say(first | 8, body);
+        }
+        self.say(first, body);
     }
 
     fn subscribe(&mut self) {
@@ -335,6 +341,9 @@ impl Writer {
 
     fn damage(&mut self) {
         let mut random = self.random.fork();
+        if self.items.is_empty() {
+            return;
+        }
         // Most of it after the greeting, so that it is heard.
         let first = usize::from(!once_in(&mut random, 4)).min(self.items.len() - 1);
         let at = random.usize(first..self.items.len());
