@@ -54,8 +54,9 @@ demo: build tools ## a device, a service and a job read the same messages
 golden: setup ## rewrite the inline snapshots; then read the diff
 	UPDATE_EXPECT=1; export UPDATE_EXPECT; $(CARGO) test $(TESTED)
 
-fuzz: setup ## each fuzz target for SECONDS_EACH
+fuzz: build ## each fuzz target for SECONDS_EACH, then whole sessions of each protocol; a failure prints SESSION_SEED=n
 	. $(MAINSTEM_TOOLS)/build.env && tests/fuzz/run.sh $(SECONDS_EACH)
+	SESSION_SECONDS=$(SECONDS_EACH); export SESSION_SECONDS; $(CARGO) test $(TESTED) --test sessions -- --nocapture --test-threads 1
 
 bench: build ## measure Mainstem and its peers side by side
 	$(CARGO) run --release --locked -p mainstem-benches -- compare --out benches/RESULTS.md

@@ -29,8 +29,14 @@ mod metrics;
 mod mqtt;
 #[path = "e2e/mqtt_exactly_once.rs"]
 mod mqtt_exactly_once;
+#[path = "e2e/mqtt_limits.rs"]
+mod mqtt_limits;
 #[path = "e2e/mqtt_websocket.rs"]
 mod mqtt_websocket;
+#[path = "e2e/mqtt_wills.rs"]
+mod mqtt_wills;
+#[path = "e2e/mqtts.rs"]
+mod mqtts;
 #[path = "e2e/one_body.rs"]
 mod one_body;
 #[path = "e2e/policies.rs"]

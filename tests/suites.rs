@@ -11,15 +11,15 @@ use std::{env, path::Path, process::Stdio};
 
 use mainstem_tests::{Language, server, untried};
 
-const QUICK: [&str; 8] =
-    ["pika", "amqp", "kombu", "amqplib", "amqp091-go", "java", "spring", "celery"];
+const QUICK: [&str; 9] =
+    ["pika", "amqp", "kombu", "amqplib", "amqp091-go", "java", "spring", "celery", "paho-go"];
 /// They take minutes to compile, and are left to `make interop`.
 const SLOW: [&str; 1] = ["lapin"];
 
 /// With `MAINSTEM_SUITES` everything has to be tried; without it, what this machine cannot do is
 /// said and passed over.
 #[test]
-fn rabbitmqs_clients_find_rabbitmq() {
+fn clients_find_what_their_own_suites_want() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/suites/run.py");
     let mut command = Language::Python.command(&script);
     if env::var_os("MAINSTEM_SUITES").is_some() {

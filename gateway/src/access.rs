@@ -7,12 +7,15 @@ use std::{
 };
 
 use hmac::{Hmac, Mac};
-use mainstem_broker::{Authenticator, LoginError};
+use mainstem_broker::{Authenticator, Challenge, LoginError};
 use mainstem_schemas::{Credentials, Principal, Secret};
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
 
-use crate::config::{Anonymous, Config, User};
+use crate::{
+    config::{Anonymous, Config, User},
+    scram::Scram,
+};
 
 /// The name of somebody without one.
 pub const ANONYMOUS: &str = "anonymous";
@@ -24,6 +27,7 @@ pub struct StaticUsers {
     users: HashMap<String, User>,
     /// Access key -> user name.
     keys: HashMap<String, String>,
+    scram: Scram,
 }
 
 impl StaticUsers {
@@ -36,6 +40,7 @@ impl StaticUsers {
             anonymous: config.anonymous,
             namespaces: config.namespaces.iter().cloned().collect(),
             keys: keys.map(|user| (user.access_key.clone(), user.name.clone())).collect(),
+            scram: Scram::new(),
             users: users.map(|user| (user.name.clone(), user.clone())).collect(),
         }
     }
@@ -54,6 +59,10 @@ impl StaticUsers {
         expected.verify_slice(mac).ok().map(|()| user)
     }
 
+    fn password(&self, name: &str) -> Option<&str> {
+        self.users.get(name).map(|user| user.password.as_str())
+    }
+
     fn name_of(&self, credentials: &Credentials) -> Result<&str, LoginError> {
         let local = is_loopback(credentials.peer.ip());
         let user = match &credentials.secret {
@@ -66,6 +75,10 @@ impl StaticUsers {
             }
             Secret::Password { user, password } => self.user_by_password(user, password),
             Secret::Certificate { user } => self.users.get(user),
+            Secret::Scram { user, said, proof } => {
+                let proves = self.scram.prove(user, self.password(user), said, proof);
+                self.users.get(user).filter(|_| proves)
+            }
             Secret::Signature { key, signed, mac } => self.user_by_signature(key, signed, mac),
         };
         match user {
@@ -83,6 +96,14 @@ impl Authenticator for StaticUsers {
             return Err(LoginError::NoNamespace);
         }
         Ok(Principal { name, namespace: credentials.namespace.as_str().into() })
+    }
+
+    fn challenge(&self, user: &str) -> Option<Challenge> {
+        Some(self.scram.challenge(user))
+    }
+
+    fn countersign(&self, user: &str, said: &[u8]) -> Vec<u8> {
+        self.scram.countersign(user, self.password(user), said)
     }
 }
 

@@ -6,7 +6,7 @@ pub mod layers;
 use std::{net::SocketAddr, path::PathBuf};
 
 use axum::http::uri::Authority;
-use mainstem_broker::config::Durability;
+use mainstem_broker::{AwayBounds, Drops, config::Durability};
 use serde::Deserialize;
 
 pub use layers::{ConfigError, Layer};
@@ -86,6 +86,7 @@ pub struct Listeners {
     pub amqp: Listener,
     pub amqps: TlsListener,
     pub mqtt: Listener,
+    pub mqtts: TlsListener,
     pub rocketmq: Listener,
     pub http: Listener,
 }
@@ -203,6 +204,16 @@ impl Config {
         broker.writers_max = store.writers_max;
         broker.writer_idle_ms = store.writer_idle_ms;
         broker.undecided_max = store.undecided_max;
+        let mqtt = &self.mqtt;
+        broker.away = AwayBounds {
+            records_max: mqtt.queued_messages_max,
+            bytes_max: mqtt.queued_bytes_max,
+            age_ms_max: mqtt.queued_age_max_s.saturating_mul(1000),
+            drops: match mqtt.queued_drop {
+                mainstem_mqtt::Dropped::Oldest => Drops::Oldest,
+                mainstem_mqtt::Dropped::Newest => Drops::Newest,
+            },
+        };
         broker
     }
 
@@ -238,9 +249,13 @@ impl Config {
                 return wrong(key, "must be at least 1");
             }
         }
-        let amqps = &self.listeners.amqps;
-        if amqps.client_certificate_required && amqps.client_ca.as_os_str().is_empty() {
-            return wrong("listeners.amqps.client_ca", "must be set if a certificate is required");
+        for (key, listener) in [
+            ("listeners.amqps.client_ca", &self.listeners.amqps),
+            ("listeners.mqtts.client_ca", &self.listeners.mqtts),
+        ] {
+            if listener.client_certificate_required && listener.client_ca.as_os_str().is_empty() {
+                return wrong(key, "must be set if a certificate is required");
+            }
         }
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");

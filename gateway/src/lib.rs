@@ -12,6 +12,7 @@ pub mod log_command;
 pub mod logging;
 pub mod metrics;
 pub mod protocols;
+mod scram;
 pub mod server;
 pub mod tls;
 

@@ -15,13 +15,15 @@ pub enum Protocol {
     Amqp,
     Amqps,
     Mqtt,
+    Mqtts,
     Rocketmq,
     Http,
 }
 
 impl Protocol {
     /// All of them, in the order they are announced.
-    pub const ALL: [Self; 5] = [Self::Amqp, Self::Amqps, Self::Mqtt, Self::Rocketmq, Self::Http];
+    pub const ALL: [Self; 6] =
+        [Self::Amqp, Self::Amqps, Self::Mqtt, Self::Mqtts, Self::Rocketmq, Self::Http];
 
     /// What a person calls it.
     #[must_use]
@@ -30,6 +32,7 @@ impl Protocol {
             Self::Amqp => "AMQP 0-9-1",
             Self::Amqps => "AMQPS 0-9-1",
             Self::Mqtt => "MQTT 3.1.1 and 5",
+            Self::Mqtts => "MQTTS 3.1.1 and 5",
             Self::Rocketmq => "RocketMQ gRPC",
             Self::Http => "HTTP",
         }
@@ -42,6 +45,7 @@ impl Protocol {
             Self::Amqp => "listeners.amqp.bind",
             Self::Amqps => "listeners.amqps.bind",
             Self::Mqtt => "listeners.mqtt.bind",
+            Self::Mqtts => "listeners.mqtts.bind",
             Self::Rocketmq => "listeners.rocketmq.bind",
             Self::Http => "listeners.http.bind",
         }
@@ -54,6 +58,7 @@ impl Protocol {
             Self::Amqp => Some(config.listeners.amqp.bind),
             Self::Amqps => config.listeners.amqps.bind,
             Self::Mqtt => Some(config.listeners.mqtt.bind),
+            Self::Mqtts => config.listeners.mqtts.bind,
             Self::Rocketmq => Some(config.listeners.rocketmq.bind),
             Self::Http => Some(config.listeners.http.bind),
         }
@@ -80,7 +85,8 @@ impl Host {
                 let tls = (protocol == Protocol::Amqps).then_some(tls.amqps);
                 mainstem_amqp::run(listener, broker, limits, shutdown, tls).await;
             }
-            Protocol::Mqtt => mqtt.run(listener).await,
+            Protocol::Mqtt => mqtt.run(listener, None).await,
+            Protocol::Mqtts => mqtt.run(listener, Some(tls.mqtts)).await,
             Protocol::Rocketmq => {
                 let limits = Arc::new(config.rocketmq.clone());
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))

@@ -74,6 +74,7 @@ impl Server {
         let shutdown = CancellationToken::new();
         let limits = Arc::new(config.mqtt.clone());
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
+        mqtt.see_to_wills(&config.namespaces).await;
         let host = Host { broker: broker.clone(), mqtt, config, tls, shutdown: shutdown.clone() };
         let mut tasks = JoinSet::new();
         for (protocol, listener) in bound {

@@ -1,5 +1,5 @@
 //! The certificates: of the RocketMQ port, where TLS and plain HTTP/2 share one socket, and of the
-//! AMQPS port, which may ask clients for theirs.
+//! AMQPS and MQTTS ports, which may ask clients for theirs.
 
 use std::{
     fs, io,
@@ -38,6 +38,7 @@ pub enum TlsError {
 pub struct Certificates {
     pub rocketmq: Arc<ServerConfig>,
     pub amqps: Arc<ServerConfig>,
+    pub mqtts: Arc<ServerConfig>,
 }
 
 /// The server sides of TLS with the configured certificate, or with one made here.
@@ -48,17 +49,21 @@ pub fn certificates(config: &Config) -> Result<Certificates, TlsError> {
     } else {
         (certificate.clone(), key.clone())
     };
-    let TlsListener { client_ca, client_certificate_required: required, .. } =
-        &config.listeners.amqps;
-    let clients = if client_ca.as_os_str().is_empty() {
-        WebPkiClientVerifier::no_client_auth()
-    } else {
-        verifier(client_ca, *required)?
-    };
-    let amqps = Arc::new(load(&certificate, &key, clients)?);
+    let server = |listener| Ok(Arc::new(load(&certificate, &key, clients(listener)?)?));
+    let amqps = server(&config.listeners.amqps)?;
+    let mqtts = server(&config.listeners.mqtts)?;
     let mut rocketmq = load(&certificate, &key, WebPkiClientVerifier::no_client_auth())?;
     rocketmq.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps })
+    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps, mqtts })
+}
+
+/// Which clients a listener wants to know.
+fn clients(listener: &TlsListener) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let TlsListener { client_ca, client_certificate_required: required, .. } = listener;
+    if client_ca.as_os_str().is_empty() {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    }
+    verifier(client_ca, *required)
 }
 
 /// Verifies clients' certificates by these authorities.

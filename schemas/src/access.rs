@@ -21,6 +21,9 @@ pub enum Secret {
     Password { user: String, password: Vec<u8> },
     /// A name that the transport vouches for: it stood in a client certificate that was verified.
     Certificate { user: String },
+    /// A name, what both sides said in an exchange of SCRAM-SHA-256 (its AuthMessage, RFC 5802 §3), and
+    /// the client's proof that it knows the password.
+    Scram { user: String, said: Vec<u8>, proof: Vec<u8> },
     /// A key name, what was signed, and the HMAC-SHA1 of it by the key's secret.
     Signature { key: String, signed: Vec<u8>, mac: Vec<u8> },
 }
@@ -32,6 +35,7 @@ impl std::fmt::Debug for Secret {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Password { user, .. } => write!(f, "Password({user})"),
             Self::Certificate { user } => write!(f, "Certificate({user})"),
+            Self::Scram { user, .. } => write!(f, "Scram({user})"),
             Self::Signature { key, .. } => write!(f, "Signature({key})"),
         }
     }

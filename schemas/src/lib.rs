@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod address;
+pub mod certificate;
 pub mod delivery;
 pub mod filter;
 pub mod queue;

@@ -1,72 +1,17 @@
 //! AMQP with TLS: a client's certificate stands for its password, and only one that the configured
 //! authority signed.
 
-use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
-
-use mainstem_tests::{Deadline, Server};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use mainstem_tests::{
+    Deadline, Server,
+    authority::{self, Authority},
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    client::TlsStream,
-    rustls::{
-        ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    },
-};
-
-/// A client's certificate and key.
-type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
-
-struct Authority(Issuer<'static, KeyPair>);
-
-impl Authority {
-    /// Makes one, whose certificate stands in a file.
-    fn new(name: &str, file: &Path) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        fs::write(file, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self(Issuer::new(params, key))
-    }
-
-    fn sign(&self, name: &str) -> Shown {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-}
-
-/// The AMQPS port, which is said at the start.
-fn port(server: &Server) -> u16 {
-    Deadline::seconds(20).until("the server to listen with TLS", || {
-        let lines = server.log();
-        let line = lines.iter().find(|line| line.starts_with("AMQPS"))?;
-        line.rsplit(':').next()?.trim().parse().ok()
-    })
-}
-
-async fn connect(server: &Server, shown: Option<Shown>) -> TlsStream<TcpStream> {
-    let mut trusted = RootCertStore::empty();
-    let own = server.data_dir().join("tls/cert.pem");
-    trusted.add(CertificateDer::from_pem_file(own).unwrap()).unwrap();
-    let config = ClientConfig::builder().with_root_certificates(trusted);
-    let config = match shown {
-        Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key).unwrap(),
-        None => config.with_no_client_auth(),
-    };
-    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port(server))).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
-}
+use tokio_rustls::client::TlsStream;
 
 /// The class and method of the next frame, and all of its payload.
 async fn hear(stream: &mut TlsStream<TcpStream>) -> Option<((u16, u16), Vec<u8>)> {
@@ -123,7 +68,7 @@ async fn a_certificate_of_the_authority_stands_for_a_password() {
     let client_ca = format!("listeners.amqps.client_ca={}", ca.display());
     let server = Server::start_with(&["listeners.amqps.bind=127.0.0.1:0", &client_ca]);
 
-    let mut guest = connect(&server, Some(ours.sign("guest"))).await;
+    let mut guest = authority::connect(&server, "AMQPS", Some(ours.sign("guest"))).await;
     assert!(greet(&mut guest).await.contains("EXTERNAL"));
     log_in(&mut guest).await;
     assert_eq!(hear(&mut guest).await.unwrap().0, (10, 30), "tune");
@@ -131,18 +76,18 @@ async fn a_certificate_of_the_authority_stands_for_a_password() {
     say(&mut guest, (10, 40), b"\x01/\0\0").await;
     assert_eq!(hear(&mut guest).await.unwrap().0, (10, 41), "open-ok");
 
-    let mut stranger = connect(&server, Some(ours.sign("nobody"))).await;
+    let mut stranger = authority::connect(&server, "AMQPS", Some(ours.sign("nobody"))).await;
     greet(&mut stranger).await;
     log_in(&mut stranger).await;
     let (method, payload) = hear(&mut stranger).await.unwrap();
     assert_eq!((method, &payload[4..6]), ((10, 50), &403_u16.to_be_bytes()[..]), "close");
 
-    let mut plain = connect(&server, None).await;
+    let mut plain = authority::connect(&server, "AMQPS", None).await;
     let offered = greet(&mut plain).await;
     assert!(offered.contains("PLAIN") && !offered.contains("EXTERNAL"), "{offered}");
 
     // Refused in the handshake, which the client may learn of with its first word only.
-    let mut forged = connect(&server, Some(theirs.sign("guest"))).await;
+    let mut forged = authority::connect(&server, "AMQPS", Some(theirs.sign("guest"))).await;
     let _said = forged.write_all(b"AMQP\0\0\x09\x01").await;
     assert!(hear(&mut forged).await.is_none());
 }

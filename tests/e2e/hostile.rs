@@ -189,6 +189,36 @@ async fn a_table_nested_without_end_is_refused() {
     witnesses.check().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_short_gets_of_a_large_message_take_little_memory() {
+    const GETS: usize = 700;
+    const RESIDENT_KIB_MAX: u64 = 300 << 10;
+    let mut witnesses = Witnesses::start().await;
+    let mut peer = amqp_logged_in(witnesses.server.ports().amqp);
+    // An exclusive queue with a message of 1 MiB.
+    peer.send(&frame(1, 1, b"\0\x32\0\x0a\0\0\x03big\x04\0\0\0\0"));
+    peer.send(&frame(1, 1, b"\0\x3c\0\x28\0\0\0\x03big\0"));
+    peer.send(&frame(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0]));
+    (0..16).for_each(|_| peer.send(&frame(3, 1, &[b'x'; 1 << 16])));
+    // basic.get, and basic.recover, after which it is there to be got again.
+    let get = frame(1, 1, b"\0\x3c\0\x46\0\0\x03big\0");
+    let recover = frame(1, 1, &[0, 60, 0, 110, 1]);
+    peer.send(&[get, recover].concat().repeat(GETS));
+    let mut left = GETS << 20;
+    let mut buffer = vec![0; 1 << 20];
+    while left > 0 {
+        let count = peer.0.read(&mut buffer).unwrap();
+        assert!(count > 0, "the connection ended");
+        left = left.saturating_sub(count);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", witnesses.server.pid()));
+    let status = status.unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < RESIDENT_KIB_MAX, "{peak} KiB");
+    witnesses.check().await;
+}
+
 /// An AMQP connection with channel 1 open, spoken by hand.
 fn amqp_logged_in(port: u16) -> Raw {
     let mut peer = Raw::connect(port);

@@ -126,7 +126,10 @@ impl Mqtt {
     }
 
     pub async fn connect_with(options: MqttOptions) -> Result<Self, ConnectionError> {
-        let (client, events) = AsyncClient::new(options, REQUESTS_MAX);
+        let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
+        let mut network = events.network_options();
+        network.set_tcp_nodelay(true);
+        events.set_network_options(network);
         let inbox = VecDeque::new();
         let mut mqtt = Self { client, events, inbox, session_present: false };
         loop {

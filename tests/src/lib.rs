@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and says where"
 )]
 
+pub mod authority;
 pub mod clients;
 pub mod disk;
 pub mod http;

@@ -128,6 +128,25 @@ fn a_wrong_value_is_named_with_the_reason() {
 }
 
 #[test]
+fn a_demanded_certificate_needs_an_authority() {
+    for name in ["amqps", "mqtts"] {
+        let told = message(load_set(&format!("listeners.{name}.client_certificate_required=true")));
+        let wanted =
+            format!("'listeners.{name}.client_ca' must be set if a certificate is required");
+        assert_eq!(told, wanted);
+    }
+}
+
+#[test]
+fn what_may_wait_for_mqtt_clients_is_the_stores_business() {
+    let sets = ["queued_messages_max=7", "queued_age_max_s=2", "queued_drop='newest'"];
+    let layers = sets.map(|set| Layer::Set(format!("mqtt.{set}")));
+    let away = Config::load(&layers).unwrap().broker().away;
+    assert_eq!((away.records_max, away.bytes_max, away.age_ms_max), (7, 0, 2000));
+    assert_eq!(away.drops, mainstem_broker::Drops::Newest);
+}
+
+#[test]
 fn a_set_takes_text_without_quotes_and_lists() {
     assert_eq!(load_set("data_dir=5").unwrap().data_dir.to_str(), Some("5"));
     let users = load_set("users=[{name='a', password='b'}]").unwrap().users;

@@ -1,7 +1,6 @@
 //! The shell: accepts sockets, and gives each connection a task that owns it.
 
 mod ask;
-mod certificate;
 mod connection;
 mod deliver;
 mod output;

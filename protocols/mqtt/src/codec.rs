@@ -21,7 +21,7 @@ mod tests;
 
 use bytes::BytesMut;
 
-pub use ack::{Ack, Disconnect};
+pub use ack::{Ack, Auth, Disconnect};
 pub use connect::{Connect, Will};
 pub use frame::Frame;
 pub use input::{Input, Text};
@@ -50,6 +50,7 @@ pub enum Packet {
     Unsubscribe(Unsubscribe),
     PingReq,
     Disconnect(Disconnect),
+    Auth(Auth),
 }
 
 /// Reads a packet that came after the CONNECT.
@@ -77,10 +78,7 @@ pub fn decode(frame: &Frame, version: Version) -> Result<Packet, Fault> {
         10 => Packet::Unsubscribe(subscribe::decode_unsubscribe(frame, version)?),
         12 => Input::new(frame.body.clone()).end().map(|()| Packet::PingReq)?,
         14 => Packet::Disconnect(ack::decode_disconnect(frame, version)?),
-        15 if version == Version::V5 => {
-            ack::check_auth(frame)?;
-            return Err(Fault::protocol("[MQTT-4.12.0-1] AUTH without an authentication method"));
-        }
+        15 if version == Version::V5 => Packet::Auth(ack::decode_auth(frame)?),
         2 | 9 | 11 | 13 => return Err(Fault::protocol("a packet that only servers send")),
         _ => return Err(Fault::malformed("a packet of a reserved type")),
     })

@@ -9,6 +9,6 @@ pub mod normalize;
 pub mod serve;
 pub mod session;
 
-pub use limits::Limits;
+pub use limits::{Dropped, Limits};
 pub use normalize::view;
 pub use serve::Service;

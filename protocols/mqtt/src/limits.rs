@@ -2,6 +2,15 @@
 
 use serde::Deserialize;
 
+/// What goes when too much waits for a client that is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dropped {
+    #[default]
+    Oldest,
+    Newest,
+}
+
 /// Settings of the MQTT front-end. What a client must know of them is told in CONNACK.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +42,24 @@ pub struct Limits {
     pub topic_levels_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
+    /// Messages that may wait for one subscription, or one shared group, while nobody is connected
+    /// for it; 0 for any number. Those under way when the client left are not counted.
+    pub queued_messages_max: u64,
+    /// The same in bytes of payload; 0 for any number.
+    pub queued_bytes_max: u64,
+    /// How long a message may wait for a subscription, in seconds; 0 for ever.
+    pub queued_age_max_s: u64,
+    /// What is dropped of too much.
+    pub queued_drop: Dropped,
+    /// Messages a client may publish in a second; one that is faster is not read for a while. 0 for
+    /// any number.
+    pub client_messages_per_s_max: u64,
+    /// The same in bytes of payload.
+    pub client_bytes_per_s_max: u64,
+    /// The same for all clients of a namespace together.
+    pub namespace_messages_per_s_max: u64,
+    /// The same in bytes of payload.
+    pub namespace_bytes_per_s_max: u64,
     /// What the response information begins with that a client gets which asks for it:
     /// `<this>/<client id>/`. Empty to give none.
     pub response_topic: String,
@@ -77,6 +104,14 @@ impl Default for Limits {
             keep_alive_max_s: 0,
             topic_levels_max: 256,
             subscriptions_max: 10_000,
+            queued_messages_max: 0,
+            queued_bytes_max: 0,
+            queued_age_max_s: 0,
+            queued_drop: Dropped::Oldest,
+            client_messages_per_s_max: 0,
+            client_bytes_per_s_max: 0,
+            namespace_messages_per_s_max: 0,
+            namespace_bytes_per_s_max: 0,
             response_topic: "response".to_owned(),
             flaps_max: 0,
             flap_window_s: 60,

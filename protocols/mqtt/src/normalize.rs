@@ -10,6 +10,7 @@
 
 pub mod message;
 pub mod outgoing;
+pub mod testament;
 pub mod time;
 pub mod view;
 

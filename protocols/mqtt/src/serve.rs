@@ -1,7 +1,7 @@
 //! The sockets: one task per connection, and one `Event` for everything that can wake it.
 //!
 //! Reading order: [`Service`] accepts; `greeting` takes a CONNECT to a session; `connection` is the
-//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once` and `noted` are its verbs; `farewell` ends it; `peers`
+//! loop; `subscribing`, `delivering`, `publishing`, `exactly_once`, `noted` and `proving` are its verbs; `farewell` ends it; `wills` outlasts it; `peers`
 //! lets one connection at a time hold a client id; `statistics` tells
 //! of all of them; `websocket` is the other way in.
 
@@ -14,11 +14,14 @@ mod farewell;
 mod flapping;
 mod greeting;
 mod noted;
+mod pace;
 mod peers;
+mod proving;
 mod publishing;
 mod statistics;
 mod subscribing;
 mod websocket;
+mod wills;
 
 #[cfg(test)]
 mod tests;
@@ -26,17 +29,21 @@ mod tests;
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use mainstem_broker::Broker;
+use mainstem_schemas::certificate::common_name;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::Limits;
 use connection::Connection;
 use exclusive::Exclusives;
 use flapping::Flapping;
+use greeting::Caller;
+use pace::Paces;
 use peers::Peers;
 use statistics::Statistics;
 
@@ -47,6 +54,7 @@ pub(crate) struct Server {
     peers: Peers,
     exclusives: Exclusives,
     flapping: Flapping,
+    paces: Paces,
     statistics: Statistics,
     /// Places for wills that wait for their delay.
     wills: Semaphore,
@@ -72,15 +80,27 @@ impl Service {
             peers: Peers::default(),
             exclusives: Exclusives::default(),
             flapping: Flapping::default(),
+            paces: Paces::default(),
             statistics: Statistics::new(),
             shutdown,
         };
         Self { server: Arc::new(server), slots, tasks: TaskTracker::new() }
     }
 
-    /// Accepts connections until the shutdown, then tells clients that the server shuts down, and
+    /// Sees to the wills of clients that were connected to the last process when it was killed. To be
+    /// called before any client comes: one that does may take back what waits for its delay.
+    pub async fn see_to_wills(&self, namespaces: &[String]) {
+        for namespace in namespaces {
+            let executed = wills::execute_all(&self.server, &self.tasks, namespace).await;
+            if let Err(refusal) = executed {
+                tracing::warn!(namespace, %refusal, "wills were not seen to");
+            }
+        }
+    }
+
+    /// Accepts connections, with TLS if `tls` is given, until the shutdown, then tells clients that the server shuts down, and
     /// returns when those of all ways in are gone, or when the time for farewells is over.
-    pub async fn run(self, listener: TcpListener) {
+    pub async fn run(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
         loop {
             // Dropped by the shutdown only.
             let accepted = tokio::select! {
@@ -92,8 +112,17 @@ impl Service {
             let Ok(peer) = stream.peer_addr() else { continue };
             // Without it small packets wait for acknowledgements; the socket works all the same.
             let _best_effort = stream.set_nodelay(true);
-            let (reader, writer) = stream.into_split();
-            self.tasks.spawn(serve(self.server.clone(), (reader, writer), peer, permit));
+            let server = self.server.clone();
+            match &tls {
+                None => {
+                    let caller = Caller::in_clear(peer);
+                    self.tasks.spawn(serve(server, stream.into_split(), caller, permit));
+                }
+                Some(tls) => {
+                    let acceptor = TlsAcceptor::from(tls.clone());
+                    self.tasks.spawn(serve_tls(server, acceptor, stream, peer, permit));
+                }
+            }
         }
         drop(listener);
         self.drain().await;
@@ -125,7 +154,8 @@ impl Service {
             let Some(socket) = handshake.await else { return };
             let goodbye = Duration::from_millis(server.limits.goodbye_ms);
             let (stream, loops) = websocket::bridge(socket);
-            let served = serve(server, tokio::io::split(stream), peer, permit);
+            let caller = Caller::in_clear(peer);
+            let served = serve(server, tokio::io::split(stream), caller, permit);
             let (mut loops, mut served) = (pin!(loops), pin!(served));
             tokio::select! {
                 () = &mut loops => served.await,
@@ -156,16 +186,41 @@ async fn accept(
     }
 }
 
+/// Shakes hands, and serves who comes out of it. The handshake has as long as a CONNECT has.
+async fn serve_tls(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let patience = Duration::from_millis(server.limits.connect_timeout_ms);
+    let handshake = tokio::time::timeout(patience, acceptor.accept(stream));
+    let stream = match server.shutdown.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => {
+            tracing::info!(%peer, %error, "an mqtt connection was refused in its handshake");
+            return;
+        }
+        Some(Err(_)) | None => return,
+    };
+    let shown = stream.get_ref().1.peer_certificates();
+    let certified = shown.and_then(|chain| common_name(chain.first()?));
+    let caller = Caller { certified, is_encrypted: true, ..Caller::in_clear(peer) };
+    serve(server, tokio::io::split(stream), caller, permit).await;
+}
+
 async fn serve<R, W>(
     server: Arc<Server>,
     (reader, writer): (R, W),
-    peer: SocketAddr,
+    caller: Caller,
     permit: OwnedSemaphorePermit,
 ) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Some(mut connection) = Connection::greet(server.clone(), reader, writer, peer).await else {
+    let Some(mut connection) = Connection::greet(server.clone(), reader, writer, caller).await
+    else {
         return;
     };
     server.statistics.connect();

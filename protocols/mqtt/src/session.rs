@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod inbound;
 pub mod options;
 pub mod outbound;
+pub mod scram;
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ pub use inbound::Inbound;
 pub use options::Options;
 pub use outbound::{Copy, DeliveryIds, InFlight, Note, Outbound, Stage, SubscriptionIds};
 
-use crate::codec::{Ack, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
+use crate::codec::{Ack, Auth, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
 use crate::codec::{Unsubscribe, Version};
 use inbound::Admission;
 use outbound::Progress;
@@ -41,6 +42,8 @@ pub enum Effect {
     Settle(DeliveryIds),
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
+    /// The client goes on with proving who it is, or begins to once more.
+    Prove(Auth),
     /// The client leaves in good order.
     Leave {
         publishes_will: bool,
@@ -145,6 +148,7 @@ impl Session {
             Packet::PubComp(ack) => progress(self.outbound.pubcomp(ack.packet_id), ack, effects)?,
             Packet::Subscribe(subscribe) => effects.push(Effect::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => effects.push(Effect::Unsubscribe(unsubscribe)),
+            Packet::Auth(auth) => effects.push(Effect::Prove(auth)),
             Packet::PingReq => effects.push(Effect::Send(Reply::PingResp)),
             Packet::Disconnect(farewell) => effects.push(self.disconnect(farewell)?),
         }

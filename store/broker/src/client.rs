@@ -35,16 +35,12 @@ use crate::{
     usage::Usage,
 };
 
+mod authenticator;
 mod reading;
 mod sending;
 
+pub use authenticator::{Authenticator, Challenge};
 use sending::Fetching;
-
-/// Verifies who somebody is. Chosen when the process starts.
-pub trait Authenticator: Send + Sync {
-    /// The identity behind `credentials`, allowed in the namespace they ask for.
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError>;
-}
 
 /// A record read from the log, and how it came where it is if it was not published there.
 pub(crate) type ReadBack = (Record, Option<Arc<Passage>>);
@@ -101,11 +97,15 @@ impl Broker {
     /// it had in hand, ends its consumers and deletes its exclusive queues.
     pub async fn login(&self, credentials: &Credentials) -> Result<(Client, Inbox), LoginError> {
         let principal = self.shared.authenticator.verify(credentials)?;
+        self.admit(principal).await.map_err(|_| LoginError::Closed)
+    }
+
+    async fn admit(&self, principal: Principal) -> Result<(Client, Inbox), Refusal> {
         let id = ClientId(self.shared.clients.fetch_add(1, Ordering::Relaxed));
         let config = &self.shared.config;
         let (outbox, inbox) = inbox::pair(config.inbox_deliveries_max, config.inbox_bytes_max);
         let attach = Command::Attach { client: id, namespace: principal.namespace.clone(), outbox };
-        self.shared.commands.send(attach).await.map_err(|_| LoginError::Closed)?;
+        self.shared.send(attach).await?;
         Ok((Client { shared: self.shared.clone(), id, principal, detached: false }, inbox))
     }
 

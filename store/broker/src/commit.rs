@@ -35,6 +35,7 @@ use crate::{
     tail::Tail,
 };
 
+mod away;
 mod bounds;
 mod branches;
 mod chores;
@@ -57,6 +58,7 @@ mod timers;
 mod topics;
 mod writers;
 
+use away::Crowds;
 use chores::Chores;
 use clean::Cleaning;
 #[cfg(test)]
@@ -133,6 +135,9 @@ struct Counts {
     rejected: u64,
     overflowed: u64,
     exhausted: u64,
+    away_records: u64,
+    away_bytes: u64,
+    away_age: u64,
     unreadable: u64,
     moved: u64,
 }
@@ -220,6 +225,7 @@ pub(crate) struct Commit {
     indexed: mpsc::Sender<Indexed>,
     clean: Cleaning,
     chores: Chores,
+    crowds: Crowds,
     /// Something was written and not synced, and [`Timer::Sync`] is set.
     is_unsynced: bool,
     sync_due: bool,
@@ -327,6 +333,7 @@ impl Commit {
             indexed,
             clean: Cleaning::default(),
             chores: Chores::default(),
+            crowds: Crowds::default(),
             is_unsynced: false,
             sync_due: false,
             held_since: None,

@@ -16,6 +16,42 @@ pub enum Durability {
     None,
 }
 
+/// What of too much is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drops {
+    #[default]
+    Oldest,
+    Newest,
+}
+
+/// What may wait for one subscription whose holder is away; 0 for no bound. What was handed out to
+/// it before is not counted. The rest is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AwayBounds {
+    pub records_max: u64,
+    /// Bytes of bodies.
+    pub bytes_max: u64,
+    /// How long a record may wait, also for a holder who is there and slow.
+    pub age_ms_max: u64,
+    /// What goes when there are too many records or bytes.
+    pub drops: Drops,
+}
+
+impl AwayBounds {
+    pub(crate) fn records_max(&self) -> Option<u64> {
+        (self.records_max > 0).then_some(self.records_max)
+    }
+
+    pub(crate) fn bytes_max(&self) -> Option<u64> {
+        (self.bytes_max > 0).then_some(self.bytes_max)
+    }
+
+    /// Whether queues are to be kept from growing.
+    pub(crate) fn bounds_a_queue(&self) -> bool {
+        self.records_max > 0 || self.bytes_max > 0
+    }
+}
+
 /// Settings of the store. Every count and size here is a bound of something held in memory.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -57,6 +93,7 @@ pub struct Config {
     pub writer_idle_ms: u64,
     /// Records that wait for a decision.
     pub undecided_max: usize,
+    pub away: AwayBounds,
 }
 
 impl Config {
@@ -103,6 +140,7 @@ impl Config {
             writers_max: 262_144,
             writer_idle_ms: 24 * 3600 * 1000,
             undecided_max: 100_000,
+            away: AwayBounds::default(),
         }
     }
 }

@@ -290,6 +290,11 @@ impl Cursor {
         offset < self.floor_at(offset) || self.settled.contains(offset)
     }
 
+    /// The first offset of the first lane that nobody looked at.
+    pub(crate) fn first_new(&self) -> u64 {
+        self.tracks.first().map_or(0, |track| track.next.max(track.floor))
+    }
+
     /// The offset to hand out next: the lowest, of what came back and of what is new.
     pub(crate) fn peek(&mut self, lanes: &[Lane]) -> Option<u64> {
         let back = self.ready.first().copied();

@@ -43,14 +43,14 @@ mod sim;
 pub mod describe;
 pub mod survey;
 
-pub use client::{Authenticator, Broker, Client, Receipt};
+pub use client::{Authenticator, Broker, Challenge, Client, Receipt};
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
     ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,
     Published, Pull, QueueDef, QueueStats, Retention, SessionOpened, Sought, Source, Stamp, Start,
     Subscribe, Subscribed, Subscription, Terms, session_writer,
 };
-pub use config::Config;
+pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use passage::{Death, Passage, Reason};

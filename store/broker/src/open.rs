@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::{
     client::{Authenticator, Broker, ReadBack, Shared, Threads},
     commit::{Aside, Commit, Start},
-    config::Config,
+    config::{Config, Drops},
     entry::{
         Carried, Entry, EntryError, KIND_PLACE, Placed, carries_record, decode_carried,
         decode_record,
@@ -25,6 +25,7 @@ use crate::{
     error::{OpenError, Refusal},
     passage::Passage,
     pipeline,
+    policy::Policy,
     state::State,
 };
 
@@ -155,6 +156,10 @@ pub(crate) fn recover(
     open_log: &mut OpenLog<'_>,
 ) -> Result<Option<Recovered>, OpenError> {
     let mut state = State::new(index, config.segment_bytes, config.queues_resident_max);
+    let away = &config.away;
+    let ttl_ms = (away.age_ms_max > 0).then_some(away.age_ms_max);
+    state.queues.set_filter_policy(Policy { ttl_ms, ..Policy::default() });
+    state.lets_go_behind = away.bounds_a_queue() && away.drops == Drops::Newest;
     if config.topic_retention_bytes > 0 {
         state.kept_bytes_max = config.topic_retention_bytes;
     }

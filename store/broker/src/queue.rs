@@ -428,6 +428,11 @@ impl Queue {
         main.chain(self.others.iter().map(|(id, cursor)| (*id, cursor)))
     }
 
+    /// Its further cursors, from this one on.
+    pub(crate) fn cursors_from(&self, from: CursorId) -> impl Iterator<Item = CursorId> {
+        self.others.range(from..).map(|(id, _)| *id)
+    }
+
     pub(crate) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
         self.main.iter_mut().chain(self.others.values_mut())
     }
@@ -498,6 +503,13 @@ impl Queue {
     /// Whether some record may have an end to its time.
     pub(crate) fn may_expire(&self) -> bool {
         self.has_expiring || (self.def.policy.ttl_ms.is_some() && self.live > 0)
+    }
+
+    /// A queue of a filter goes by this, whatever was declared.
+    pub(crate) fn follow_filters(&mut self, policy: &Arc<Policy>) {
+        if matches!(self.found, Found::ByFilter(_)) && self.def.policy != *policy {
+            Arc::make_mut(&mut self.def).policy = policy.clone();
+        }
     }
 
     /// Goes by what these rules ask of its name from now on; tells whether that is something else

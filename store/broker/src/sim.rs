@@ -17,6 +17,7 @@ use std::{
 };
 
 mod audit;
+mod away;
 mod branches;
 mod check;
 mod dead;

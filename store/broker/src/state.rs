@@ -109,6 +109,9 @@ pub(crate) struct State {
     pub(crate) governed: Vec<QueueId>,
     /// What consumers had in hand of records that are gone, for the commit thread to count off.
     pub(crate) lost_hands: Vec<InHand>,
+    /// What is given up behind something that a cursor still needs is let go at once, if no other
+    /// cursor needs it.
+    pub(crate) lets_go_behind: bool,
     /// Where the log ended when the process started.
     pub(crate) started_at: Position,
     /// Definitions that changed since the last checkpoint.
@@ -158,6 +161,7 @@ impl State {
             usage: Arc::default(),
             governed: Vec::new(),
             lost_hands: Vec::new(),
+            lets_go_behind: false,
             started_at: Position(0),
             batch,
             renamed: Fresh::new(),
@@ -407,6 +411,28 @@ impl State {
         {
             self.trim(id, below);
             return;
+        } else if self.lets_go_behind
+            && queue.def.retention == Retention::Cursors
+            && queue.cursors().take(SHARERS_MAX + 1).count() <= SHARERS_MAX
+        {
+            for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
+                let is_needed = |(_, cursor): (_, &Cursor)| !cursor.is_settled(offset);
+                if queue.cursors().any(is_needed) {
+                    continue;
+                }
+                match queue.take(offset, index) {
+                    Ok(None) => {}
+                    Ok(Some(place)) => {
+                        let segment = segments.number(place.position);
+                        queue.uncount(segment, &place);
+                        release(segments, id, segment, place.size);
+                    }
+                    Err(error) => {
+                        queues.failed.get_or_insert(error);
+                        return;
+                    }
+                }
+            }
         }
         queue.note_due_unknown(due_unknown);
     }
@@ -506,6 +532,8 @@ impl State {
     }
 }
 
+/// Cursors of a queue that are asked before their turn whether they need a record.
+const SHARERS_MAX: usize = 8;
 /// What a definition counts for in its segment, whatever its length.
 pub(crate) const HOME_BYTES: u32 = 128;
 

@@ -8,7 +8,9 @@
 //! writer comes to it. Only the first segment of a log is used while it is still being filled: the
 //! writer waits for `filled` to pass the place it wants to write.
 //!
-//! One segment is kept ahead. What is trimmed while there is one is deleted, so that a drained log
+//! One segment is kept ahead. Zeros are written for it as late as may be, so that a trim can give one
+//! instead; but a writer that had to wait for them has the next ones begun as soon as it can, until
+//! something is trimmed. What is trimmed while there is one is deleted, so that a drained log
 //! gives its space back; but for some where the writer is so fast that the next trim would come too
 //! late, and zeros would be written all the time.
 
@@ -45,6 +47,8 @@ struct State {
     next: Next,
     /// The next one is to be made of zeros if none is trimmed first.
     is_wanted: bool,
+    /// The writer had to wait for zeros: it is faster than trims, and wants the next one at once.
+    is_late: bool,
     /// Segments to clear away, from the front.
     trimmed: Range<u64>,
     /// How many of them are kept to be used again.
@@ -98,6 +102,7 @@ impl Preparer {
             filled,
             next: next.map_or(Next::Absent, Next::Ready),
             is_wanted: false,
+            is_late: false,
             trimmed: first..first,
             spares_max: 0,
             full: None,
@@ -132,6 +137,7 @@ impl Preparer {
     pub(crate) fn wait_known(&self) {
         let mut state = self.shared.lock();
         while state.is_busy && !matches!(state.next, Next::Ready(_)) && state.check().is_ok() {
+            state.is_late = true;
             state = self.shared.wait(state);
         }
     }
@@ -153,10 +159,11 @@ impl Preparer {
                 break ready;
             }
             state.check()?;
+            state.is_late = true;
             state = self.shared.wait(state);
         };
         state.number += 1;
-        state.is_wanted = false;
+        state.is_wanted = state.is_late;
         drop(state);
         self.start(|_| ());
         Ok(ready)
@@ -256,6 +263,7 @@ impl State {
         }
         if matches!(work, Work::Recycle { .. } | Work::Remove(_)) {
             self.trimmed.start += 1;
+            self.is_late = false;
         }
         Some(work)
     }

@@ -1,6 +1,6 @@
 //! Trimmed segments: which are used again, which are deleted, and what readers see of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread, time::Duration};
 
 use mainstem_schemas::Position;
 
@@ -8,7 +8,7 @@ use crate::{
     Frame, Log, LogConfig, LogError, Opened, Planner, Spare, Writer,
     disk::{Disk, RealDisk},
     segment::SEGMENT_HEADER_BYTES,
-    sim::SimDisk,
+    sim::{Faults, SimDisk},
 };
 
 const START: Position = Position(0);
@@ -130,6 +130,29 @@ fn zeros_are_written_once_three_eighths_are_full_and_nothing_was_trimmed() {
     let ((_, writer, _, _), _) = open(&disk);
     assert_eq!(names(&disk), [name(0), name(1)]);
     assert_eq!(writer.files(), 2);
+}
+
+#[test]
+fn who_waited_for_zeros_has_the_next_ones_written_at_once_until_something_is_trimmed() {
+    let disk = SimDisk::new(1);
+    let ((mut planner, mut writer, reader, _), _) = open(&disk);
+    let has = |number| {
+        // What is done beside the writer is late, and done by then.
+        thread::sleep(Duration::from_millis(200));
+        names(&disk).contains(&name(number))
+    };
+    disk.set_faults(Faults { beside_late_ms: 20, ..Faults::default() });
+    let first = append(&mut planner, &mut writer, &[1; 3900]);
+    append(&mut planner, &mut writer, &[2; 600]);
+    assert!(has(2), "the first of them was waited for");
+    append(&mut planner, &mut writer, &[3; 3900]);
+    let kept = append(&mut planner, &mut writer, &[4; 600]);
+    assert!(has(4), "it was ready, as the one before was begun early");
+    writer.trim(first).unwrap();
+    writer.trim(kept).unwrap();
+    append(&mut planner, &mut writer, &[5; 3900]);
+    let last = append(&mut planner, &mut writer, &[6; 600]);
+    assert!(reader.segment_of(last) == 5 && !has(6), "a trim may give it");
 }
 
 #[test]

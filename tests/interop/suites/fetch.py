@@ -23,6 +23,7 @@ PYTHON = CACHE / "python/bin/python"
 APT = "/usr/lib/apt/apt-helper"
 # What each needs here; the certificates of the server, and so every suite, need openssl.
 NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
+         "paho-go": ["go"],
          "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "lapin": ["cargo"]}
 SH_S = 600
 COMPILE_S = 1800
@@ -176,14 +177,22 @@ def amqplib(place, version):
        f"claire@{SOURCES['amqplib']['claire']}", cwd=place)
 
 
-@once("amqp091-go")
-def amqp091_go(place, version):
-    module = f"github.com/rabbitmq/amqp091-go@{version}"
+def go_module(module, place):
     sh("go", "mod", "download", module, cwd=place)
     shutil.copytree(Path(sh("go", "env", "GOMODCACHE").strip()) / module, place / "source")
     sh("chmod", "-R", "u+w", place / "source")
     sh("go", "mod", "download", cwd=place / "source")
     compile("go", "test", "-c", "-o", place / "suite", ".", cwd=place / "source")
+
+
+@once("amqp091-go")
+def amqp091_go(place, version):
+    go_module(f"github.com/rabbitmq/amqp091-go@{version}", place)
+
+
+@once("paho-go")
+def paho_go(place, version):
+    go_module(f"github.com/eclipse/paho.mqtt.golang@{version}", place)
 
 
 @once("lapin")
@@ -219,4 +228,5 @@ def spring(place, _version):
 
 
 FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
+         "paho-go": paho_go,
          "java": java, "spring": spring, "celery": python, "lapin": lapin}

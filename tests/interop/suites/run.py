@@ -5,7 +5,7 @@
     run.py --fetch [NAME ...]               only fetches and compiles
 
 Most suites have their broker's address written in them, so everything runs in a network namespace
-of its own, where localhost:5672 and :5671 are free. Fails if a case fails that `expected.json`
+of its own, where localhost:5672, :5671 and :1883 are free. Fails if a case fails that `expected.json`
 does not name with a reason, if one that is said to lose a race loses it three times, if fewer cases
 run than `sources.json` says, or if a suite does not compile, or it or the server ends badly. What
 cannot be tried here (a tool is missing, a source cannot be fetched) is said on lines that begin with
@@ -131,6 +131,12 @@ def amqp091_go(folder):
     return by_lines(program, r"^--- (PASS|FAIL|SKIP): (\S+)", WORDS)
 
 
+def paho_go(folder):
+    program = run("paho-go", folder / "suite", "-test.v", "-test.timeout", f"{SUITE_S}s",
+                  cwd=folder / "source")
+    return by_lines(program, r"^--- (PASS|FAIL|SKIP): (\S+)", WORDS)
+
+
 def lapin(folder):
     cases, bad = [], []
     for path in sorted((folder / "target/debug/deps").iterdir()):
@@ -166,7 +172,7 @@ def celery(_folder):
 
 
 RUN = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
-       "java": java, "spring": spring, "celery": celery, "lapin": lapin}
+       "paho-go": paho_go, "java": java, "spring": spring, "celery": celery, "lapin": lapin}
 
 
 # The server, in a network of its own.
@@ -221,7 +227,7 @@ def mainstem(binary, data):
         "tls.key": made / "server_key.pem", "listeners.amqp.bind": f"{everything}:5672",
         "listeners.amqps.bind": f"{everything}:5671",
         "listeners.amqps.client_ca": made / "ca_certificate.pem",
-        "listeners.mqtt.bind": "127.0.0.1:0", "listeners.rocketmq.bind": "127.0.0.1:0",
+        "listeners.mqtt.bind": f"{everything}:1883", "listeners.rocketmq.bind": "127.0.0.1:0",
         "listeners.http.bind": "127.0.0.1:15672"}
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     return [str(Path(binary).resolve()), "serve", *sets], {}

@@ -47,6 +47,8 @@ const FAR: Duration = Duration::from_secs(86_400 * 365);
 /// Everything that can wake a connection.
 enum Event {
     Read(io::Result<usize>),
+    /// Frames that were read wait no more for the peer to take its answers.
+    Behind,
     Writable(io::Result<()>),
     Notices,
     Outcome(Result<Vec<Published>, Refusal>),
@@ -91,6 +93,8 @@ struct Connection {
     reader: Reader,
     input: BytesMut,
     read_bytes: usize,
+    /// Frames were read that wait until the peer has taken its answers to others.
+    is_behind: bool,
     output: Output,
     session: Session,
     effects: Effects,
@@ -157,6 +161,7 @@ pub(super) async fn serve(
         reader,
         input,
         read_bytes: READ_BYTES_MIN,
+        is_behind: false,
         output,
         session,
         effects,
@@ -249,6 +254,10 @@ impl Connection {
                     self.take_frames().await;
                     self.session.detach();
                 }
+                Event::Behind => {
+                    self.take_frames().await;
+                    self.session.detach();
+                }
                 Event::Writable(ready) => ready?,
                 Event::Notices => self.take_notices().await,
                 Event::Outcome(outcome) => self.take_outcome(outcome),
@@ -282,6 +291,9 @@ impl Connection {
     /// inbox, a receipt, the alarms and the shutdown lose nothing when another branch wins.
     async fn next(&mut self) -> Event {
         let can_read = self.can_read();
+        if self.is_behind && can_read {
+            return Event::Behind;
+        }
         let is_waiting = self.output.is_waiting();
         let can_deliver = self.output.buffer.len() < self.limits.write_pause_bytes;
         let Self { reader, input, output, attached, notices, waiting, alarm, looks, .. } = self;
@@ -368,12 +380,18 @@ impl Connection {
         true
     }
 
-    /// Handles every whole frame that was read. Their publishes and settlements go to the store
-    /// as one batch each.
+    /// Handles every whole frame that was read, as long as the peer takes the answers: a short get
+    /// may be answered by a large message. Their publishes and settlements go to the store as one
+    /// batch each.
     async fn take_frames(&mut self) {
         let now = self.broker.now();
         self.last_delaying = None;
+        self.is_behind = false;
         while self.hangup.is_none() {
+            if self.output.buffer.len() >= self.limits.write_bytes_max {
+                self.is_behind = true;
+                return;
+            }
             match Frame::split(&mut self.input, self.session.frame_max()) {
                 Ok(Some(frame)) => {
                     self.session.handle(frame, now, &mut self.effects);

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use bytes::{Buf, BytesMut};
+use mainstem_schemas::certificate;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{
@@ -11,8 +12,6 @@ use tokio::{
     },
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
-
-use super::certificate;
 
 /// The reading half.
 pub(super) enum Reader {

@@ -1,7 +1,9 @@
 //! The four acknowledgements, DISCONNECT and AUTH, as a client sends them.
 
+use bytes::Bytes;
+
 use super::{
-    Fault, Frame, Input, Reason, Version,
+    Fault, Frame, Input, Reason, Text, Version,
     property::{self, Context, Value, id},
 };
 
@@ -18,6 +20,14 @@ pub struct Disconnect {
     pub reason: Reason,
     /// Replaces the session's expiry.
     pub session_expiry_s: Option<u32>,
+}
+
+/// A step of an exchange that proves who the client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    pub reason: Reason,
+    pub method: Text,
+    pub data: Bytes,
 }
 
 const ANY_PUBLISH_OUTCOME: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
@@ -76,12 +86,22 @@ pub fn decode_disconnect(frame: &Frame, version: Version) -> Result<Disconnect, 
     Ok(farewell)
 }
 
-/// Checks an AUTH. We offer no method, so whatever it says, it may not be sent.
-pub fn check_auth(frame: &Frame) -> Result<(), Fault> {
+/// Reads an AUTH.
+pub fn decode_auth(frame: &Frame) -> Result<Auth, Fault> {
     let mut input = Input::new(frame.body.clone());
+    let (mut reason, mut method, mut auth_data) = (Reason::SUCCESS, None, Bytes::new());
     if !input.is_empty() {
-        read_reason(&mut input, &[0x00, 0x18, 0x19])?;
-        property::read_block(&mut input, Context::Auth, |_, _, _| Ok(()))?;
+        reason = read_reason(&mut input, &[0x00, 0x18, 0x19])?;
+        property::read_block(&mut input, Context::Auth, |id, value, _| {
+            match (id, value) {
+                (id::AUTH_METHOD, Value::Text(named)) => method = Some(named),
+                (id::AUTH_DATA, Value::Binary(data)) => auth_data = data,
+                _ => {}
+            }
+            Ok(())
+        })?;
     }
-    input.end()
+    input.end()?;
+    let method = method.ok_or(Fault::protocol("AUTH has no authentication method"))?;
+    Ok(Auth { reason, method, data: auth_data })
 }

@@ -34,6 +34,7 @@ pub struct ConnectProperties {
     pub wants_problem_info: bool,
     pub wants_response_info: bool,
     pub auth_method: Option<Text>,
+    pub auth_data: Option<Bytes>,
 }
 
 impl Default for ConnectProperties {
@@ -46,6 +47,7 @@ impl Default for ConnectProperties {
             wants_problem_info: true,
             wants_response_info: false,
             auth_method: None,
+            auth_data: None,
         }
     }
 }
@@ -58,6 +60,16 @@ pub struct Will {
     pub topic: Text,
     pub properties: MessageProperties,
     pub payload: Bytes,
+    /// All of it as it stood in CONNECT, but for its flags.
+    pub raw: Bytes,
+}
+
+impl Will {
+    /// The connect flags that are the will's.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        WILL | (self.qos as u8) << 3 | if self.retain { WILL_RETAIN } else { 0 }
+    }
 }
 
 const CLEAN: u8 = 0x02;
@@ -105,7 +117,7 @@ fn read_connect(input: &mut Input, version: Version) -> Result<Connect, Fault> {
         Version::V31 | Version::V311 => ConnectProperties::default(),
     };
     let client_id = input.text()?;
-    let will = if flags & WILL == 0 { None } else { Some(read_will(input, flags, version)?) };
+    let will = if flags & WILL == 0 { None } else { Some(decode_will(input, flags, version)?) };
     let username = if flags & USERNAME == 0 { None } else { Some(input.text()?) };
     let password = if flags & PASSWORD == 0 { None } else { Some(input.binary()?) };
     let clean = flags & CLEAN != 0;
@@ -130,7 +142,6 @@ fn check_flags(flags: u8, version: Version) -> Result<(), Fault> {
 
 fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
     let mut properties = ConnectProperties::default();
-    let mut has_auth_data = false;
     property::read_block(input, Context::Connect, |id, value, _| {
         match (id, value) {
             (id::SESSION_EXPIRY, Value::Long(seconds)) => properties.session_expiry_s = seconds,
@@ -144,18 +155,20 @@ fn read_properties(input: &mut Input) -> Result<ConnectProperties, Fault> {
                 properties.wants_response_info = wanted == 1;
             }
             (id::AUTH_METHOD, Value::Text(method)) => properties.auth_method = Some(method),
-            (id::AUTH_DATA, _) => has_auth_data = true,
+            (id::AUTH_DATA, Value::Binary(data)) => properties.auth_data = Some(data),
             _ => {}
         }
         Ok(())
     })?;
-    if has_auth_data && properties.auth_method.is_none() {
+    if properties.auth_data.is_some() && properties.auth_method.is_none() {
         return Err(Fault::protocol("authentication data without a method"));
     }
     Ok(properties)
 }
 
-fn read_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fault> {
+/// Reads a will's part of CONNECT, as its flags say.
+pub fn decode_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fault> {
+    let mut from = input.clone();
     let properties = match version {
         Version::V5 => publish::read_properties(input, Context::Will)?,
         Version::V31 | Version::V311 => MessageProperties::default(),
@@ -170,5 +183,7 @@ fn read_will(input: &mut Input, flags: u8, version: Version) -> Result<Will, Fau
     let payload = input.binary()?;
     let qos = Qos::from_bits(flags >> 3 & 0x03)
         .ok_or(Fault::malformed("[MQTT-3.1.2-12] the will has quality of service 3"))?;
-    Ok(Will { qos, retain: flags & WILL_RETAIN != 0, topic, properties, payload })
+    let len = from.len() - input.len();
+    let raw = from.take(len)?;
+    Ok(Will { qos, retain: flags & WILL_RETAIN != 0, topic, properties, payload, raw })
 }

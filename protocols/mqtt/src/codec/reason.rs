@@ -10,6 +10,8 @@ impl Reason {
     pub const SUCCESS: Self = Self(0x00);
     pub const DISCONNECT_WITH_WILL: Self = Self(0x04);
     pub const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
+    pub const CONTINUE_AUTHENTICATION: Self = Self(0x18);
+    pub const REAUTHENTICATE: Self = Self(0x19);
     pub const UNSPECIFIED: Self = Self(0x80);
     pub const MALFORMED: Self = Self(0x81);
     pub const PROTOCOL_ERROR: Self = Self(0x82);

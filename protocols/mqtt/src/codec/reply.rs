@@ -12,14 +12,43 @@ use super::{
 /// A packet to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    PubAck { packet_id: u16, reason: Reason, text: Option<String> },
-    PubRec { packet_id: u16, reason: Reason, text: Option<String> },
-    PubRel { packet_id: u16, reason: Reason },
-    PubComp { packet_id: u16, reason: Reason },
-    SubAck { packet_id: u16, codes: Vec<Reason> },
-    UnsubAck { packet_id: u16, codes: Vec<Reason> },
+    PubAck {
+        packet_id: u16,
+        reason: Reason,
+        text: Option<String>,
+    },
+    PubRec {
+        packet_id: u16,
+        reason: Reason,
+        text: Option<String>,
+    },
+    PubRel {
+        packet_id: u16,
+        reason: Reason,
+    },
+    PubComp {
+        packet_id: u16,
+        reason: Reason,
+    },
+    SubAck {
+        packet_id: u16,
+        codes: Vec<Reason>,
+    },
+    UnsubAck {
+        packet_id: u16,
+        codes: Vec<Reason>,
+    },
     PingResp,
-    Disconnect { reason: Reason, text: Option<String> },
+    Disconnect {
+        reason: Reason,
+        text: Option<String>,
+    },
+    /// A step of the exchange of this method.
+    Auth {
+        reason: Reason,
+        method: &'static str,
+        data: String,
+    },
 }
 
 /// The answer to a CONNECT.
@@ -37,6 +66,8 @@ pub struct ConnAck {
     pub server_keep_alive_s: Option<u16>,
     /// The beginning of topics that are this client's for answers.
     pub response_info: Option<String>,
+    /// The method by which the client proved who it is, and the server's own proof.
+    pub auth: Option<(&'static str, String)>,
 }
 
 /// What a client wants to hear, and how much of it.
@@ -84,8 +115,29 @@ impl Reply {
                 put_disconnect(*reason, text.as_deref(), ears, out);
             }
             Self::Disconnect { .. } => {}
+            Self::Auth { reason, method, data } => put_auth(*reason, method, data, ears, out),
         }
     }
+}
+
+/// Nothing at all if it is over the client's maximum packet size.
+fn put_auth(reason: Reason, method: &str, data: &str, ears: &Ears, out: &mut BytesMut) {
+    let properties = 6 + method.len() + data.len();
+    if properties + 8 > ears.packet_bytes_max {
+        return;
+    }
+    out.put_u8(0xf0);
+    put_varint(out, 1 + varint_len(properties) + properties);
+    out.put_u8(reason.0);
+    put_varint(out, properties);
+    put_auth_properties(method, data, out);
+}
+
+fn put_auth_properties(method: &str, data: &str, out: &mut BytesMut) {
+    out.put_u8(id::AUTH_METHOD);
+    put_binary(out, method.as_bytes());
+    out.put_u8(id::AUTH_DATA);
+    put_binary(out, data.as_bytes());
 }
 
 fn put_ack(
@@ -119,6 +171,13 @@ fn put_ack(
     put_varint(out, properties);
     out.put_u8(id::REASON_STRING);
     put_binary(out, text.as_bytes());
+}
+
+/// What SUBACK or UNSUBACK takes in MQTT 5 with so many codes, in bytes.
+#[must_use]
+pub fn codes_packet_len(codes: usize) -> usize {
+    let body = 3 + codes;
+    1 + varint_len(body) + body
 }
 
 fn put_codes(first: u8, packet_id: u16, codes: Vec<u8>, has_properties: bool, out: &mut BytesMut) {
@@ -216,6 +275,9 @@ impl ConnAck {
         if let Some(seconds) = self.server_keep_alive_s {
             out.put_u8(id::SERVER_KEEP_ALIVE);
             out.put_u16(seconds);
+        }
+        if let Some((method, data)) = &self.auth {
+            put_auth_properties(method, data, out);
         }
         let info = self.response_info.as_ref().filter(|info| info.len() <= usize::from(u16::MAX));
         if let Some(info) = info.filter(|_| with_optional) {

@@ -19,13 +19,16 @@ use super::{
     exactly_once::ExactlyOnce,
     exclusive::Claims,
     greeting::{self, Opened},
+    pace::Pace,
     peers::Holder,
+    proving::Proving,
     publishing::Owed,
     statistics::{self, Watching},
     subscribing::Queues,
 };
 use crate::{
     codec::{self, Fault, Qos, Reason, Reply, Will, frame, reply::Ears, subscribe::MARK},
+    normalize::testament::Safe,
     session::{Aliases, DeliveryIds, Effect, Options, Session},
 };
 
@@ -55,11 +58,16 @@ pub(super) struct Connection<R, W> {
     /// Whether the client could be told that it is let in.
     is_greeted: bool,
     pub(super) aliases: Aliases,
-    pub(super) will: Option<Will>,
+    /// Aside, since most have none. With it, where it is kept.
+    pub(super) will: Option<Box<(Will, Option<Safe>)>>,
     pub(super) reader: R,
     pub(super) writer: W,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
+    /// What the writer took may stay there until it is flushed.
+    holds_back: bool,
+    /// It was given something since it was flushed last.
+    owes_flush: bool,
     /// Messages in the output that are not counted with everybody's yet.
     pub(super) publishes_sent: usize,
     /// Publishes on their way to the disk, and the acknowledgements owed for them.
@@ -78,7 +86,12 @@ pub(super) struct Connection<R, W> {
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
     pub(super) subscriptions: usize,
     pub(super) effects: Vec<Effect>,
+    /// There for a client that proved who it is by an exchange: it may begin another.
+    pub(super) proving: Option<Box<Option<Proving>>>,
     appetite: Appetite,
+    pace: Option<Box<Pace>>,
+    /// It published too fast, and is not read until then.
+    paused: Option<Instant>,
     started: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -122,8 +135,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) fn begin(
         server: Arc<Server>,
         opened: Opened,
-        reader: R,
-        writer: W,
+        (reader, writer, holds_back): (R, W, bool),
         input: BytesMut,
     ) -> Self {
         let mut output = BytesMut::new();
@@ -135,6 +147,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
         let exactly = ExactlyOnce::resume(&opened.found, &opened.identity.client_id);
+        let namespace = &opened.identity.namespace;
+        let pace = server.paces.of(namespace, &server.limits, Instant::now());
         let appetite = Appetite::new(server.limits.read_bytes_max);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
@@ -149,11 +163,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             ears,
             is_greeted,
             aliases,
-            will: opened.connect.will,
+            will: opened.connect.will.map(|will| Box::new((will, opened.safe))),
             reader,
             writer,
             input,
             output,
+            holds_back,
+            owes_flush: false,
             receipts: VecDeque::new(),
             settlements: Vec::new(),
             notices: Vec::new(),
@@ -166,7 +182,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),
+            proving: opened.connect.properties.auth_method.is_some().then(Box::default),
             appetite,
+            pace,
+            paused: None,
             received: Vec::new(),
             started: Instant::now(),
             timer,
@@ -195,6 +214,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
                 Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
                 Event::Written(Ok(bytes)) => {
+                    self.owes_flush = self.holds_back && bytes > 0;
                     let sent = mem::take(&mut self.publishes_sent);
                     statistics::count(&self.server.statistics.publishes_sent, sent);
                     statistics::count(&self.server.statistics.bytes_sent, bytes);
@@ -232,7 +252,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let write_bytes_max = self.server.limits.write_bytes_max;
         let has_room = self.output.len() < write_bytes_max;
         let receive_max = self.server.limits.receive_max;
-        let may_read = has_room && !self.session.is_full() && !self.exactly.is_full(receive_max);
+        let may_read = has_room
+            && self.paused.is_none()
+            && !self.session.is_full()
+            && !self.exactly.is_full(receive_max);
         let has_retained = has_room && self.retained_ready();
         if may_read {
             self.appetite.reserve(&mut self.input);
@@ -245,9 +268,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
         };
         tokio::select! {
-            written = self.writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                Event::Written(written)
-            }
+            written = write(&mut self.writer, &mut self.output),
+                if !self.output.is_empty() || self.owes_flush => Event::Written(written),
             read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
             outcome = receipt => Event::Receipt(outcome),
             known = self.exactly.forgotten() => Event::Forgotten(known),
@@ -338,6 +360,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 self.publish(before).await?;
                 self.unsubscribe(unsubscribe).await?;
             }
+            Effect::Prove(auth) => self.prove(&auth)?,
             Effect::Leave { publishes_will, session_expiry_s } => {
                 return Err(End::Left { publishes_will, session_expiry_s });
             }
@@ -345,7 +368,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         Ok(())
     }
 
+    /// The client published so much. Whoever is too fast is not read for a while, and need not be
+    /// heard meanwhile.
+    pub(super) fn keep_pace(&mut self, messages: usize, bytes: usize) {
+        let Some(pace) = &mut self.pace else { return };
+        let Some(until) = pace.spend(messages, bytes, Instant::now()) else { return };
+        if self.paused.is_none() {
+            metrics::counter!("mainstem_paused_total", "proto" => "mqtt").increment(1);
+        }
+        self.paused = Some(until);
+        self.session.heard(until.duration_since(self.started));
+        self.timer.as_mut().reset(until);
+    }
+
     fn on_timer(&mut self) -> Result<(), End> {
+        if let Some(until) = self.paused
+            && until > Instant::now()
+        {
+            self.timer.as_mut().reset(until);
+            return Ok(());
+        }
+        self.paused = None;
         let now = self.started.elapsed();
         let wake = match self.session.deadline() {
             Some(deadline) if deadline <= now => {
@@ -374,6 +417,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let batch = mem::take(&mut self.settlements);
         self.client.settle(batch).await.map_err(|_| End::Closing)
     }
+}
+
+/// Writes some of what there is; where there is nothing, flushes what was written. Cancel-safe.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, output: &mut BytesMut) -> io::Result<usize> {
+    if output.is_empty() {
+        return writer.flush().await.map(|()| 0);
+    }
+    writer.write_buf(output).await
 }
 
 /// Whether a subscription is a note of ours and none of the client's.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, Notice, Parcel, Publish as Offer};
+use mainstem_broker::{Client, Inbox, Notice, Parcel};
 use mainstem_schemas::{Settlement, Verdict};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -13,12 +13,13 @@ use tokio::{
 
 use super::{
     Server,
-    connection::{Connection, End, Identity},
+    connection::{Connection, End},
     peers::Holder,
+    wills::{self, Fate},
 };
 use crate::{
-    codec::{Reason, Reply, Version, Will},
-    normalize::{Message, Sender},
+    codec::{Reason, Reply},
+    normalize::testament::{Safe, Testament},
 };
 
 /// How long a peer that broke the rules may go on talking, so that it reads why before the
@@ -47,11 +48,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let new_expiry_s =
             new_expiry_s.map(|seconds| seconds.min(self.server.limits.session_expiry_max_s));
         let expiry_s = new_expiry_s.unwrap_or(self.session_expiry_s);
-        let will = self.will.take().filter(|_| publishes_will(&end));
+        let (will, safe) = self.will.take().map(|kept| *kept).unzip();
+        let (will, safe) = (will.filter(|_| publishes_will(&end)), safe.flatten());
+        if let (None, Some(safe)) = (&will, &safe) {
+            // Before the socket is closed: who saw that is not declared lost by a crash.
+            let _in_time = tokio::time::timeout(goodbye, wills::forget(&self.client, safe)).await;
+        }
+        let testament = will.map(|will| Testament {
+            version: self.ears.version,
+            client_id: self.identity.client_id.clone(),
+            session_expiry_s: expiry_s,
+            will,
+        });
         let remains = self.close_session(new_expiry_s, expiry_s > 0).await;
         drop(permit);
-        if let Some(will) = will {
-            remains.see_to_will(will, expiry_s, &end).await;
+        if let Some(testament) = testament {
+            remains.see_to_will(testament, safe.as_ref(), &end).await;
         }
         remains.client.close().await;
         drop(remains.holder);
@@ -128,13 +140,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if !late.is_empty() {
             let _settled = self.client.settle(late).await;
         }
-        Remains {
-            server: self.server,
-            client: self.client,
-            holder: self.holder,
-            identity: self.identity,
-            version: self.ears.version,
-        }
+        Remains { server: self.server, client: self.client, holder: self.holder }
     }
 }
 
@@ -143,53 +149,22 @@ struct Remains {
     server: Arc<Server>,
     client: Client,
     holder: Holder,
-    identity: Identity,
-    version: Version,
 }
 
 impl Remains {
     /// Publishes the will, now or when its delay is over, unless the session goes on before.
-    async fn see_to_will(&self, will: Will, expiry_s: u32, end: &End) {
+    async fn see_to_will(&self, testament: Testament, safe: Option<&Safe>, end: &End) {
         // A will is due when the session ends, if that comes before its delay is over.
-        let delay_s = will.properties.will_delay_s.min(expiry_s);
-        let publishes = match end {
-            _ if delay_s == 0 => true,
-            End::TakenOver { clean } => *clean,
-            // Nothing remembers the delay over a restart, and a will late is better than none.
-            End::Closing => true,
-            End::Left { .. } | End::Lost | End::Fault(_) => self.outwait(delay_s).await,
-        };
-        if !publishes {
-            return;
-        }
-        let limits = &self.server.limits;
-        let sender = Sender {
-            version: self.version,
-            namespace: &self.identity.namespace,
-            publisher: self.identity.publisher,
-            topic_levels_max: limits.topic_levels_max,
-            delay_max_s: limits.delay_max_s,
-        };
-        let client_id = &self.identity.client_id;
-        match Message::from(will).record(&sender, self.client.stamp()) {
-            Ok(record) => {
-                if let Err(refusal) = self.client.publish(vec![Offer::new(record)]).await {
-                    tracing::warn!(client_id, %refusal, "a will was not published");
-                }
+        let delay_s = testament.will.properties.will_delay_s.min(testament.session_expiry_s);
+        let fate = match end {
+            _ if delay_s == 0 => Fate::Published,
+            End::TakenOver { clean } => wills::goes_on(!clean),
+            End::Closing => Fate::Left,
+            End::Left { .. } | End::Lost | End::Fault(_) => {
+                wills::outwait(&self.server, &self.holder, delay_s).await
             }
-            Err(refused) => tracing::warn!(client_id, refused.text, "a will was not published"),
-        }
-    }
-
-    /// Waits for a will's delay; tells whether it is to be published.
-    async fn outwait(&self, delay_s: u32) -> bool {
-        let Ok(_place) = self.server.wills.try_acquire() else { return true };
-        // Dropping any of these loses nothing.
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(u64::from(delay_s))) => true,
-            () = self.holder.wanted() => self.holder.is_wanted_clean(),
-            () = self.server.shutdown.cancelled() => true,
-        }
+        };
+        wills::carry_out(&self.server, &self.client, testament, safe, fate).await;
     }
 }
 

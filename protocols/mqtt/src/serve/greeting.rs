@@ -10,16 +10,42 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Server, connection::Connection, connection::Identity, noted::notes, peers::Holder};
+use super::{
+    Server,
+    connection::{Connection, Identity},
+    noted::notes,
+    peers::Holder,
+    proving::{self, last_word},
+    wills,
+};
 use crate::{
     Limits,
-    codec::{ConnAck, Connect, Fault, Reason, Version, connect, frame, reply::Ears},
-    normalize::publisher_hash,
-    session::{Options, Parked, Session, Terms},
+    codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
+    normalize::{publisher_hash, testament::Safe},
+    session::{Options, Parked, Session, Terms, scram::Proof},
 };
 
+/// Who opened the connection, as far as can be seen before its first word.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) peer: SocketAddr,
+    /// The common name in its certificate, if it showed one that was verified.
+    pub(super) certified: Option<String>,
+    /// What is written may stay in the TLS session until it is flushed.
+    pub(super) is_encrypted: bool,
+    /// That it knows a password, if it proved that.
+    pub(super) proof: Option<Proof>,
+}
+
+impl Caller {
+    /// One of whom nothing but its address is known.
+    pub(super) fn in_clear(peer: SocketAddr) -> Self {
+        Self { peer, certified: None, is_encrypted: false, proof: None }
+    }
+}
+
 /// Why a connection got no further than its greeting.
-enum Refused {
+pub(super) enum Refused {
     /// Nothing can be said to this peer.
     Silently,
     /// In this version, within so many bytes.
@@ -38,11 +64,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         server: Arc<Server>,
         mut reader: R,
         mut writer: W,
-        peer: SocketAddr,
+        mut caller: Caller,
     ) -> Option<Self> {
         let mut input = BytesMut::new();
         let patience = Duration::from_millis(server.limits.connect_timeout_ms);
-        let greeting = read_connect(&mut reader, &mut input, &server.limits);
+        let greeting = async {
+            let connect = read_connect(&mut reader, &mut input, &server.limits).await?;
+            let socket = (&mut reader, &mut writer);
+            let proof = proving::exchange(&server, &connect, socket, &mut input).await?;
+            Ok((connect, proof))
+        };
         // A stranger does not hold up the shutdown.
         let greeting = tokio::time::timeout(patience, greeting);
         let greeting = match server.shutdown.run_until_cancelled(greeting).await {
@@ -50,13 +81,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Some(Err(_)) | None => Err(Refused::Silently),
         };
         let opened = match greeting {
-            Ok(connect) => open(&server, connect, peer).await,
+            Ok((connect, proof)) => {
+                caller.proof = proof;
+                open(&server, connect, &caller).await
+            }
             Err(refused) => Err(refused),
         };
         match opened {
-            Ok(opened) => Some(Self::begin(server, opened, reader, writer, input)),
+            Ok(mut opened) => {
+                wills::keep(&mut opened).await;
+                Some(Self::begin(server, opened, (reader, writer, caller.is_encrypted), input))
+            }
             Err(Refused::Silently) => None,
             Err(Refused::With(version, bytes_max, reason, text)) => {
+                let peer = caller.peer;
                 tracing::info!(%peer, ?reason, text, "an mqtt connection was refused");
                 let mut output = BytesMut::new();
                 let refusal = ConnAck::refused(reason, text);
@@ -75,24 +113,33 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 }
 
-async fn read_connect<R: AsyncRead + Unpin>(
+/// The next packet of somebody who is not let in yet: CONNECT or AUTH, or a DISCONNECT.
+pub(super) async fn read_frame<R: AsyncRead + Unpin>(
     reader: &mut R,
     input: &mut BytesMut,
     limits: &Limits,
-) -> Result<Connect, Refused> {
+) -> Result<Frame, Refused> {
     let bytes_max = limits.connect_bytes_max.min(limits.packet_bytes_max) as usize;
-    let frame = loop {
+    loop {
         if let Some(frame) = frame::next(input, bytes_max)? {
-            break frame;
+            return Ok(frame);
         }
-        if input.first().is_some_and(|first| *first != 0x10) {
+        if input.first().is_some_and(|first| !matches!(first, 0x10 | 0xe0 | 0xf0)) {
             return Err(Refused::Silently);
         }
         match reader.read_buf(input).await {
             Ok(0) | Err(_) => return Err(Refused::Silently),
             Ok(_) => {}
         }
-    };
+    }
+}
+
+async fn read_connect<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    input: &mut BytesMut,
+    limits: &Limits,
+) -> Result<Connect, Refused> {
+    let frame = read_frame(reader, input, limits).await?;
     let connect = connect::decode(&frame).map_err(|(version, fault)| match version {
         // Before MQTT 5 malformed bytes have no return code.
         Some(version) if version == Version::V5 || fault.reason == Reason::UNSUPPORTED_VERSION => {
@@ -107,9 +154,6 @@ async fn read_connect<R: AsyncRead + Unpin>(
 fn check(connect: &Connect) -> Result<(), Refused> {
     let bytes_max = packet_bytes_max(connect);
     let refused = |reason, text| Err(Refused::With(connect.version, bytes_max, reason, text));
-    if connect.properties.auth_method.is_some() {
-        return refused(Reason::BAD_AUTH_METHOD, "no authentication method is offered");
-    }
     let needs_id = match connect.version {
         Version::V31 => true,
         Version::V311 => !connect.clean,
@@ -135,13 +179,15 @@ pub(super) struct Opened {
     pub(super) found: SessionOpened,
     pub(super) connack: ConnAck,
     pub(super) ears: Ears,
+    /// Where its will is kept.
+    pub(super) safe: Option<Safe>,
 }
 
-async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Result<Opened, Refused> {
+async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result<Opened, Refused> {
     let version = connect.version;
     let bytes_max = packet_bytes_max(&connect);
     let refused = |reason, text| Refused::With(version, bytes_max, reason, text);
-    let credentials = credentials(&connect, peer);
+    let credentials = credentials(&connect, caller);
     let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| {
         let (reason, text) = login_refused(&error);
         refused(reason, text)
@@ -184,16 +230,13 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
     let session = start_session(terms, &mut found, reserved_max);
     let is_assigned = assigned.is_some();
     let mut connack = connack(&connect, terms, assigned, found.present, limits);
+    connack.auth = caller.proof.as_ref().map(|proof| last_word(&server.broker, proof));
     if connect.properties.wants_response_info {
         connack.response_info = response_info(&client_id, limits);
     }
-    let ears = Ears {
-        version,
-        packet_bytes_max: bytes_max,
-        wants_problem_info: connect.properties.wants_problem_info,
-    };
+    let ears = ears(&connect);
     let publisher = publisher_hash(&namespace, &client_id);
-    let identity = Identity { namespace, client_id, is_assigned, publisher, peer };
+    let identity = Identity { namespace, client_id, is_assigned, publisher, peer: caller.peer };
     Ok(Opened {
         client,
         inbox,
@@ -206,10 +249,20 @@ async fn open(server: &Arc<Server>, connect: Connect, peer: SocketAddr) -> Resul
         found,
         connack,
         ears,
+        safe: None,
     })
 }
 
-fn login_refused(error: &LoginError) -> (Reason, &'static str) {
+/// What the client wants to hear.
+pub(super) fn ears(connect: &Connect) -> Ears {
+    Ears {
+        version: connect.version,
+        packet_bytes_max: packet_bytes_max(connect),
+        wants_problem_info: connect.properties.wants_problem_info,
+    }
+}
+
+pub(super) fn login_refused(error: &LoginError) -> (Reason, &'static str) {
     match error {
         LoginError::BadCredentials => (Reason::BAD_CREDENTIALS, "wrong name or password"),
         LoginError::LoopbackOnly => {
@@ -272,23 +325,34 @@ fn connack(
 }
 
 /// A user name may begin with its namespace: `vhost:user`.
-fn credentials(connect: &Connect, peer: SocketAddr) -> Credentials {
-    let default = || "/".to_owned();
+pub(super) fn named(name: &str) -> (String, String) {
+    let (namespace, user) = name.split_once(':').unwrap_or(("", name));
+    let namespace = if namespace.is_empty() { "/" } else { namespace };
+    (namespace.to_owned(), user.to_owned())
+}
+
+/// What the client shows: a proof goes before a name, and for a client that gives no name its
+/// certificate does, and needs no password.
+fn credentials(connect: &Connect, caller: &Caller) -> Credentials {
+    let peer = caller.peer;
+    if let Some(proof) = &caller.proof {
+        return proving::credentials(proof, caller);
+    }
     let password = connect.password.as_ref().map(|bytes| bytes.to_vec());
     let Some(name) = &connect.username else {
+        if let Some(name) = &caller.certified {
+            let (namespace, user) = named(name);
+            return Credentials { namespace, secret: Secret::Certificate { user }, peer };
+        }
         let secret = match password {
             None => Secret::Anonymous,
             // MQTT 5 allows a password alone.
             Some(password) => Secret::Password { user: String::new(), password },
         };
-        return Credentials { namespace: default(), secret, peer };
+        return Credentials { namespace: "/".to_owned(), secret, peer };
     };
-    let (namespace, user) = match name.as_str().split_once(':') {
-        Some((namespace, user)) if !namespace.is_empty() => (namespace.to_owned(), user),
-        Some((_, user)) => (default(), user),
-        None => (default(), name.as_str()),
-    };
-    let secret = Secret::Password { user: user.to_owned(), password: password.unwrap_or_default() };
+    let (namespace, user) = named(name.as_str());
+    let secret = Secret::Password { user, password: password.unwrap_or_default() };
     Credentials { namespace, secret, peer }
 }
 

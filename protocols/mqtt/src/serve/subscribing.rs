@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::connection::{Connection, End};
 use crate::{
     codec::{
-        Qos, Reason, Reply, RetainHandling, Subscribe, TopicFilter, Unsubscribe, Wish,
-        subscribe::QUEUE_MARK,
+        Fault, Qos, Reason, Reply, RetainHandling, Subscribe, TopicFilter, Unsubscribe, Wish,
+        reply::codes_packet_len, subscribe::QUEUE_MARK,
     },
     session::Options,
 };
@@ -59,6 +59,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Subscribes, answers, and looks for retained messages. [MQTT-3.8.4-6]: one answer for all
     /// filters; it is written when every one of them is live.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        self.check_answer(subscribe.wishes.len())?;
         let held = self.subscriptions + self.queues.consumers.len();
         let mut left = self.server.limits.subscriptions_max.saturating_sub(held);
         let mut plans = Vec::with_capacity(subscribe.wishes.len().min(left));
@@ -105,6 +106,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // What was asked for last counts: not to be alone any more.
         self.claims.retain(|filter, _| !released.contains(filter));
         Ok(())
+    }
+
+    /// [MQTT-3.1.2-24]: what the client does not take an answer to, so many codes long, is not done.
+    fn check_answer(&self, codes: usize) -> Result<(), End> {
+        if codes_packet_len(codes) <= self.ears.packet_bytes_max {
+            return Ok(());
+        }
+        let text = "[MQTT-3.1.2-24] the answer is over the client's maximum packet size";
+        Err(End::Fault(Fault::new(Reason::PACKET_TOO_LARGE, text)))
     }
 
     /// Puts on their way what is there for a new subscription: statistics, retained messages.
@@ -173,6 +183,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Ends subscriptions. What of them is under way stays so ([MQTT-3.10.4-3]).
     pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+        self.check_answer(unsubscribe.filters.len())?;
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in unsubscribe.filters {
             let existed = match filter {

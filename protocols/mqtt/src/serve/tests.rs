@@ -1,14 +1,16 @@
 //! Whole conversations with a real store behind: what one connection must see of another.
 
 mod dead;
+mod everybody;
 mod marks;
 mod script;
 
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use mainstem_broker::{Authenticator, Bounded, Config, Scope};
-use mainstem_schemas::{Credentials, Origin, Principal, Secret, Views};
+use everybody::Everybody;
+use mainstem_broker::{Bounded, Config, Scope};
+use mainstem_schemas::{Credentials, Origin, Secret, Views};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,18 +19,6 @@ use tokio::{
 
 use super::*;
 use crate::codec::{Frame, frame};
-
-struct Everybody;
-
-impl Authenticator for Everybody {
-    fn verify(&self, credentials: &Credentials) -> Result<Principal, mainstem_broker::LoginError> {
-        if matches!(&credentials.secret, Secret::Password { password, .. } if password == b"bad") {
-            return Err(mainstem_broker::LoginError::BadCredentials);
-        }
-        let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: "anybody".into(), namespace })
-    }
-}
 
 struct Server {
     address: SocketAddr,
@@ -57,7 +47,8 @@ async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let service = Service::new(broker.clone(), Arc::new(limits), shutdown.clone());
-    let task = tokio::spawn(service.run(listener));
+    service.see_to_wills(&["/".to_owned()]).await;
+    let task = tokio::spawn(service.run(listener, None));
     Server { address, broker, shutdown, task, dir }
 }
 

@@ -91,6 +91,7 @@ fn brief(effect: &Effect) -> String {
         Effect::Leave { publishes_will, session_expiry_s } => {
             format!("leave {publishes_will} {session_expiry_s:?}")
         }
+        Effect::Prove(_) => "proof".to_owned(),
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => "subscriptions".to_owned(),
     }
 }

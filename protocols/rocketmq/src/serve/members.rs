@@ -184,7 +184,10 @@ impl Front {
         let key = key(caller, namespace);
         let proof = match &caller.secret {
             Secret::Signature { signed, mac, .. } => Some((signed.clone(), mac.clone())),
-            Secret::Anonymous | Secret::Password { .. } | Secret::Certificate { .. } => None,
+            Secret::Anonymous
+            | Secret::Password { .. }
+            | Secret::Certificate { .. }
+            | Secret::Scram { .. } => None,
         };
         let known = self.members.lock().get(&key).cloned();
         if let Some(member) = known.filter(|member| !member.gone.is_cancelled()) {
@@ -254,7 +257,10 @@ impl Front {
 fn key(caller: &Caller, namespace: &str) -> MemberKey {
     let access_key = match &caller.secret {
         Secret::Signature { key, .. } => key.clone(),
-        Secret::Anonymous | Secret::Password { .. } | Secret::Certificate { .. } => String::new(),
+        Secret::Anonymous
+        | Secret::Password { .. }
+        | Secret::Certificate { .. }
+        | Secret::Scram { .. } => String::new(),
     };
     MemberKey { client_id: caller.client_id.clone(), namespace: namespace.to_owned(), access_key }
 }

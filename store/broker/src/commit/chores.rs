@@ -130,7 +130,8 @@ impl Chores {
 impl Commit {
     /// Whether a turn should follow for what is left of the last one's work.
     pub(super) fn has_chores(&self) -> bool {
-        let has_any = !self.chores.is_empty() || !self.over_bounds.is_empty();
+        let has_any =
+            !self.chores.is_empty() || !self.over_bounds.is_empty() || self.crowds.is_looking();
         has_any && !self.is_backed_up()
     }
 
@@ -185,6 +186,9 @@ impl Commit {
             self.go_on_searching(search);
         }
         self.go_on_forgetting();
+        if self.crowds.is_looking() {
+            self.go_on_with_crowds();
+        }
     }
 
     // Gets.

@@ -236,6 +236,7 @@ impl Commit {
                 }
                 admitted.is_bounded = true;
             }
+            let is_crowd = queue.def.retention == Retention::Cursors;
             if !id.is_transient() {
                 let next = queue.next_offset(priority);
                 admitted.places.push((*id, next));
@@ -244,6 +245,9 @@ impl Commit {
                 }
             }
             admitted.is_sole &= queue.main().is_some();
+            if is_crowd {
+                self.note_crowd(*id);
+            }
             true
         });
         admitted

@@ -122,6 +122,7 @@ impl Commit {
             self.state.namespace(namespace).readers.insert(key.filter.steps(), reader);
             return;
         }
+        self.keep_away_bounds(held.queue, held.cursor);
         let queue = self.state.queues.get(held.queue);
         let cursor = queue.and_then(|queue| queue.cursor(held.cursor));
         let in_hand = cursor.map_or(0, |cursor| {
@@ -159,6 +160,7 @@ impl Commit {
             return;
         }
         self.unseat(client, held.consumer);
+        self.note_crowd(held.queue);
         if let Some(member) = self.members.get_mut(&client) {
             member.consumers.retain(|other| *other != held.consumer);
         }

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use mainstem_index::Entry as Place;
 use mainstem_schemas::{CursorId, DeliveryId, Offset, QueueId, Settlement, UnixMillis, Verdict};
 
 use super::{Commit, deliver::lease_timer, send};
@@ -11,6 +12,7 @@ use crate::{
     entry::{Entry, Settled},
     error::Refusal,
     passage::Reason,
+    queue::{Found, Queue},
     ranges::push_offset,
 };
 
@@ -319,9 +321,20 @@ impl Commit {
     /// Records whose time was over when a cursor came to them.
     pub(super) fn bury_expired(&mut self) {
         for (queue, cursor, offset, place) in mem::take(&mut self.expired) {
+            self.counts.away_age += u64::from(self.is_too_old(queue, &place));
             let hand = InHand { body: place.body, group: place.group, ..InHand::default() };
             self.end_record((queue, cursor), offset, Reason::Expired, hand);
         }
+    }
+
+    /// Whether it waited longer than records may for those who are away, and its own word would not
+    /// have ended it yet.
+    fn is_too_old(&mut self, queue: QueueId, place: &Place) -> bool {
+        let age_ms = self.config.away.age_ms_max;
+        let of_filter = |queue: &mut Queue| matches!(queue.found, Found::ByFilter(_));
+        age_ms > 0
+            && place.appended.plus(age_ms) == place.expiry
+            && self.state.queues.get(queue).is_some_and(of_filter)
     }
 
     /// A lease ran out: the delivery comes back and counts as an attempt.

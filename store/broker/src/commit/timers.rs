@@ -51,6 +51,7 @@ impl Commit {
         self.end_sessions();
         self.forget_silent_writers();
         self.look_at_oldest();
+        self.look_at_crowds();
         self.export_counts();
         self.note_pace()?;
         if self.is_full && self.writing.is_none() {
@@ -98,6 +99,9 @@ impl Commit {
             ("log_bytes_max", counts.outgrown),
             ("overflow", counts.overflowed),
             ("attempts", counts.exhausted),
+            ("away_messages", counts.away_records),
+            ("away_bytes", counts.away_bytes),
+            ("away_age", counts.away_age),
         ] {
             metrics::counter!("mainstem_dropped_total", "reason" => reason).increment(count);
         }

@@ -31,6 +31,8 @@ pub(crate) struct Queues {
     names: FxHashSet<Arc<str>>,
     /// What is asked of queues by their names, by namespace.
     rules: FxHashMap<Arc<str>, Arc<Rules>>,
+    /// What all queues of filters go by.
+    of_filters: Arc<Policy>,
     /// Which checkpoint changes wait for.
     epoch: u64,
     dirty: Vec<QueueId>,
@@ -52,6 +54,7 @@ struct Shelf<'a> {
     index: &'a Index,
     names: &'a mut FxHashSet<Arc<str>>,
     rules: &'a FxHashMap<Arc<str>, Arc<Rules>>,
+    of_filters: &'a Arc<Policy>,
     idle: &'a mut VecDeque<QueueId>,
     failed: &'a mut Option<IndexError>,
     gone: &'a (FxHashSet<QueueId>, FxHashSet<QueueId>),
@@ -74,6 +77,7 @@ impl<'a> Shelf<'a> {
         if let Some(rules) = self.rules.get(&queue.namespace) {
             queue.follow(rules);
         }
+        queue.follow_filters(self.of_filters);
         self.idle.push_back(id);
         Some(place.insert(Box::new(queue)))
     }
@@ -129,6 +133,7 @@ impl Queues {
             gone: Default::default(),
             names: FxHashSet::default(),
             rules: FxHashMap::default(),
+            of_filters: shared(Policy::default()),
             epoch: 1,
             dirty: Vec::new(),
             gather: None,
@@ -143,6 +148,11 @@ impl Queues {
     /// One copy of a namespace's name.
     pub(crate) fn intern(&mut self, name: &str) -> Arc<str> {
         intern(&mut self.names, name)
+    }
+
+    /// What all queues of filters go by, from before any of them is there.
+    pub(crate) fn set_filter_policy(&mut self, policy: Policy) {
+        self.of_filters = shared(policy);
     }
 
     /// Other rules for a namespace; answers the queues in memory that go by something else since.
@@ -166,8 +176,8 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        let Self { resident, index, names, rules, idle, failed, gone, .. } = self;
-        Shelf { resident, index, names, rules, idle, failed, gone }.find(id)
+        let Self { resident, index, names, rules, of_filters, idle, failed, gone, .. } = self;
+        Shelf { resident, index, names, rules, of_filters, idle, failed, gone }.find(id)
     }
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
@@ -176,9 +186,20 @@ impl Queues {
             self.make_provisional(id);
         }
         let Self {
-            resident, index, names, rules, idle, failed, gone, epoch, gather, dirty, ..
+            resident,
+            index,
+            names,
+            rules,
+            of_filters,
+            idle,
+            failed,
+            gone,
+            epoch,
+            gather,
+            dirty,
+            ..
         } = self;
-        let shelf = Shelf { resident, index, names, rules, idle, failed, gone };
+        let shelf = Shelf { resident, index, names, rules, of_filters, idle, failed, gone };
         let queue = shelf.find(id)?;
         if queue.dirty_in != *epoch && !id.is_transient() {
             // Before its first change since the last checkpoint began, that one takes it as it is.
@@ -215,7 +236,8 @@ impl Queues {
         self.resident.insert(id, Box::new(queue));
     }
 
-    pub(crate) fn insert(&mut self, id: QueueId, queue: Queue) {
+    pub(crate) fn insert(&mut self, id: QueueId, mut queue: Queue) {
+        queue.follow_filters(&self.of_filters);
         self.gone.0.remove(&id);
         self.resident.insert(id, Box::new(queue));
         self.change(id);

@@ -319,6 +319,11 @@ async fn the_packets_of_connecting() {
 }
 
 #[tokio::test]
+async fn the_packets_of_proving() {
+    play_all(include_str!("proving.txt")).await;
+}
+
+#[tokio::test]
 async fn the_packets_of_publishing() {
     play_all(include_str!("publishing.txt")).await;
 }

@@ -16,7 +16,8 @@ const VERSION: u8 = 0xa0;
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
 
 /// The common name of the certificate's subject; the last one, where there are more.
-pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+#[must_use]
+pub fn common_name(certificate: &[u8]) -> Option<String> {
     let (mut certificate, _) = expect(SEQUENCE, certificate)?;
     let (mut fields, _) = expect(SEQUENCE, take(&mut certificate)?)?;
     if fields.first() == Some(&VERSION) {
