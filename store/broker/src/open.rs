@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::{
     client::{Authenticator, Broker, ReadBack, Shared, Threads},
     commit::{Aside, Commit, Start},
-    config::{Config, Drops},
+    config::Config,
     entry::{
         Carried, Entry, EntryError, KIND_PLACE, Placed, carries_record, decode_carried,
         decode_record,
@@ -159,7 +159,7 @@ pub(crate) fn recover(
     let away = &config.away;
     let ttl_ms = (away.age_ms_max > 0).then_some(away.age_ms_max);
     state.queues.set_filter_policy(Policy { ttl_ms, ..Policy::default() });
-    state.lets_go_behind = away.bounds_a_queue() && away.drops == Drops::Newest;
+    state.lets_go_behind = away.bounds_a_queue();
     if config.topic_retention_bytes > 0 {
         state.kept_bytes_max = config.topic_retention_bytes;
     }

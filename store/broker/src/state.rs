@@ -405,31 +405,31 @@ impl State {
                 }
                 queue.pass(from);
             }
-        } else if queue.def.retention == Retention::Cursors
-            && was_last
-            && let Some(below) = queue.unneeded_below()
-        {
-            self.trim(id, below);
-            return;
-        } else if self.lets_go_behind
-            && queue.def.retention == Retention::Cursors
-            && queue.cursors().take(SHARERS_MAX + 1).count() <= SHARERS_MAX
-        {
-            for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
-                let is_needed = |(_, cursor): (_, &Cursor)| !cursor.is_settled(offset);
-                if queue.cursors().any(is_needed) {
-                    continue;
-                }
-                match queue.take(offset, index) {
-                    Ok(None) => {}
-                    Ok(Some(place)) => {
-                        let segment = segments.number(place.position);
-                        queue.uncount(segment, &place);
-                        release(segments, id, segment, place.size);
+        } else if queue.def.retention == Retention::Cursors {
+            let is_crowded = queue.cursors().take(SHARERS_MAX + 1).count() > SHARERS_MAX;
+            if is_crowded {
+                // To find the last of them takes a look at all, which one look does for many.
+                queue.is_behind |= was_last;
+            } else if was_last && let Some(below) = queue.unneeded_below() {
+                self.trim(id, below);
+                return;
+            } else if self.lets_go_behind {
+                for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
+                    let is_needed = |(_, cursor): (_, &Cursor)| !cursor.is_settled(offset);
+                    if queue.cursors().any(is_needed) {
+                        continue;
                     }
-                    Err(error) => {
-                        queues.failed.get_or_insert(error);
-                        return;
+                    match queue.take(offset, index) {
+                        Ok(None) => {}
+                        Ok(Some(place)) => {
+                            let segment = segments.number(place.position);
+                            queue.uncount(segment, &place);
+                            release(segments, id, segment, place.size);
+                        }
+                        Err(error) => {
+                            queues.failed.get_or_insert(error);
+                            return;
+                        }
                     }
                 }
             }

@@ -11,20 +11,19 @@ use mainstem_index::{CursorName, Index, IndexError};
 use mainstem_schemas::{CursorId, QueueId, UnixMillis};
 
 use super::Commit;
-use crate::{
-    config::{AwayBounds, Drops},
-    cursor::Cursor,
-    queue::Queue,
-};
+use crate::{config::Drops, cursor::Cursor, queue::Queue};
 
 /// Cursors that one turn looks at.
 const CURSORS_PER_TURN: usize = 1024;
-/// Records that are weighed for a queue at one look; more are weighed at the next ones.
-const WEIGHED_PER_LOOK: u64 = 65_536;
+/// Records that one turn weighs and drops; the others wait for the next ones.
+pub(super) const RECORDS_PER_TURN: u64 = 65_536;
+/// Records that are dropped for a cursor at one look, which is one entry.
+const DROPPED_AT_ONCE: u64 = 8192;
 /// Time between two lines that tell of what was dropped.
 const TOLD_MS: u64 = 10_000;
 
-/// Where a queue's newest records begin that together are within the bound of bytes.
+/// Records that together are within the bound of bytes: the newest ones of a queue, or the oldest that
+/// wait for a cursor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weighed {
     from: u64,
@@ -40,6 +39,10 @@ pub(super) struct Crowds {
     /// Those that are being looked at, and from which cursor on.
     looked_at: BTreeMap<QueueId, CursorId>,
     weighed: BTreeMap<QueueId, Weighed>,
+    /// What is kept for cursors whose newest records are dropped.
+    kept: BTreeMap<QueueId, BTreeMap<CursorId, Weighed>>,
+    /// Records that may still be weighed or dropped in this turn.
+    pub(super) left: u64,
     /// Dropped and not told yet, and one of those it was dropped for.
     untold: u64,
     example: String,
@@ -97,73 +100,109 @@ impl Commit {
 
     /// A piece of the looking.
     pub(super) fn go_on_with_crowds(&mut self) {
-        let mut left = CURSORS_PER_TURN;
-        while left > 0
+        let mut cursors_left = CURSORS_PER_TURN;
+        while cursors_left > 0
+            && self.crowds.left > 0
             && let Some((id, from)) = self.crowds.looked_at.pop_first()
         {
             let Some(queue) = self.state.queues.get(id) else {
                 self.crowds.weighed.remove(&id);
+                self.crowds.kept.remove(&id);
                 continue;
             };
-            let cursors: Vec<CursorId> = queue.cursors_from(from).take(left).collect();
-            left -= cursors.len();
-            if left == 0
-                && let Some(last) = cursors.last()
-            {
-                self.crowds.looked_at.insert(id, CursorId(last.0.saturating_add(1)));
+            let cursors: Vec<CursorId> = queue.cursors_from(from).take(cursors_left).collect();
+            let next = cursors.last().map(|last| CursorId(last.0.saturating_add(1)));
+            let next = next.filter(|_| cursors.len() == cursors_left);
+            cursors_left -= cursors.len();
+            let unfinished = if self.weigh(id) {
+                cursors.into_iter().find(|cursor| !self.drop_excess(id, *cursor))
+            } else {
+                Some(from)
+            };
+            match unfinished.or(next) {
+                Some(next) => drop(self.crowds.looked_at.insert(id, next)),
+                None => self.forget_kept(id),
             }
-            for cursor in cursors {
-                self.drop_excess(id, cursor);
+            if unfinished.is_some() {
+                break;
             }
         }
         self.flush_settled();
     }
 
-    /// A holder comes back: nothing is handed out that is over the bounds.
+    /// A holder comes back: what is over the bounds is not handed out, as far as one turn finds it.
     pub(super) fn keep_away_bounds(&mut self, id: QueueId, cursor: CursorId) {
-        if self.config.away.bounds_a_queue() {
-            self.drop_excess(id, cursor);
+        if !self.config.away.bounds_a_queue() {
+            return;
+        }
+        while self.crowds.left > 0 {
+            let is_done = self.weigh(id) && self.drop_excess(id, cursor);
             self.flush_settled();
+            if is_done {
+                return;
+            }
         }
     }
 
-    /// Drops what waits beyond the bounds for a cursor that nobody consumes from. What was handed
-    /// out before and came back is not counted, and stays.
-    fn drop_excess(&mut self, id: QueueId, cursor_id: CursorId) {
-        let bounds = self.config.away;
-        let oldest_kept = self.weigh(id, &bounds);
-        let oldest_kept = self.state.sound(oldest_kept);
-        let index = &self.state.index;
+    /// What is known of cursors that are gone, or whose holders are back.
+    fn forget_kept(&mut self, id: QueueId) {
         let Some(queue) = self.state.queues.get(id) else { return };
+        if let Entry::Occupied(mut kept) = self.crowds.kept.entry(id) {
+            let is_away = |cursor: &Cursor| cursor.seats.is_empty();
+            kept.get_mut().retain(|cursor, _| queue.cursor(*cursor).is_some_and(is_away));
+            if kept.get().is_empty() {
+                kept.remove();
+            }
+        }
+    }
+
+    /// Drops what waits beyond the bounds for a cursor that nobody consumes from; `false` when there
+    /// may be more than this turn does. What is in hand, or came back since the server started, is not
+    /// counted, and stays.
+    fn drop_excess(&mut self, id: QueueId, cursor_id: CursorId) -> bool {
+        let bounds = self.config.away;
+        let Self { state, crowds, .. } = self;
+        let Some(queue) = state.queues.get(id) else { return true };
         let Some(cursor) = queue.cursor(cursor_id).filter(|cursor| cursor.seats.is_empty()) else {
-            return;
+            return true;
         };
-        let waiting = cursor.waiting(queue.next());
-        let (mut rest, mut dropped) = (waiting, Vec::new());
+        let (mut rest, mut excess) = (cursor.waiting(queue.next()), [Vec::new(), Vec::new()]);
+        let [records, bytes] = &mut excess;
         if let Some(max) = bounds.records_max() {
-            let excess = count(&rest).saturating_sub(max);
-            let parts = match bounds.drops {
-                Drops::Oldest => split(rest, excess),
+            let over = count(&rest).saturating_sub(max);
+            (*records, rest) = match bounds.drops {
+                Drops::Oldest => split(rest, over),
                 Drops::Newest => {
-                    let kept = count(&rest) - excess;
-                    let (kept, excess) = split(rest, kept);
-                    (excess, kept)
+                    let kept = count(&rest) - over;
+                    let (kept, over) = split(rest, kept);
+                    (over, kept)
                 }
             };
-            dropped.push((Bound::Records, parts.0));
-            rest = parts.1;
         }
-        if bounds.bytes_max().is_some() {
-            let excess = match (bounds.drops, oldest_kept) {
-                (_, None) => Ok(Vec::new()),
-                (Drops::Oldest, Some(from)) => Ok(below(&rest, from)),
-                (Drops::Newest, Some(_)) => heavier(queue, &rest, bounds.bytes_max, index),
+        let mut is_weighed = true;
+        if let Some(max) = bounds.bytes_max().filter(|max| queue.bytes > *max) {
+            let found = match bounds.drops {
+                Drops::Oldest => {
+                    let from = crowds.weighed.get(&id).map_or(0, |weighed| weighed.from);
+                    Ok(Some(below(&rest, from)))
+                }
+                Drops::Newest => {
+                    let kept = crowds.kept.entry(id).or_default().entry(cursor_id).or_default();
+                    heavier((queue, &state.index), &rest, max, kept, &mut crowds.left)
+                }
             };
-            dropped.push((Bound::Bytes, self.state.sound(excess)));
+            let found = self.state.sound(found);
+            is_weighed = found.is_some();
+            *bytes = found.unwrap_or_default();
         }
-        for (bound, ranges) in dropped {
-            self.drop_waiting((id, cursor_id), bound, ranges);
+        let mut is_all = is_weighed;
+        for (bound, ranges) in [Bound::Records, Bound::Bytes].into_iter().zip(excess) {
+            let (now, later) = split(ranges, DROPPED_AT_ONCE.min(self.crowds.left));
+            is_all &= later.is_empty();
+            self.crowds.left = self.crowds.left.saturating_sub(count(&now));
+            self.drop_waiting((id, cursor_id), bound, now);
         }
+        is_all
     }
 
     fn drop_waiting(&mut self, (id, cursor): (QueueId, CursorId), bound: Bound, ranges: Ranges) {
@@ -189,36 +228,52 @@ impl Commit {
         self.settled.entry((id, cursor)).or_default().extend(ranges);
     }
 
-    /// From which offset on a queue's newest records are within the bound of bytes together; `None`
-    /// while all of them are.
-    fn weigh(&mut self, id: QueueId, bounds: &AwayBounds) -> Result<Option<u64>, IndexError> {
-        let Some(max) = bounds.bytes_max() else { return Ok(None) };
-        let index = &self.state.index;
-        let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
-        if queue.bytes <= max {
-            self.crowds.weighed.remove(&id);
-            return Ok(None);
-        }
-        let (first, next) = (queue.first(), queue.next());
-        let weighed = self.crowds.weighed.entry(id).or_default();
-        if weighed.from < first {
-            *weighed = Weighed { from: first, to: first, bytes: 0 };
-        }
-        let end = next.min(weighed.to.saturating_add(WEIGHED_PER_LOOK));
-        let mut body = |offset| {
-            let place = queue.get_kept(offset, index)?;
-            Ok::<u64, IndexError>(place.map_or(0, |place| u64::from(place.body)))
+    /// Finds out from where on a queue's newest records are within the bound of bytes together, if that
+    /// is asked; `false` when there is more to be weighed than this turn does.
+    fn weigh(&mut self, id: QueueId) -> bool {
+        let bounds = self.config.away;
+        let Self { state, crowds, .. } = self;
+        let Some(max) = bounds.bytes_max().filter(|_| bounds.drops == Drops::Oldest) else {
+            return true;
         };
-        while weighed.to < end {
-            weighed.bytes += body(weighed.to)?;
-            weighed.to += 1;
-            while weighed.bytes > max {
-                weighed.bytes = weighed.bytes.saturating_sub(body(weighed.from)?);
-                weighed.from += 1;
-            }
-        }
-        Ok(Some(weighed.from))
+        let Some(queue) = state.queues.get(id).filter(|queue| queue.bytes > max) else {
+            crowds.weighed.remove(&id);
+            return true;
+        };
+        let weighed = crowds.weighed.entry(id).or_default();
+        let found = lightest((queue, &state.index), max, weighed, &mut crowds.left);
+        self.state.sound(found)
     }
+}
+
+/// Weighs on to the queue's end; `false` when so many records as were left were weighed before.
+fn lightest(
+    (queue, index): (&mut Queue, &Index),
+    max: u64,
+    weighed: &mut Weighed,
+    left: &mut u64,
+) -> Result<bool, IndexError> {
+    let (first, next) = (queue.first(), queue.next());
+    if weighed.from < first {
+        *weighed = Weighed { from: first, to: first, bytes: 0 };
+    }
+    let mut body = |offset| {
+        let place = queue.get_kept(offset, index)?;
+        Ok::<u64, IndexError>(place.map_or(0, |place| u64::from(place.body)))
+    };
+    while weighed.to < next {
+        if *left == 0 {
+            return Ok(false);
+        }
+        *left -= 1;
+        weighed.bytes += body(weighed.to)?;
+        weighed.to += 1;
+        while weighed.bytes > max {
+            weighed.bytes = weighed.bytes.saturating_sub(body(weighed.from)?);
+            weighed.from += 1;
+        }
+    }
+    Ok(true)
 }
 
 fn count(ranges: &[(u64, u64)]) -> u64 {
@@ -245,24 +300,35 @@ fn below(ranges: &[(u64, u64)], end: u64) -> Ranges {
     cut.filter(|(from, to)| from < to).collect()
 }
 
-/// The newest of these offsets: those that no more fit into so many bytes behind the others.
+/// The newest of these offsets: those that no more fit into so many bytes behind the others, of which
+/// those that `kept` tells of are weighed already. `None` when so many records as were left were weighed
+/// before it was found.
 fn heavier(
-    queue: &mut Queue,
+    (queue, index): (&mut Queue, &Index),
     ranges: &[(u64, u64)],
     max: u64,
-    index: &Index,
-) -> Result<Ranges, IndexError> {
-    let mut bytes = 0;
+    kept: &mut Weighed,
+    left: &mut u64,
+) -> Result<Option<Ranges>, IndexError> {
+    let first = ranges.first().map_or(0, |(from, _)| *from);
+    if kept.from != first {
+        *kept = Weighed { from: first, to: first, bytes: 0 };
+    }
     for (at, (from, to)) in ranges.iter().enumerate() {
-        for offset in *from..*to {
-            bytes += queue.get_kept(offset, index)?.map_or(0, |place| u64::from(place.body));
-            if bytes > max {
-                let behind = ranges.get(at + 1..).unwrap_or_default();
-                return Ok([&[(offset, *to)], behind].concat());
+        for offset in kept.to.max(*from)..*to {
+            if *left == 0 {
+                return Ok(None);
             }
+            *left -= 1;
+            let body = queue.get_kept(offset, index)?.map_or(0, |place| u64::from(place.body));
+            if kept.bytes + body > max {
+                let behind = ranges.get(at + 1..).unwrap_or_default();
+                return Ok(Some([&[(offset, *to)], behind].concat()));
+            }
+            (kept.bytes, kept.to) = (kept.bytes + body, offset + 1);
         }
     }
-    Ok(Vec::new())
+    Ok(Some(Vec::new()))
 }
 
 impl Cursor {

@@ -9,7 +9,7 @@ use std::{
 
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
 
-use super::{Commit, Fatal, doomed::Round, parameters::Search, send};
+use super::{Commit, Fatal, away::RECORDS_PER_TURN, doomed::Round, parameters::Search, send};
 use crate::{
     command::{ClientId, Command, Reply, Retention},
     entry::Entry,
@@ -156,12 +156,14 @@ impl Commit {
             (self.chores.passes, self.chores.drops) = (Budget::default(), Budget::default());
             self.chores.publish_drops = Budget::default();
             self.chores.burials = Budget::default();
+            self.crowds.left = 0;
             return Ok(());
         }
         self.chores.passes = Budget::new(PASSED_PER_TURN);
         self.chores.drops = Budget::new(DROPPED_PER_TURN);
         self.chores.publish_drops = Budget::new(DROPPED_PER_TURN);
         self.chores.burials = Budget::new(BURIED_PER_TURN);
+        self.crowds.left = RECORDS_PER_TURN;
         for (queue, cursor) in mem::take(&mut self.chores.late) {
             self.touch_cursor(queue, cursor);
         }

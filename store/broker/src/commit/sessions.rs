@@ -62,6 +62,9 @@ impl Commit {
         }
         for (key, held) in &held {
             self.take_up(client, held, parcel.is_some());
+            if holder.is_none() && !held.live {
+                self.keep_away_bounds(held.queue, held.cursor);
+            }
             self.attach(client, &namespace, key, held);
         }
         let subscriptions = held
@@ -122,7 +125,6 @@ impl Commit {
             self.state.namespace(namespace).readers.insert(key.filter.steps(), reader);
             return;
         }
-        self.keep_away_bounds(held.queue, held.cursor);
         let queue = self.state.queues.get(held.queue);
         let cursor = queue.and_then(|queue| queue.cursor(held.cursor));
         let in_hand = cursor.map_or(0, |cursor| {

@@ -4,7 +4,7 @@ use mainstem_schemas::{Address, Filter, QueueId, Verdict};
 
 use super::{desk::Desk, turns::live};
 use crate::{
-    command::{ClientId, Command, OpenSession, Publish, SessionOpened, Subscribe},
+    command::{ClientId, Command, OpenSession, Parcel, Publish, SessionOpened, Subscribe},
     config::{AwayBounds, Drops},
     inbox::Notice,
 };
@@ -140,6 +140,78 @@ fn a_bound_of_age_drops_what_waited_longer() {
         assert_eq!(live(&mut desk, id), 2, "the disk is given back while it sleeps");
         assert_eq!(received(&mut desk, "s"), [3, 4]);
     }
+}
+
+/// Who is there is not cut because it asks again, or comes by another connection.
+#[test]
+fn a_holder_who_stays_loses_nothing() {
+    for again in [true, false] {
+        let away = AwayBounds { records_max: 10, ..AwayBounds::default() };
+        let mut desk = Desk::new(|config| config.away = away);
+        let first = desk.client;
+        desk.client = ClientId(2);
+        let (outbox, _inbox) = crate::inbox::pair(1, 1);
+        let attach = Command::Attach { client: desk.client, namespace: "/".into(), outbox };
+        desk.world.commands.push(attach);
+        open(&mut desk, "s");
+        subscribe(&mut desk, "t/#");
+        publish(&mut desk, 0..100, 1);
+        tick(&mut desk);
+        if again {
+            subscribe(&mut desk, "t/#");
+        } else {
+            desk.client = first;
+            open(&mut desk, "s");
+        }
+        tick(&mut desk);
+        let id = queue(&desk);
+        assert_eq!(live(&mut desk, id), 100);
+    }
+}
+
+/// What was under way stays, and keeps nothing that was dropped behind it.
+#[test]
+fn what_is_dropped_is_let_go_behind_what_is_under_way() {
+    for drops in [Drops::Oldest, Drops::Newest] {
+        let away = AwayBounds { records_max: 10, drops, ..AwayBounds::default() };
+        let mut desk = Desk::new(|config| config.away = away);
+        open(&mut desk, "s");
+        subscribe(&mut desk, "t/#");
+        publish(&mut desk, 0..1, 1);
+        desk.turns(3);
+        let parcel = Some(Parcel(Box::new(())));
+        desk.ask(|client, reply| Command::CloseSession { client, expiry_s: None, parcel, reply });
+        publish(&mut desk, 1..101, 1);
+        tick(&mut desk);
+        let id = queue(&desk);
+        assert_eq!(live(&mut desk, id), 11, "{drops:?}");
+        desk.rebuilt();
+    }
+}
+
+/// However many they are, and however much waits for them, a turn does a piece of it.
+#[test]
+fn a_crowd_is_cut_bit_by_bit() {
+    let mut desk = with_sleeper(AwayBounds { bytes_max: 10, ..AwayBounds::default() });
+    for n in 0..30 {
+        open(&mut desk, &n.to_string());
+        subscribe(&mut desk, "t/#");
+        close(&mut desk);
+    }
+    for from in 0..20 {
+        publish(&mut desk, from * 1000..(from + 1) * 1000, 1);
+    }
+    let id = queue(&desk);
+    desk.pass(1100);
+    let mut turns = 0;
+    while live(&mut desk, id) > 10 {
+        desk.turn();
+        desk.pass(10);
+        turns += 1;
+        assert!(turns < 1000);
+    }
+    assert!(turns > 31, "{turns} turns for all of them");
+    desk.rebuilt();
 }
 
 /// A holder who is there gets everything, however much waits; others of the same filter are cut.
