@@ -19,7 +19,7 @@ async fn kept(client: &Client) -> usize {
 #[tokio::test]
 async fn a_full_store_forgets_a_will_and_publishes_it_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let server = start_within(dir, Limits::default(), 32 << 20).await;
+    let server = start_within(dir, Limits::default(), 64 << 20).await;
     let (client, _inbox) = own(&server).await;
     let hoarder = Hello { id: "hoarder", expiry_s: 60, ..HELLO };
     let (mut peer, _) = Peer::hello(&server, hoarder).await;
@@ -51,6 +51,7 @@ async fn a_full_store_forgets_a_will_and_publishes_it_when_there_is_room() {
     assert_eq!(kept(&client).await, 1, "it is refused");
     // The next one has no session, so that what it hoarded goes.
     Peer::hello(&server, Hello { expiry_s: 0, ..hoarder }).await.0.disconnect(&[]).await;
+    server.broker.checkpoint().await.unwrap();
     watcher.expect(WILL).await;
     assert_eq!(kept(&client).await, 0);
 }
