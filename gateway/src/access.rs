@@ -40,7 +40,7 @@ impl StaticUsers {
             anonymous: config.anonymous,
             namespaces: config.namespaces.iter().cloned().collect(),
             keys: keys.map(|user| (user.access_key.clone(), user.name.clone())).collect(),
-            scram: Scram::new(),
+            scram: Scram::new(users.clone().map(|user| (&*user.name, &*user.password))),
             users: users.map(|user| (user.name.clone(), user.clone())).collect(),
         }
     }
@@ -59,10 +59,6 @@ impl StaticUsers {
         expected.verify_slice(mac).ok().map(|()| user)
     }
 
-    fn password(&self, name: &str) -> Option<&str> {
-        self.users.get(name).map(|user| user.password.as_str())
-    }
-
     fn name_of(&self, credentials: &Credentials) -> Result<&str, LoginError> {
         let local = is_loopback(credentials.peer.ip());
         let user = match &credentials.secret {
@@ -76,7 +72,7 @@ impl StaticUsers {
             Secret::Password { user, password } => self.user_by_password(user, password),
             Secret::Certificate { user } => self.users.get(user),
             Secret::Scram { user, said, proof } => {
-                let proves = self.scram.prove(user, self.password(user), said, proof);
+                let proves = self.scram.prove(user, said, proof);
                 self.users.get(user).filter(|_| proves)
             }
             Secret::Signature { key, signed, mac } => self.user_by_signature(key, signed, mac),
@@ -103,7 +99,7 @@ impl Authenticator for StaticUsers {
     }
 
     fn countersign(&self, user: &str, said: &[u8]) -> Vec<u8> {
-        self.scram.countersign(user, self.password(user), said)
+        self.scram.countersign(user, said)
     }
 }
 

@@ -1,11 +1,7 @@
 //! The server's side of SCRAM-SHA-256 (RFC 5802, RFC 7677): what it keeps of a password, and the proofs
 //! of both sides.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, num::NonZeroU32};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use mainstem_broker::Challenge;
@@ -58,24 +54,29 @@ fn sha256(bytes: &[u8]) -> [u8; KEY_BYTES] {
     out
 }
 
-/// The keys of users, derived when they are first needed and kept. Salts are by name and by process, so
-/// that nobody learns which names there are.
+/// The keys of all users, derived beforehand: to prove takes as long for a name that nobody has. Salts are
+/// by name and by process, so that they do not tell either which names there are.
 pub(crate) struct Scram {
     random: SystemRandom,
     secret: hmac::Key,
-    /// The mutex is std's: nothing is derived while it is held.
-    keys: Mutex<HashMap<String, Arc<Keys>>>,
+    keys: HashMap<String, Keys>,
     /// For names that nobody has; no password leads to them.
-    nobody: Arc<Keys>,
+    nobody: Keys,
 }
 
 impl Scram {
-    pub(crate) fn new() -> Self {
+    /// For these names and passwords. Takes a millisecond or two for each.
+    pub(crate) fn new<'a>(users: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let random = SystemRandom::new();
         let nobody =
             Keys { stored: bytes(&random), server: hmac_key(&bytes::<KEY_BYTES>(&random)) };
         let secret = hmac_key(&bytes::<KEY_BYTES>(&random));
-        Self { random, secret, keys: Mutex::default(), nobody: Arc::new(nobody) }
+        let mut scram = Self { random, secret, keys: HashMap::new(), nobody };
+        for (user, password) in users {
+            let keys = Keys::derive(password.as_bytes(), &scram.salt(user), ITERATIONS);
+            scram.keys.insert(user.to_owned(), keys);
+        }
+        scram
     }
 
     fn salt(&self, user: &str) -> Vec<u8> {
@@ -88,31 +89,17 @@ impl Scram {
         Challenge { nonce, salt: self.salt(user), iterations: ITERATIONS.get() }
     }
 
-    /// The keys for a name; with no password, of nobody.
-    fn keys(&self, user: &str, password: Option<&str>) -> Arc<Keys> {
-        let Some(password) = password else { return self.nobody.clone() };
-        let known = || self.keys.lock().expect("no holder of this lock panics");
-        if let Some(keys) = known().get(user) {
-            return keys.clone();
-        }
-        let keys = Arc::new(Keys::derive(password.as_bytes(), &self.salt(user), ITERATIONS));
-        known().insert(user.to_owned(), keys.clone());
-        keys
+    fn keys(&self, user: &str) -> &Keys {
+        self.keys.get(user).unwrap_or(&self.nobody)
     }
 
     /// Whether a client that said this knows the password.
-    pub(crate) fn prove(
-        &self,
-        user: &str,
-        password: Option<&str>,
-        said: &[u8],
-        proof: &[u8],
-    ) -> bool {
-        self.keys(user, password).prove(said, proof)
+    pub(crate) fn prove(&self, user: &str, said: &[u8], proof: &[u8]) -> bool {
+        self.keys(user).prove(said, proof)
     }
 
-    pub(crate) fn countersign(&self, user: &str, password: Option<&str>, said: &[u8]) -> Vec<u8> {
-        hmac::sign(&self.keys(user, password).server, said).as_ref().to_vec()
+    pub(crate) fn countersign(&self, user: &str, said: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.keys(user).server, said).as_ref().to_vec()
     }
 }
 
@@ -144,7 +131,7 @@ mod tests {
 
     #[test]
     fn nobody_learns_which_names_there_are() {
-        let scram = Scram::new();
+        let scram = Scram::new([("guest", "guest")]);
         let (known, unknown) = (scram.challenge("guest"), scram.challenge("nobody"));
         assert_eq!(
             known.salt,
@@ -155,6 +142,6 @@ mod tests {
         assert_ne!(unknown.salt, known.salt);
         assert_ne!(known.nonce, scram.challenge("guest").nonce);
         assert!(!known.nonce.contains(','));
-        assert!(!scram.prove("nobody", None, b"said", &[0; KEY_BYTES]));
+        assert!(!scram.prove("nobody", b"said", &[0; KEY_BYTES]));
     }
 }

@@ -108,10 +108,11 @@ impl Server {
     }
 }
 
-/// Opens the store, which reads the log and so may take long, beside the runtime's own threads.
+/// Opens the store, which reads the log, and makes the users' keys. Both may take long, and so are done
+/// beside the runtime's own threads.
 async fn open(config: &Config) -> Result<Broker, OpenError> {
-    let (store, users) = (config.broker(), StaticUsers::new(config));
-    let open = move || Broker::open(store, Box::new(users), protocols::views());
+    let (store, config) = (config.broker(), config.clone());
+    let open = move || Broker::open(store, Box::new(StaticUsers::new(&config)), protocols::views());
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

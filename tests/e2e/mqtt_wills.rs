@@ -95,7 +95,7 @@ async fn a_kept_will_is_seen_by_nobody() {
     let server = Server::start();
     let port = server.ports().mqtt;
     let mut reader = Mqtt::connect(port, "reader").await;
-    for filter in ["#", "$queue/#", "$mainstem-will/#", "+/#", "$queue/+"] {
+    for filter in ["#", "$queue/#", "%24queue/#", "$mainstem-will/#", "+/#", "$queue/+"] {
         reader.subscribe(filter, QoS::AtMostOnce).await;
     }
     let amqp = mainstem_tests::Amqp::connect(server.ports().amqp).await;
@@ -103,6 +103,7 @@ async fn a_kept_will_is_seen_by_nobody() {
     let connected = device(port, "d", true, 0, 0);
     let mut late = Mqtt::connect(port, "late").await;
     late.subscribe("#", QoS::AtLeastOnce).await;
+    late.subscribe("%24queue/#", QoS::AtLeastOnce).await;
     assert_eq!(late.next_within(Duration::from_millis(300)).await, None);
     assert_eq!(reader.next_within(Duration::from_millis(300)).await, None);
     assert_eq!(amqp.take("all").await, None);

@@ -93,7 +93,7 @@ async function all() {
   await works(client);
   const sent = new Promise((resolve) => client.once('disconnect', resolve));
   client.proveAgain('wrong');
-  assert.equal((await sent).reasonCode, 0x86);
+  assert.equal((await sent).reasonCode, 0x87);
 }
 
 const late = setTimeout(() => { console.error('too late'); process.exit(2); }, 60_000);

@@ -51,8 +51,8 @@ pub struct Limits {
     pub queued_age_max_s: u64,
     /// What is dropped of too much.
     pub queued_drop: Dropped,
-    /// Messages a client may publish in a second; one that is faster is not read for a while. 0 for
-    /// any number.
+    /// Messages a client may publish in a second; from one that is faster no message is taken for a
+    /// while. 0 for any number.
     pub client_messages_per_s_max: u64,
     /// The same in bytes of payload.
     pub client_bytes_per_s_max: u64,
@@ -75,7 +75,8 @@ pub struct Limits {
     pub sys_interval_s: u64,
     /// Longest delay of a message to `$delayed/<seconds>/<topic>`, in seconds.
     pub delay_max_s: u64,
-    /// Wills that may wait for their delay; more are published at once.
+    /// Wills that may wait for their delay, of which more are published at once, or for room in the
+    /// store.
     pub wills_waiting_max: usize,
     /// Time a connection has for its CONNECT, in milliseconds.
     pub connect_timeout_ms: u64,

@@ -124,8 +124,14 @@ impl Session {
     /// ([MQTT-3.1.2-22]). `None` when it asked for no such thing.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let keep_alive_ms = u64::from(self.terms.keep_alive_s) * 1500;
-        (keep_alive_ms > 0).then(|| self.heard + Duration::from_millis(keep_alive_ms))
+        let keep_alive = self.keep_alive();
+        (!keep_alive.is_zero()).then(|| self.heard + keep_alive * 3 / 2)
+    }
+
+    /// How long the client may be silent; zero for any time.
+    #[must_use]
+    pub fn keep_alive(&self) -> Duration {
+        Duration::from_secs(u64::from(self.terms.keep_alive_s))
     }
 
     /// Whether no more should be read until the store has answered.

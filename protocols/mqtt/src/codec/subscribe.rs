@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 §3.8, §3.10), and the three kinds of topic filters.
 
-use mainstem_schemas::{Dialect, Filter, address::QUEUE_SEGMENT};
+use mainstem_schemas::{Dialect, Filter, address::QUEUE_SEGMENT, filter::Step};
 
 use super::{
     Fault, Frame, Input, Qos, Text, Version,
@@ -138,18 +138,15 @@ impl TopicFilter {
         }
         if let Some(alone) = text.strip_prefix("$exclusive/") {
             let filter = parse_filter(alone)?;
-            let is_ours = ["$queue/", "$share/", "$exclusive/", MARK];
-            let is_plain = !is_ours.iter().any(|ours| alone.starts_with(ours))
-                && alone.split('/').next() != Some("$SYS");
+            let is_plain = !["$share/", "$exclusive/"].iter().any(|kind| alone.starts_with(kind))
+                && !is_ours(&filter)
+                && !begins(&filter, |first| first == b"$SYS");
             return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
         }
         let filter = parse_filter(text)?;
-        if text.starts_with(MARK) {
-            return Ok(Self::Unserved);
-        }
         let Some(name) = text.strip_prefix(QUEUE_SEGMENT).and_then(|rest| rest.strip_prefix('/'))
         else {
-            return Ok(Self::Plain(filter));
+            return Ok(if is_ours(&filter) { Self::Unserved } else { Self::Plain(filter) });
         };
         let is_one_level = !name.is_empty() && !name.contains('/');
         if !is_one_level || !filter.is_exact() {
@@ -167,7 +164,9 @@ impl TopicFilter {
             return Err(Fault::malformed("[MQTT-4.8.2-1] a share name is empty or a wildcard"));
         }
         let levels = parse_filter(filter)?;
-        if ["$queue/", "$share/", "$exclusive/", MARK].iter().any(|ours| filter.starts_with(ours)) {
+        if ["$share/", "$exclusive/"].iter().any(|kind| filter.starts_with(kind))
+            || is_ours(&levels)
+        {
             return Ok(Self::Unserved);
         }
         Ok(Self::Shared { group: group.to_owned(), filter: levels })
@@ -192,6 +191,15 @@ impl TopicFilter {
             Self::Queue(_) | Self::Unserved => 1,
         }
     }
+}
+
+fn begins(filter: &Filter, is: impl Fn(&[u8]) -> bool) -> bool {
+    matches!(filter.steps().first(), Some(Step::Exact(first)) if is(first))
+}
+
+/// Whether it leads to what is kept for ourselves, however its first level is written: `%24` is `$`.
+fn is_ours(filter: &Filter) -> bool {
+    begins(filter, |first| first == QUEUE_SEGMENT.as_bytes() || first.starts_with(MARK.as_bytes()))
 }
 
 fn parse_filter(text: &str) -> Result<Filter, Fault> {

@@ -213,6 +213,15 @@ fn filters_are_told_apart() {
     assert_eq!(parse("$queue/a/b"), Ok(TopicFilter::Unserved));
     assert_eq!(parse("$share/g/$queue/a"), Ok(TopicFilter::Unserved));
     assert_eq!(parse("$queued/a"), Ok(plain("$queued/a")));
+    assert_eq!(parse("%24SYS/a"), Ok(plain("$SYS/a")));
+    // However it is written.
+    for ours in ["%24queue/#", "%24queue/a", "$queue", "%24mainstem-queue/a", "$mainstem-x/#"] {
+        for kind in ["", "$share/g/", "$exclusive/"] {
+            let text: &'static str = format!("{kind}{ours}").leak();
+            assert_eq!(parse(text), Ok(TopicFilter::Unserved), "{text}");
+        }
+    }
+    assert_eq!(parse("$exclusive/%24SYS/a"), Ok(TopicFilter::Unserved));
     let shared = parse("$share/g/a/b").unwrap();
     let filter = mainstem_schemas::Filter::parse("a/b").unwrap();
     assert_eq!(shared, TopicFilter::Shared { group: "g".to_owned(), filter });

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mainstem_broker::Stamp;
 use mainstem_schemas::{Address, Record, RecordDraft, UnixMillis, flags};
 
-use super::NATIVE_V5;
+use super::{NATIVE_V5, testament};
 use crate::codec::{
     Publish, Qos, Reason, Text, Version, Will,
     property::{self, Context, Value, id},
@@ -41,6 +41,8 @@ pub struct Refused {
 
 const DELAYED: &[u8] = b"$delayed/";
 const SYS: &[u8] = b"$SYS/";
+const OWN: Refused =
+    Refused { reason: Reason::NOT_AUTHORIZED, text: "the topic is the server's own" };
 
 impl From<Publish> for Message {
     fn from(publish: Publish) -> Self {
@@ -77,6 +79,9 @@ impl Message {
             return Err(invalid("the topic has too many levels"));
         }
         let address = Address::mqtt(topic);
+        if testament::is_kept_at(&address) {
+            return Err(OWN);
+        }
         let native = match sender.version {
             Version::V5 => {
                 let mut native = BytesMut::with_capacity(1 + self.native.len());
@@ -114,8 +119,7 @@ impl Message {
     ) -> Result<(Bytes, UnixMillis), Refused> {
         let topic = self.topic.as_bytes();
         if topic.starts_with(SYS) {
-            let text = "$SYS is the server's own";
-            return Err(Refused { reason: Reason::NOT_AUTHORIZED, text });
+            return Err(OWN);
         }
         let Some(rest) = topic.strip_prefix(DELAYED) else {
             return Ok((topic.clone(), UnixMillis::NONE));
@@ -128,6 +132,7 @@ impl Message {
             .filter(|seconds| *seconds <= sender.delay_max_s);
         let real = parts.and_then(|(_, real)| real.strip_prefix(b"/")).filter(|t| !t.is_empty());
         match (seconds, real) {
+            (Some(_), Some(real)) if real.starts_with(SYS) => Err(OWN),
             (Some(seconds), Some(real)) => Ok((topic.slice_ref(real), now.plus(seconds * 1000))),
             _ => Err(invalid("a delayed topic is $delayed/<seconds>/<topic>, within the limit")),
         }

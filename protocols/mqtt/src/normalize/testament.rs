@@ -26,7 +26,7 @@ pub struct Testament {
 }
 
 /// Where a testament is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Safe(Bytes);
 
 impl Safe {
@@ -56,6 +56,19 @@ impl Safe {
         draft.flags = flags::DURABLE | flags::RETAIN;
         draft.encode()
     }
+}
+
+/// Whether a client's message would go where testaments are kept.
+#[must_use]
+pub fn is_kept_at(address: &Address) -> bool {
+    // Other topics need no second look: an escaped `$` begins with `%`.
+    if !matches!(address.first.first(), Some(b'$' | b'%')) {
+        return false;
+    }
+    let path = address.path();
+    let mut segments = path.segments();
+    segments.next() == Some(QUEUE_SEGMENT.as_bytes())
+        && segments.next().is_some_and(|name| name.starts_with(MARK.as_bytes()))
 }
 
 impl Testament {

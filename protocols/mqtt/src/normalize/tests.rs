@@ -267,3 +267,24 @@ fn a_native_block_that_does_not_read_gives_an_empty_view() {
     assert_eq!(record.origin(), Origin::Mqtt);
     assert_eq!(view(&record), View::default());
 }
+
+#[test]
+fn the_servers_own_topics_are_not_written_however_they_are_named() {
+    let reason = |topic| {
+        let record = message(topic, Bytes::new()).record(&sender(Version::V5), stamp());
+        record.err().map(|refused| refused.reason)
+    };
+    for own in [
+        "$SYS/broker/version",
+        "$delayed/1/$SYS/broker/version",
+        "$queue/$mainstem-will%2F00",
+        "%24queue/$mainstem-will%2F00",
+        "$queue/%24mainstem-will%2F00",
+        "$delayed/1/%24queue/%24mainstem-will%2F00",
+    ] {
+        assert_eq!(reason(own), Some(Reason::NOT_AUTHORIZED), "{own}");
+    }
+    for free in ["$queue/jobs", "$queue", "%24queue/jobs", "a/$mainstem-will%2F00"] {
+        assert_eq!(reason(free), None, "{free}");
+    }
+}

@@ -43,6 +43,13 @@ pub(super) struct Identity {
     pub(super) peer: SocketAddr,
 }
 
+impl Identity {
+    /// The name it has among all clients.
+    pub(super) fn key(&self) -> (Arc<str>, String) {
+        (self.namespace.clone(), self.client_id.clone())
+    }
+}
+
 /// A client's connection.
 pub(super) struct Connection<R, W> {
     pub(super) server: Arc<Server>,
@@ -89,8 +96,8 @@ pub(super) struct Connection<R, W> {
     /// There for a client that proved who it is by an exchange: it may begin another.
     pub(super) proving: Option<Box<Option<Proving>>>,
     appetite: Appetite,
-    pace: Option<Box<Pace>>,
-    /// It published too fast, and is not read until then.
+    pub(super) pace: Option<Box<Pace>>,
+    /// It published too fast, and no other message of it is taken until then.
     paused: Option<Instant>,
     started: Instant,
     timer: Pin<Box<Sleep>>,
@@ -127,6 +134,11 @@ enum Event {
     Shutdown,
 }
 
+/// No pause is longer.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The type of a packet that is a message.
+const PUBLISH: u8 = 3;
+
 /// How long the timer sleeps when there is nothing to wake for.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -147,8 +159,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let sys_interval_s = server.limits.sys_interval_s;
         let marks = greeting::queue_marks(&opened.found);
         let exactly = ExactlyOnce::resume(&opened.found, &opened.identity.client_id);
-        let namespace = &opened.identity.namespace;
-        let pace = server.paces.of(namespace, &server.limits, Instant::now());
+        let pace = server.paces.of(&opened.identity.key(), &server.limits, Instant::now());
         let appetite = Appetite::new(server.limits.read_bytes_max);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
@@ -163,7 +174,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             ears,
             is_greeted,
             aliases,
-            will: opened.connect.will.map(|will| Box::new((will, opened.safe))),
+            // [MQTT-3.1.2-8]: who was never let in has none.
+            will: opened.connect.will.filter(|_| is_greeted).map(|will| Box::new((will, None))),
             reader,
             writer,
             input,
@@ -228,7 +240,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Receipt(outcome) => self.on_receipt(outcome),
                 Event::Forgotten(known) => self.on_forgotten(known),
                 Event::Retained => self.send_retained().await,
-                Event::Timer => self.on_timer(),
+                Event::Timer => self.on_timer().await,
                 Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
                 Event::Shutdown => Err(End::Closing),
             };
@@ -253,7 +265,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let has_room = self.output.len() < write_bytes_max;
         let receive_max = self.server.limits.receive_max;
         let may_read = has_room
-            && self.paused.is_none()
+            && !self.is_held()
             && !self.session.is_full()
             && !self.exactly.is_full(receive_max);
         let has_retained = has_room && self.retained_ready();
@@ -294,12 +306,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         Ok(())
     }
 
-    /// Acts on every whole packet that was read. All its publishes are one batch.
+    /// Acts on every whole packet that was read and is not held. All its publishes are one batch.
     async fn take_packets(&mut self) -> Result<(), End> {
         let packet_bytes_max = self.server.limits.packet_bytes_max as usize;
         let mut batch = self.start_batch();
         let mut talk = Ok(());
-        while talk.is_ok() {
+        // What is held stays where it is, and what comes behind it.
+        while talk.is_ok() && !self.is_held() {
             talk = match frame::next(&mut self.input, packet_bytes_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => match codec::decode(&frame, self.ears.version) {
@@ -338,6 +351,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     let (id, expiry_s) = (&self.identity.client_id, self.session_expiry_s);
                     self.exactly.name(&self.client, id, expiry_s).await?;
                 }
+                self.keep_pace(publish.payload.len());
                 self.add_to_batch(publish, batch);
             }
             Effect::Send(reply) => self.send(&reply),
@@ -368,27 +382,40 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         Ok(())
     }
 
-    /// The client published so much. Whoever is too fast is not read for a while, and need not be
-    /// heard meanwhile.
-    pub(super) fn keep_pace(&mut self, messages: usize, bytes: usize) {
+    /// The client publishes so many bytes. From whoever is too fast no other message is taken for a
+    /// while, and it need not be heard meanwhile. It may owe more than one pause is long, so that what
+    /// comes behind its next message, like a ping, is answered before it gives us up.
+    fn keep_pace(&mut self, bytes: usize) {
         let Some(pace) = &mut self.pace else { return };
-        let Some(until) = pace.spend(messages, bytes, Instant::now()) else { return };
-        if self.paused.is_none() {
-            metrics::counter!("mainstem_paused_total", "proto" => "mqtt").increment(1);
-        }
+        let now = Instant::now();
+        let Some(due) = pace.spend(1, bytes, now) else { return };
+        metrics::counter!("mainstem_paused_total", "proto" => "mqtt").increment(1);
+        let half = self.session.keep_alive() / 2;
+        let until = due.min(now + if half.is_zero() { PAUSE_MAX } else { half.min(PAUSE_MAX) });
         self.paused = Some(until);
         self.session.heard(until.duration_since(self.started));
         self.timer.as_mut().reset(until);
     }
 
-    fn on_timer(&mut self) -> Result<(), End> {
+    /// Whether what was read begins with a message that is not to be taken yet. Everything else is.
+    fn is_held(&self) -> bool {
+        self.paused.is_some() && self.input.first().is_some_and(|first| first >> 4 == PUBLISH)
+    }
+
+    async fn on_timer(&mut self) -> Result<(), End> {
         if let Some(until) = self.paused
             && until > Instant::now()
         {
             self.timer.as_mut().reset(until);
             return Ok(());
         }
-        self.paused = None;
+        if self.paused.take().is_some() {
+            self.take_packets().await?;
+            if let Some(until) = self.paused {
+                self.timer.as_mut().reset(until);
+                return Ok(());
+            }
+        }
         let now = self.started.elapsed();
         let wake = match self.session.deadline() {
             Some(deadline) if deadline <= now => {

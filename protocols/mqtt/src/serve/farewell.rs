@@ -33,8 +33,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // An assigned identifier is never seen again.
         let is_own = matches!(end, End::Left { .. } | End::Lost | End::Fault(_));
         if is_own && !self.identity.is_assigned {
-            let key = (self.identity.namespace.clone(), self.identity.client_id.clone());
-            self.server.flapping.note(key, &self.server.limits, Instant::now());
+            self.server.flapping.note(self.identity.key(), &self.server.limits, Instant::now());
+        }
+        if let Some(pace) = self.pace.take().filter(|_| !self.identity.is_assigned) {
+            self.server.paces.leave(self.identity.key(), *pace, Instant::now());
         }
         self.say_goodbye(&end).await;
         let goodbye = Duration::from_millis(self.server.limits.goodbye_ms);

@@ -16,12 +16,11 @@ use super::{
     noted::notes,
     peers::Holder,
     proving::{self, last_word},
-    wills,
 };
 use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
-    normalize::{publisher_hash, testament::Safe},
+    normalize::publisher_hash,
     session::{Options, Parked, Session, Terms, scram::Proof},
 };
 
@@ -88,9 +87,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Err(refused) => Err(refused),
         };
         match opened {
-            Ok(mut opened) => {
-                wills::keep(&mut opened).await;
-                Some(Self::begin(server, opened, (reader, writer, caller.is_encrypted), input))
+            Ok(opened) => {
+                let socket = (reader, writer, caller.is_encrypted);
+                let mut connection = Self::begin(server, opened, socket, input);
+                connection.keep_will().await;
+                Some(connection)
             }
             Err(Refused::Silently) => None,
             Err(Refused::With(version, bytes_max, reason, text)) => {
@@ -179,8 +180,6 @@ pub(super) struct Opened {
     pub(super) found: SessionOpened,
     pub(super) connack: ConnAck,
     pub(super) ears: Ears,
-    /// Where its will is kept.
-    pub(super) safe: Option<Safe>,
 }
 
 async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result<Opened, Refused> {
@@ -249,7 +248,6 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
         found,
         connack,
         ears,
-        safe: None,
     })
 }
 

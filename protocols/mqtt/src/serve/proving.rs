@@ -2,7 +2,7 @@
 //! before CONNACK, and again whenever it likes.
 
 use bytes::BytesMut;
-use mainstem_broker::Broker;
+use mainstem_broker::{Broker, LoginError};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -135,6 +135,18 @@ pub(super) fn credentials(proof: &Proof, caller: &Caller) -> Credentials {
     Credentials { namespace, secret, peer: caller.peer }
 }
 
+/// Why a client that was let in is not any more. [MQTT-3.14.2-1]: a wrong password and a server that
+/// is not there have codes of their own in CONNACK only.
+fn no_more(error: &LoginError) -> (Reason, &'static str) {
+    let reason = match error {
+        LoginError::Closed => Reason::SHUTTING_DOWN,
+        LoginError::BadCredentials | LoginError::LoopbackOnly | LoginError::NoNamespace => {
+            Reason::NOT_AUTHORIZED
+        }
+    };
+    (reason, login_refused(error).1)
+}
+
 /// What CONNACK says to a client that proved who it is.
 pub(super) fn last_word(broker: &Broker, proof: &Proof) -> (&'static str, String) {
     let (_, user) = greeting::named(&proof.user);
@@ -168,7 +180,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 let refused = match verified {
                     Ok(principal) if principal == *self.client.principal() => None,
                     Ok(_) => Some((Reason::NOT_AUTHORIZED, "the client is somebody else now")),
-                    Err(error) => Some(login_refused(&error)),
+                    Err(error) => Some(no_more(&error)),
                 };
                 if let Some((reason, text)) = refused {
                     return Err(End::Fault(Fault::new(reason, text)));

@@ -17,8 +17,6 @@ use crate::{
 pub(super) struct Batch {
     offers: Vec<Offer>,
     owed: Vec<Owed>,
-    /// Bytes of payload.
-    bytes: usize,
 }
 
 /// What one message of a batch gets for an answer.
@@ -48,7 +46,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) fn add_to_batch(&self, publish: Publish, batch: &mut Batch) {
         statistics::count(&self.server.statistics.publishes_received, 1);
         let (qos, packet_id) = (publish.qos, publish.packet_id);
-        batch.bytes += publish.payload.len();
         let record = Message::from(publish).record(&self.sender(), self.client.stamp());
         let refused = match record {
             Ok(record) => {
@@ -70,7 +67,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if batch.owed.is_empty() {
             return Ok(());
         }
-        self.keep_pace(batch.owed.len(), batch.bytes);
         let receipt = self.client.publish(batch.offers).await.map_err(|_| End::Closing)?;
         // Nobody waits for the answer to messages of QoS 0.
         if batch.owed.iter().any(|owed| owed.qos != Qos::AtMostOnce) {

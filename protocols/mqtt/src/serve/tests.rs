@@ -4,6 +4,7 @@ mod dead;
 mod everybody;
 mod marks;
 mod script;
+mod wills;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -36,9 +37,14 @@ async fn start_with(limits: Limits) -> Server {
 }
 
 async fn start_in(dir: tempfile::TempDir, limits: Limits) -> Server {
+    start_within(dir, limits, 0).await
+}
+
+async fn start_within(dir: tempfile::TempDir, limits: Limits, log_bytes_max: u64) -> Server {
     let mut config = Config::new(dir.path().to_owned());
     config.durability = mainstem_broker::config::Durability::None;
     config.segment_bytes = 8 << 20;
+    config.log_bytes_max = log_bytes_max;
     config.message_bytes_max = 2 << 20;
     config.writers_max = WRITERS_MAX;
     let views = Views::default().with(Origin::Mqtt, crate::view);

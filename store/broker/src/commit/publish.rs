@@ -61,6 +61,12 @@ pub(super) enum By {
     Store,
 }
 
+/// Whether a record is what a front-end keeps for itself, and nobody's message: it is retained where
+/// nobody looks for it.
+fn is_note(record: &Record) -> bool {
+    record.is_retain() && record.direct_queue().is_some()
+}
+
 impl Commit {
     pub(super) fn publish(
         &mut self,
@@ -71,9 +77,12 @@ impl Commit {
     ) {
         let Some(namespace) = self.namespace_of(client) else { return };
         let needs_sync = mem::replace(&mut self.open.needs_sync, false);
-        self.counts.published += batch.len() as u64;
+        let notes = batch.iter().filter(|publish| is_note(&publish.record)).count();
+        self.counts.published += (batch.len() - notes) as u64;
+        let is_alone = batch.len() == 1;
+        let each = batch.into_iter();
         let outcomes: Vec<Published> =
-            batch.into_iter().map(|publish| self.publish_one(&namespace, publish)).collect();
+            each.map(|publish| self.publish_one(&namespace, publish, is_alone)).collect();
         if self.open.needs_sync {
             self.open.published.push((reply, outcomes));
         } else {
@@ -83,11 +92,22 @@ impl Commit {
         self.open.permits.push(permit);
     }
 
-    fn publish_one(&mut self, namespace: &Arc<str>, publish: Publish) -> Published {
-        match self.try_publish(namespace, publish) {
+    fn publish_one(&mut self, namespace: &Arc<str>, publish: Publish, is_alone: bool) -> Published {
+        let forgets = is_alone && self.forgets(namespace, &publish.record);
+        let may_take = if forgets { Ok(()) } else { self.may_take(&publish.record) };
+        match may_take.and_then(|()| self.try_publish(namespace, publish)) {
             Ok(published) => published,
             Err(refusal) => Published::Refused(refusal),
         }
+    }
+
+    /// Whether a record is the end of a front-end's note, for which there is room as there is for
+    /// settlements. One that comes with something else shares its lot.
+    fn forgets(&self, namespace: &Arc<str>, record: &Record) -> bool {
+        is_note(record)
+            && record.data_len() == 0
+            && (self.state.namespaces.get(namespace))
+                .is_some_and(|space| space.retained.contains_key(&record.address().path()))
     }
 
     /// Whether there is room for a record.
@@ -112,7 +132,6 @@ impl Commit {
         publish: Publish,
     ) -> Result<Published, Refusal> {
         let Publish { record, extra_keys, terms } = publish;
-        self.may_take(&record)?;
         let mut head = Head::default();
         if let Some(terms) = terms {
             if self.is_again(namespace, &terms)? {
@@ -146,6 +165,7 @@ impl Commit {
         self.remember(namespace, &route.histories, &record, &said);
         let admitted = self.admit(&mut route.queues, record.priority());
         let readers = route.queues.len() + route.live.len();
+        let is_a_note = is_note(&record);
         let buries = admitted.refused.iter().any(|(_, buries)| *buries);
         let is_stored = !route.queues.is_empty() || record.is_retain() || buries;
         let (position, size) = if is_stored {
@@ -171,7 +191,7 @@ impl Commit {
             let name = self.bury_refused(&refused, position, size, &record);
             return Err(Refusal::QueueFull(name.unwrap_or_else(|| first.0.to_string())));
         }
-        if readers == 0 {
+        if readers == 0 && !is_a_note {
             self.counts.unroutable += 1;
         }
         Ok(Published::Taken { readers: u32::try_from(readers).unwrap_or(u32::MAX), offset })
