@@ -110,7 +110,7 @@ impl Drop for Going<'_> {
 
 #[cfg(test)]
 mod tests {
-    use mainstem_schemas::{CursorId, QueueId};
+    use mainstem_schemas::{CursorId, Offset, QueueId};
 
     use super::*;
 
@@ -120,7 +120,9 @@ mod tests {
         let group = |cursor| GroupRef { queue: QueueId(1), cursor: CursorId(cursor) };
         let read = lanes.open(group(1), true, now);
         let held = lanes.open(group(2), true, now);
-        let (life, id) = (Arc::new(()), DeliveryId::default());
+        let life = Arc::new(());
+        let (queue, cursor, offset) = (QueueId(1), CursorId(2), Offset(0));
+        let id = DeliveryId { queue, cursor, offset, epoch: 1 };
         let holder = Arc::downgrade(&life);
         held.order().leave_alone("", [Held { id, until: now.plus(60_000), holder }]);
         drop(held);
