@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, mem, ops::Bound};
 
 use mainstem_schemas::CursorId;
 
+#[expect(clippy::box_collection, reason = "sixteen bytes: there may be a million queues in memory")]
 #[derive(Debug, Default)]
 pub(crate) enum Wanted {
     #[default]
