@@ -118,6 +118,8 @@ pub struct Limits {
     pub lite_topic_idle_ms: u64,
     /// Lite topics that one client may subscribe.
     pub lite_subscriptions_max: usize,
+    /// Lite topics that all clients together may subscribe.
+    pub lite_subscriptions_total_max: usize,
 }
 
 impl Default for Limits {
@@ -162,6 +164,7 @@ impl Default for Limits {
             lite_topic_chars_max: 64,
             lite_topic_idle_ms: 72 * 3_600_000,
             lite_subscriptions_max: 2000,
+            lite_subscriptions_total_max: 1_000_000,
         }
     }
 }

@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     lanes: lanes::Lanes,
     topics: send::Topics,
     owners: lite::Owners,
+    bounds: lite::Bounds,
     /// What the configuration says of topics, by name.
     typed: HashMap<String, MessageType>,
     recalled: recall::Recalled,
@@ -118,6 +119,7 @@ impl Front {
             lanes: lanes::Lanes::default(),
             topics: send::Topics::default(),
             owners: lite::Owners::default(),
+            bounds: lite::Bounds::new(&limits),
             typed: limits
                 .topics
                 .iter()

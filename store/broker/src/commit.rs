@@ -7,7 +7,7 @@
 //! belong to is down.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     sync::{Arc, mpsc::SyncSender},
     time::Duration,
@@ -191,6 +191,8 @@ pub(crate) struct Commit {
     touched: Vec<QueueId>,
     /// Cursors to deliver from in this turn.
     touched_cursors: Vec<(QueueId, CursorId)>,
+    /// Readers by place, some of which have their answer.
+    pulls: VecDeque<(QueueId, CursorId)>,
     /// Cursors whose next record is not down yet; they are looked at again when more is.
     gated: BTreeSet<(QueueId, CursorId)>,
     /// Gets that found a record which is not down yet; they are tried again when it is.
@@ -313,6 +315,7 @@ impl Commit {
             noticed: Vec::new(),
             touched: Vec::new(),
             touched_cursors: Vec::new(),
+            pulls: VecDeque::new(),
             gated: BTreeSet::new(),
             deferred: Vec::new(),
             settled: FxHashMap::default(),

@@ -378,6 +378,16 @@ impl Cursor {
         gaps.into_iter().map(|(from, to)| to - from).sum()
     }
 
+    /// The epoch of the last handing-out.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Goes on behind the epochs of an earlier life in memory.
+    pub(crate) fn set_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
     /// A new epoch for a handing-out.
     pub(crate) fn next_epoch(&mut self) -> u32 {
         self.epoch = self.epoch.wrapping_add(1);

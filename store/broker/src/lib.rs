@@ -34,6 +34,7 @@ mod stages;
 mod tail;
 mod trie;
 pub mod usage;
+mod wanted;
 
 mod entry;
 

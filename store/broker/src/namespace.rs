@@ -18,7 +18,15 @@ use crate::{
 
 /// The path of a topic below a topic: its name has `/` between segments.
 pub(crate) fn branch(name: &str) -> Option<Path> {
-    name.contains('/').then(|| Path::parse(name.as_bytes(), Dialect::Mqtt))
+    let (topic, rest) = name.split_once('/')?;
+    Some(below(topic, rest))
+}
+
+/// A path below a topic, whose name is a segment as it stands: records that are addressed to it have
+/// it in their path as it is.
+pub(crate) fn below(topic: &str, rest: &str) -> Path {
+    let (topic, rest) = (Path::of([topic]), Path::parse(rest.as_bytes(), Dialect::Mqtt));
+    Path::from_raw([topic.raw().as_ref(), rest.raw().as_ref()].concat().into())
 }
 
 /// Who gets the records that a filter wants.

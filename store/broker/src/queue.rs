@@ -15,6 +15,7 @@ use crate::{
     lane::Lane,
     policy::{Policy, shared_delivery},
     rules::Rules,
+    wanted::Wanted,
 };
 
 /// Why a queue can be found besides by its id.
@@ -54,7 +55,7 @@ pub(crate) struct Queue {
     main: Option<Cursor>,
     others: BTreeMap<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
-    pub(crate) wanted: Box<[CursorId]>,
+    pub(crate) wanted: Wanted,
     /// The connection that may use it alone.
     pub(crate) owner: Option<ClientId>,
     /// A consumer has it alone.
@@ -101,7 +102,7 @@ impl Queue {
             has_expiring: false,
             main,
             others: BTreeMap::new(),
-            wanted: Box::default(),
+            wanted: Wanted::default(),
             owner: None,
             has_exclusive_consumer: false,
             was_consumed: false,
@@ -462,18 +463,16 @@ impl Queue {
 
     /// Notes whether a cursor is waited on.
     pub(crate) fn note_wanted(&mut self, id: CursorId) {
-        let is_wanted = self.cursor(id).is_some_and(Cursor::is_wanted);
-        let listed = self.wanted.contains(&id);
-        if is_wanted && !listed {
-            self.wanted = self.wanted.iter().copied().chain([id]).collect();
-        } else if !is_wanted && listed {
-            self.wanted = self.wanted.iter().copied().filter(|other| *other != id).collect();
+        if self.cursor(id).is_some_and(Cursor::is_wanted) {
+            self.wanted.insert(id);
+        } else {
+            self.wanted.remove(id);
         }
     }
 
     /// How many consumers its cursors have.
     pub(crate) fn consumers(&self) -> usize {
-        let seats = |id: &CursorId| self.cursor(*id).map_or(0, |cursor| cursor.seats.len());
+        let seats = |id| self.cursor(id).map_or(0, |cursor| cursor.seats.len());
         self.wanted.iter().map(seats).sum()
     }
 

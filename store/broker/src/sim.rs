@@ -27,6 +27,7 @@ mod keys;
 mod limits;
 mod model;
 mod play;
+mod pulls;
 mod rules;
 mod space;
 mod turns;

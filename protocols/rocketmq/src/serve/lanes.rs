@@ -6,7 +6,7 @@ use std::{
 };
 
 use mainstem_broker::GroupRef;
-use mainstem_schemas::DeliveryId;
+use mainstem_schemas::{DeliveryId, UnixMillis};
 use tokio::sync::Notify;
 
 use crate::session::order::{Held, Order, Turn};
@@ -18,18 +18,33 @@ pub(super) struct Lane {
     pub(super) changed: Notify,
 }
 
-/// All of them. A lane lives for as long as the process: it is small, and there is one for each
-/// cursor that the store keeps for a group.
+/// Lanes that are kept whether somebody reads by them or not.
+const IDLE_MIN: usize = 1024;
+
+/// All of them. One that nobody reads by, and of which nothing is in hand, may be made anew: a group
+/// that is moved leaves one behind.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: Mutex<HashMap<GroupRef, Arc<Lane>>>,
+    lanes: Mutex<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    by_group: HashMap<GroupRef, Arc<Lane>>,
+    /// How many were left when those without use went last.
+    swept: usize,
 }
 
 impl Lanes {
     /// The lane of a group, made with `ordered` when it is new.
-    pub(super) fn open(&self, group: GroupRef, ordered: bool) -> Arc<Lane> {
+    pub(super) fn open(&self, group: GroupRef, ordered: bool, now: UnixMillis) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().expect("no holder of this lock panics");
-        let lane = lanes.entry(group).or_insert_with(|| {
+        let All { by_group, swept } = &mut *lanes;
+        if by_group.len() >= 2 * *swept + IDLE_MIN {
+            by_group.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.order().is_idle(now));
+            *swept = by_group.len();
+        }
+        let lane = by_group.entry(group).or_insert_with(|| {
             let order = Mutex::new(Order::new(ordered));
             Arc::new(Lane { order, changed: Notify::new() })
         });
@@ -38,7 +53,7 @@ impl Lanes {
 
     pub(super) fn find(&self, group: GroupRef) -> Option<Arc<Lane>> {
         let lanes = self.lanes.lock().expect("no holder of this lock panics");
-        lanes.get(&group).cloned()
+        lanes.by_group.get(&group).cloned()
     }
 }
 
@@ -90,5 +105,33 @@ impl Drop for Going<'_> {
         }
         drop(order);
         self.lane.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstem_schemas::{CursorId, Offset, QueueId};
+
+    use super::*;
+
+    #[test]
+    fn lanes_without_use_go_and_those_in_use_stay() {
+        let (lanes, now) = (Lanes::default(), UnixMillis(1_000_000));
+        let group = |cursor| GroupRef { queue: QueueId(1), cursor: CursorId(cursor) };
+        let read = lanes.open(group(1), true, now);
+        let held = lanes.open(group(2), true, now);
+        let life = Arc::new(());
+        let (queue, cursor, offset) = (QueueId(1), CursorId(2), Offset(0));
+        let id = DeliveryId { queue, cursor, offset, epoch: 1 };
+        let holder = Arc::downgrade(&life);
+        held.order().leave_alone("", [Held { id, until: now.plus(60_000), holder }]);
+        drop(held);
+        for cursor in 3..10_000 {
+            lanes.open(group(cursor), true, now);
+        }
+        let left = lanes.lanes.lock().unwrap().by_group.len();
+        assert!(left <= IDLE_MIN + 4, "{left}");
+        assert!(Arc::ptr_eq(&read, &lanes.find(group(1)).unwrap()));
+        assert!(lanes.find(group(2)).is_some());
     }
 }

@@ -16,6 +16,7 @@ use mainstem_broker::{
 };
 use mainstem_schemas::{Offset, UnixMillis, Verdict};
 use tokio::{
+    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -34,8 +35,8 @@ use crate::{
     session,
 };
 
-pub(super) use subscriptions::Lites;
-use subscriptions::Watched;
+pub(super) use subscriptions::{Bounds, Lites};
+use subscriptions::{Reserved, Watched};
 
 /// How long one look for something new lasts before it begins anew.
 const WATCH_MS: u64 = 60_000;
@@ -106,19 +107,16 @@ impl Front {
             .map_err(|_| Fault::new(Code::BadRequest, "there is no such action"))?;
         match action {
             LiteSubscriptionAction::PartialRemove => lites.remove(wanted),
-            LiteSubscriptionAction::CompleteRemove => lites.keep(&[]),
+            LiteSubscriptionAction::CompleteRemove => lites.clear(),
             LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd => {
                 for lite in wanted {
                     names::check_lite(lite, &self.limits)?;
                 }
                 self.ensure_topic(&call.member, topic).await?;
                 let binding = Binding { topic: topic.to_owned(), group: group.to_owned() };
-                lites.bind(&binding.topic, &binding.group);
-                if action == LiteSubscriptionAction::CompleteAdd {
-                    lites.keep(wanted);
-                }
-                let fresh = lites.missing(wanted, self.limits.lite_subscriptions_max)?;
-                self.subscribe(&call.member, &binding, fresh, request.offset_option).await?;
+                let is_all = action == LiteSubscriptionAction::CompleteAdd;
+                let reserved = lites.reserve(&binding, wanted, is_all, &self.bounds)?;
+                self.subscribe(&call.member, &binding, reserved, request.offset_option).await?;
             }
         }
         Ok(SyncLiteSubscriptionResponse { status: Some(status::ok()) })
@@ -129,17 +127,19 @@ impl Front {
         &self,
         member: &Arc<Member>,
         binding: &Binding,
-        fresh: Vec<String>,
+        mut reserved: Reserved<'_>,
         option: Option<OffsetOption>,
     ) -> Result<(), Fault> {
-        for part in fresh.chunks(OPENED_TOGETHER) {
+        let names = reserved.names().to_vec();
+        for part in names.chunks(OPENED_TOGETHER) {
             let mut opening = JoinSet::new();
             for lite in part {
                 let (front, member, lite) = (self.clone(), member.clone(), lite.clone());
+                let Some(place) = reserved.place() else { break };
                 let binding = binding.clone();
                 opening.spawn(async move {
                     let group = front.open_lite(&member, &binding, &lite, option).await?;
-                    front.watch(&member, binding, lite, group).await;
+                    front.watch(&member, binding, lite, (group, place)).await;
                     Ok::<(), Fault>(())
                 });
             }
@@ -184,7 +184,13 @@ impl Front {
 
     /// Begins to look for messages of a lite topic. In a group where one consumer has it, that is this
     /// one from now on.
-    async fn watch(&self, member: &Arc<Member>, binding: Binding, lite: String, group: GroupRef) {
+    async fn watch(
+        &self,
+        member: &Arc<Member>,
+        binding: Binding,
+        lite: String,
+        (group, place): (GroupRef, OwnedSemaphorePermit),
+    ) {
         let is_exclusive = self.limits.exclusive_lite_groups.contains(&binding.group);
         let key = is_exclusive.then(|| {
             let namespace = member.namespace.clone();
@@ -195,7 +201,7 @@ impl Front {
             before.lites.remove(std::slice::from_ref(&lite));
             let its: Vec<_> =
                 before.kept().keys().filter(|id| id.queue == group.queue).copied().collect();
-            if let Err(fault) = self.settle(&before, its, Verdict::Release).await {
+            if let Err(fault) = self.settle(&before, its, Verdict::Unread).await {
                 tracing::debug!(error = fault.message, "cannot take a lite topic's messages back");
             }
             let lite = lite.clone();
@@ -206,6 +212,7 @@ impl Front {
         let (front, client, lites) = (self.clone(), member.client.clone(), member.lites.clone());
         let member = Arc::downgrade(member);
         tokio::spawn(async move {
+            let _place = place;
             tokio::select! {
                 () = watched.stop.cancelled() => {}
                 () = look(&client, &lites, &lite, &watched) => {}
@@ -228,28 +235,29 @@ impl Front {
         }
     }
 
-    /// Makes sure that the lite topics of messages exist.
+    /// Makes sure that the lite topics of messages exist; answers which they are.
     pub(super) async fn ensure_lites(
         &self,
         member: &Member,
         topic: &str,
         messages: &[Message],
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<(String, String)>, Fault> {
         let now = self.broker.now();
+        let mut keys = Vec::new();
         let lites = messages.iter().filter_map(|message| {
             let system = message.system_properties.as_ref()?;
             (names::message_type(system) == MessageType::Lite).then(|| system.lite_topic())
         });
         for lite in lites {
             let key = (member.namespace.clone(), branch(topic, lite));
-            if self.topics.is_lite_known(&key, now, self.limits.lite_topic_idle_ms) {
-                continue;
+            if !self.topics.is_lite_known(&key, now, self.limits.lite_topic_idle_ms) {
+                let opened = member.client.open_branch(key.1.clone(), self.branch_terms());
+                opened.await.map_err(quota)?;
+                self.topics.learn_lite(key.clone(), now, self.limits.names_max);
             }
-            let opened = member.client.open_branch(key.1.clone(), self.branch_terms());
-            opened.await.map_err(quota)?;
-            self.topics.learn_lite(key, now, self.limits.names_max);
+            keys.push(key);
         }
-        Ok(())
+        Ok(keys)
     }
 
     /// A client that polls a topic with lite topics must have said what it is, or it would be given
@@ -280,7 +288,7 @@ async fn look(client: &Client, lites: &Lites, lite: &str, watched: &Watched) {
         if began.elapsed() >= Duration::from_millis(WATCH_MS) {
             continue;
         }
-        lites.tell(lite);
+        lites.tell(lite, watched);
         watched.again.notified().await;
         if watched.was_empty() {
             sleep(WATCH_PAUSE).await;

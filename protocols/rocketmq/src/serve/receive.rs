@@ -94,7 +94,7 @@ impl Front {
         loop {
             let group = self.open_group(member, &ask).await?;
             let ordered = self.reads_in_order(&member.namespace, &ask.group, []);
-            let lane = self.lanes.open(group, ordered);
+            let lane = self.lanes.open(group, ordered, self.broker.now());
             let mut changed = pin!(lane.changed.notified());
             changed.as_mut().enable();
             let turn = lane.order().enter(&ask.attempt, self.broker.now());

@@ -36,7 +36,7 @@ const TRANSACTION_ID_BYTES_MAX: usize = 255;
 pub(super) struct Topics {
     /// By namespace and name; whether it has been sent messages with a message group.
     known: Mutex<HashMap<(String, String), bool>>,
-    /// Lite topics by namespace and name, and when something was sent to them last.
+    /// Lite topics by namespace and name, and when they were certainly there.
     lites: Mutex<HashMap<(String, String), UnixMillis>>,
 }
 
@@ -60,22 +60,16 @@ impl Topics {
         }
     }
 
-    /// Whether a lite topic is there for certain: it goes no sooner than `idle_ms` after what was sent
-    /// to it last. It is sent to now.
+    /// Whether a lite topic is there for certain: it goes no sooner than `idle_ms` after it was opened
+    /// or something came to it.
     pub(super) fn is_lite_known(
         &self,
         key: &(String, String),
         now: UnixMillis,
         idle_ms: u64,
     ) -> bool {
-        let mut lites = self.lites.lock().expect("no holder of this lock panics");
-        match lites.get_mut(key) {
-            Some(sent) if now.since(*sent) < idle_ms / 2 => {
-                *sent = now;
-                true
-            }
-            Some(_) | None => false,
-        }
+        let lites = self.lites.lock().expect("no holder of this lock panics");
+        lites.get(key).is_some_and(|used| now.since(*used) < idle_ms / 2)
     }
 
     pub(super) fn learn_lite(&self, key: (String, String), now: UnixMillis, names_max: usize) {
@@ -113,7 +107,8 @@ impl Front {
         let topic = self.check(&messages)?;
         self.ensure_topic(&call.member, &topic).await?;
         self.check_type(&topic, &messages)?;
-        self.ensure_lites(&call.member, &topic, &messages).await?;
+        let asked_at = self.broker.now();
+        let lites = self.ensure_lites(&call.member, &topic, &messages).await?;
         let (batch, sent) = self.records(&call, &topic, messages)?;
         if sent.iter().any(|sent| sent.is_ordered) {
             let namespace = &call.member.namespace;
@@ -124,6 +119,11 @@ impl Front {
         } else {
             self.publish(&call.member, &topic, batch).await?
         };
+        if published.iter().all(|published| matches!(published, Published::Taken { .. })) {
+            for lite in lites {
+                self.topics.learn_lite(lite, asked_at, self.limits.names_max);
+            }
+        }
         let entries: Vec<_> = sent
             .into_iter()
             .zip(published)
@@ -175,7 +175,15 @@ impl Front {
     fn check_kind(&self, message: &Message) -> Result<(), Fault> {
         let Some(system) = &message.system_properties else { return Ok(()) };
         let refuse = |code, why: &str| Err(Fault::new(code, why));
-        match names::message_type(system) {
+        let kind = names::message_type(system);
+        if let Some(lite) = &system.lite_topic {
+            names::check_lite(lite, &self.limits)?;
+            if kind != MessageType::Lite {
+                let why = "a message with a lite topic is of no other type";
+                return refuse(Code::MessagePropertyConflictWithType, why);
+            }
+        }
+        match kind {
             MessageType::Transaction => {
                 let patience_ms = transactions::patience_ms(system, &self.limits);
                 if system.message_id.len() > TRANSACTION_ID_BYTES_MAX {
@@ -186,7 +194,6 @@ impl Front {
                 }
                 Ok(())
             }
-            MessageType::Lite => names::check_lite(system.lite_topic(), &self.limits),
             MessageType::Delay => {
                 let at = system.delivery_timestamp.as_ref().and_then(normalize::millis);
                 let delay_ms = at.unwrap_or_default().since(self.broker.now());
@@ -196,6 +203,7 @@ impl Front {
                 Ok(())
             }
             MessageType::Unspecified
+            | MessageType::Lite
             | MessageType::Normal
             | MessageType::Fifo
             | MessageType::Priority => Ok(()),

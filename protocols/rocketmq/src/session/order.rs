@@ -73,9 +73,7 @@ impl Order {
             self.plain += 1;
             return Turn::Plain;
         }
-        self.held.retain(|_, held| {
-            !held.until.plus(LEASE_SLACK_MS).reached(now) && held.holder.strong_count() > 0
-        });
+        self.forget_ended(now);
         if self.taken || self.plain > 0 {
             return Turn::Wait;
         }
@@ -85,6 +83,18 @@ impl Order {
         }
         self.taken = true;
         Turn::Alone(std::mem::take(&mut self.held).into_values().map(|held| held.id).collect())
+    }
+
+    fn forget_ended(&mut self, now: UnixMillis) {
+        self.held.retain(|_, held| {
+            !held.until.plus(LEASE_SLACK_MS).reached(now) && held.holder.strong_count() > 0
+        });
+    }
+
+    /// Whether nothing goes on in it, and nothing is held.
+    pub fn is_idle(&mut self, now: UnixMillis) -> bool {
+        self.forget_ended(now);
+        self.plain == 0 && !self.taken && self.held.is_empty()
     }
 
     /// Ends a plain turn; with `ordered` because it saw a message group.

@@ -11,7 +11,7 @@ use crate::{
     command::{BranchTerms, ClientId, Retention},
     entry::DeclaredQueue,
     error::Refusal,
-    namespace::branch,
+    namespace::{below, branch},
     policy::Policy,
     queue::Found,
 };
@@ -61,10 +61,7 @@ impl Commit {
         let Some(namespace) = self.namespace_of(client) else { return Vec::new() };
         let above = Path::of([topic]);
         let from = match after {
-            Some(after) => {
-                let words = [topic, after].join("/");
-                Bound::Excluded(Path::parse(words.as_bytes(), Dialect::Mqtt))
-            }
+            Some(after) => Bound::Excluded(below(topic, after)),
             None => Bound::Excluded(above.clone()),
         };
         let from = from.map(|path| Box::<[u8]>::from(path.raw().as_ref()));

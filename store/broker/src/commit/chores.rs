@@ -2,12 +2,13 @@
 //! served in between.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     sync::Arc,
 };
 
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId};
+use smallvec::SmallVec;
 
 use super::{Commit, Fatal, away::RECORDS_PER_TURN, doomed::Round, parameters::Search, send};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     entry::Entry,
     error::Refusal,
     namespace::RetainedWalk,
+    wanted::Wanted,
 };
 
 /// Records that one turn passes over on the way to those it hands out: expired ones above all,
@@ -28,6 +30,8 @@ const BURIED_PER_TURN: usize = 256;
 /// Bytes of the records that one turn may read for each of these, whatever their number; the one
 /// that goes beyond them is the last.
 pub(super) const BYTES_PER_TURN: u64 = 8 << 20;
+/// Cursors of one queue that one turn looks at when something comes to it.
+const SERVED_PER_TURN: usize = 1024;
 /// Records that one turn purges, or lets go of behind the slowest reader of a queue.
 const PURGED_PER_TURN: u64 = 8192;
 /// Addresses that one turn looks at for a filter.
@@ -71,6 +75,8 @@ pub(super) struct Chores {
     pub(super) rounds: VecDeque<Round>,
     /// Cursors that had more to pass over.
     late: BTreeSet<(QueueId, CursorId)>,
+    /// Queues that more cursors wait at than one turn looks at.
+    circles: BTreeMap<QueueId, Circle>,
     /// Gets that met such a cursor.
     gets: Vec<Command>,
     purges: VecDeque<Purge>,
@@ -78,6 +84,14 @@ pub(super) struct Chores {
     pub(super) searches: VecDeque<Search>,
     /// What is to be forgotten of sessions that ended.
     pub(super) left_writers: VecDeque<(Arc<str>, String)>,
+}
+
+/// A round along the cursors that wait at a queue.
+#[derive(Default)]
+struct Circle {
+    /// The last one that was looked at.
+    last: CursorId,
+    left: usize,
 }
 
 /// What is left of a purge.
@@ -116,8 +130,39 @@ impl Chores {
         self.late.contains(&(queue, cursor))
     }
 
+    /// The next cursors of a queue to look at; all of them have their turn after something came.
+    pub(super) fn go_round(
+        &mut self,
+        queue: QueueId,
+        wanted: &Wanted,
+        is_fresh: bool,
+    ) -> SmallVec<[CursorId; 4]> {
+        if wanted.len() <= SERVED_PER_TURN && !self.circles.contains_key(&queue) {
+            return wanted.iter().collect();
+        }
+        let circle = self.circles.entry(queue).or_default();
+        if is_fresh {
+            circle.left = wanted.len();
+        }
+        let next: SmallVec<[CursorId; 4]> =
+            wanted.behind(circle.last).take(circle.left.min(SERVED_PER_TURN)).collect();
+        circle.left -= next.len();
+        match next.last() {
+            Some(last) if circle.left > 0 => circle.last = *last,
+            _ => drop(self.circles.remove(&queue)),
+        }
+        next
+    }
+
+    /// Whether some that wait at a queue are still to be looked at.
+    #[cfg(test)]
+    pub(super) fn goes_round(&self, queue: QueueId) -> bool {
+        self.circles.contains_key(&queue)
+    }
+
     fn is_empty(&self) -> bool {
         self.late.is_empty()
+            && self.circles.is_empty()
             && self.gets.is_empty()
             && self.purges.is_empty()
             && self.lookups.is_empty()
@@ -166,6 +211,16 @@ impl Commit {
         self.crowds.left = RECORDS_PER_TURN;
         for (queue, cursor) in mem::take(&mut self.chores.late) {
             self.touch_cursor(queue, cursor);
+        }
+        let circles: Vec<QueueId> = self.chores.circles.keys().copied().collect();
+        for id in circles {
+            let Some(queue) = self.state.queues.get(id) else {
+                self.chores.circles.remove(&id);
+                continue;
+            };
+            for cursor in self.chores.go_round(id, &queue.wanted, false) {
+                self.touch_cursor(id, cursor);
+            }
         }
         for command in mem::take(&mut self.chores.gets) {
             self.handle(command)?;

@@ -7,7 +7,6 @@ use mainstem_schemas::{
     ConsumerId, CursorId, DeliveryId, Offset, Position, QueueId, Settlement, UnixMillis, Verdict,
 };
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 
 use super::{
     Commit, Timer,
@@ -70,7 +69,7 @@ impl Commit {
             if queue.wanted.is_empty() {
                 continue;
             }
-            for cursor in SmallVec::<[CursorId; 4]>::from_slice(&queue.wanted) {
+            for cursor in self.chores.go_round(id, &queue.wanted, true) {
                 self.deliver_cursor(id, cursor)?;
             }
         }
@@ -178,7 +177,7 @@ impl Commit {
     #[cfg(test)]
     pub(crate) fn forgotten_cursor(&mut self) -> Result<Option<(QueueId, CursorId)>, IndexError> {
         let wanted = |(id, queue): (QueueId, &Queue)| {
-            queue.wanted.iter().map(|cursor| (id, *cursor)).collect::<Vec<_>>()
+            queue.wanted.iter().map(|cursor| (id, cursor)).collect::<Vec<_>>()
         };
         let mut all: Vec<_> = self.state.queues.resident().flat_map(wanted).collect();
         all.sort_unstable();
@@ -188,6 +187,7 @@ impl Commit {
             if found.is_some_and(|found| found.parked() >= parked_max)
                 || self.gated.contains(&(id, cursor))
                 || self.chores.is_late(id, cursor)
+                || self.chores.goes_round(id)
                 || self.open.touched.contains(&id)
                 || self.writing.as_ref().is_some_and(|writing| writing.touched.contains(&id))
             {

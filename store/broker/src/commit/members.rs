@@ -189,6 +189,10 @@ impl Commit {
         let gone: Vec<Consumer> =
             member.consumers.iter().filter_map(|id| self.unseat(client, *id)).collect();
         for (queue, cursor) in member.hands {
+            // One that is not in memory has nothing in hand, and there may be a million.
+            if self.state.queues.peek(queue).is_none() {
+                continue;
+            }
             self.release_all(client, queue, cursor);
         }
         for consumer in gone {

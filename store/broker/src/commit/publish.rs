@@ -235,6 +235,7 @@ impl Commit {
     /// Looks at the queues that a record comes to: takes those out that are at their limit and
     /// refuse, and gives the record its places in the others.
     pub(super) fn admit(&mut self, queues: &mut Targets, priority: u8) -> Admitted {
+        let now = self.now;
         let mut admitted = Admitted { is_sole: queues.len() == 1, ..Admitted::default() };
         queues.retain(|id| {
             let Some(queue) = self.state.queues.get(*id) else { return true };
@@ -262,6 +263,8 @@ impl Commit {
                 admitted.places.push((*id, next));
                 if queue.def.retention == Retention::Time {
                     admitted.offset = Some(Offset(next));
+                    // A topic below a topic goes no sooner for what it forgot of this.
+                    queue.used = now;
                 }
             }
             admitted.is_sole &= queue.main().is_some();

@@ -236,14 +236,17 @@ impl Commit {
     /// A delivery's record cannot be read: it stays in hand, so that nothing is lost and nobody
     /// is given it again, but it takes no room from its holder.
     pub(super) fn set_aside(&mut self, client: ClientId, id: DeliveryId) {
-        let Some(hand) = self.take_hand(client, id) else { return };
+        // What is read by its place is in nobody's hand.
         self.counts.unreadable += 1;
+        let Some(hand) = self.take_hand(client, id) else { return };
         let queue = self.state.queues.get(id.queue);
         if let Some(cursor) = queue.and_then(|queue| queue.cursor_mut(id.cursor)) {
             let (client, deadline) = (ClientId::NOBODY, UnixMillis::NONE);
             let hand = InHand { client, consumer: None, deadline, ..hand };
             cursor.hand_out(id.offset.0, hand);
         }
+        // The batch that it was of may be at its end.
+        self.touch_cursor(id.queue, id.cursor);
     }
 
     /// What was settled or came back in this turn becomes entries; what is transient is applied at
@@ -376,7 +379,14 @@ impl Commit {
         hand.epoch = epoch;
         hand.deadline = match claim {
             Claim::Lease { ms } => now.plus(ms),
-            Claim::Client => UnixMillis::NONE,
+            Claim::Client => {
+                // It is released when the client goes that has it from now on.
+                hand.client = client;
+                if let Some(member) = self.members.get_mut(&client) {
+                    member.hands.insert((id.queue, id.cursor));
+                }
+                UnixMillis::NONE
+            }
         };
         let deadline = hand.deadline;
         let renewed = DeliveryId { offset: Offset(id.offset.0), epoch, ..id };

@@ -139,6 +139,29 @@ impl Commit {
         }
         self.set_timer(deadline, Timer::Fetch { queue, cursor, id });
         self.touch_cursor(queue, cursor);
+        self.end_left_pulls();
+        self.pulls.push_back((queue, cursor));
+    }
+
+    /// Looks at the two pulls that were not looked at for the longest time, and ends those that
+    /// nobody waits for any more: no more than half of all wait in vain.
+    fn end_left_pulls(&mut self) {
+        for _ in 0..2 {
+            let Some((queue, cursor)) = self.pulls.pop_front() else { return };
+            let found = self.state.queues.peek(queue).and_then(|queue| queue.cursor(cursor));
+            let Some(fetcher) = found.and_then(|found| found.fetchers.front()) else { continue };
+            if fetcher.reply.is_closed() {
+                self.drop_fetcher(queue, cursor, 0);
+            } else {
+                self.pulls.push_back((queue, cursor));
+            }
+        }
+    }
+
+    /// Readers by place that wait, as far as the store knows.
+    #[cfg(test)]
+    pub(crate) fn waiting_pulls(&self, queue: QueueId) -> usize {
+        self.state.queues.peek(queue).map_or(0, |queue| queue.wanted.len())
     }
 
     /// A pull has its answer: nothing of it is in hand.

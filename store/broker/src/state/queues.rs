@@ -23,6 +23,9 @@ use crate::{
     rules::Rules,
 };
 
+/// Entries of the list of queues that may leave memory, beyond twice as many as there are.
+const IDLE_SLACK: usize = 1024;
+
 pub(crate) struct Queues {
     index: Index,
     resident: FxHashMap<QueueId, Box<Queue>>,
@@ -42,6 +45,8 @@ pub(crate) struct Queues {
     /// Written by the last checkpoint, and not looked at since.
     evicting: Vec<QueueId>,
     resident_max: usize,
+    /// No cursor that left memory gave a higher epoch: ids that name what it handed out stay its own.
+    epoch_max: u32,
     /// What went wrong with the index; the store stops over it.
     pub(crate) failed: Option<IndexError>,
     /// Entries of queues that are not known yet are kept: the definition comes later.
@@ -57,6 +62,7 @@ struct Shelf<'a> {
     of_filters: &'a Arc<Policy>,
     idle: &'a mut VecDeque<QueueId>,
     failed: &'a mut Option<IndexError>,
+    epoch_max: u32,
     gone: &'a (FxHashSet<QueueId>, FxHashSet<QueueId>),
 }
 
@@ -78,6 +84,9 @@ impl<'a> Shelf<'a> {
             queue.follow(rules);
         }
         queue.follow_filters(self.of_filters);
+        for cursor in queue.cursors_mut() {
+            cursor.set_epoch(self.epoch_max);
+        }
         self.idle.push_back(id);
         Some(place.insert(Box::new(queue)))
     }
@@ -140,6 +149,7 @@ impl Queues {
             idle: VecDeque::new(),
             evicting: Vec::new(),
             resident_max,
+            epoch_max: 0,
             failed: None,
             is_rebuilding: false,
         }
@@ -176,8 +186,9 @@ impl Queues {
 
     /// The queue. Nothing that the index keeps may be changed through it.
     pub(crate) fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
+        let epoch_max = self.epoch_max;
         let Self { resident, index, names, rules, of_filters, idle, failed, gone, .. } = self;
-        Shelf { resident, index, names, rules, of_filters, idle, failed, gone }.find(id)
+        Shelf { resident, index, names, rules, of_filters, idle, failed, epoch_max, gone }.find(id)
     }
 
     /// The queue, to be changed. With it every change of what the index keeps begins.
@@ -195,11 +206,14 @@ impl Queues {
             failed,
             gone,
             epoch,
+            epoch_max,
             gather,
             dirty,
             ..
         } = self;
-        let shelf = Shelf { resident, index, names, rules, of_filters, idle, failed, gone };
+        let epoch_max = *epoch_max;
+        let shelf =
+            Shelf { resident, index, names, rules, of_filters, idle, failed, epoch_max, gone };
         let queue = shelf.find(id)?;
         if queue.dirty_in != *epoch && !id.is_transient() {
             // Before its first change since the last checkpoint began, that one takes it as it is.
@@ -312,13 +326,14 @@ impl Queues {
     /// Lets blocks of up to `count` written queues leave memory, and queues that nobody uses.
     /// Returns those that left, as their namespaces know them.
     pub(crate) fn evict(&mut self, count: usize) -> Vec<(Arc<str>, Bytes)> {
+        self.compact_idle();
         for _ in 0..count {
             let Some(id) = self.evicting.pop() else { break };
             let Some(queue) = self.resident.get_mut(&id) else { continue };
             queue.evict();
             // Of topics below topics there may be a million, and most are used once.
             if queue.is_branch() && queue.may_leave() {
-                self.resident.remove(&id);
+                self.leave(id);
                 continue;
             }
             if !queue.is_listed {
@@ -335,7 +350,7 @@ impl Queues {
                 self.idle.push_back(id);
                 continue;
             }
-            if let Some(queue) = self.resident.remove(&id)
+            if let Some(queue) = self.leave(id)
                 && queue.found == Found::ByName
             {
                 let name = Bytes::copy_from_slice(queue.def.name.as_bytes());
@@ -343,6 +358,30 @@ impl Queues {
             }
         }
         left
+    }
+}
+
+impl Queues {
+    /// Queues that left and came again are on the list as often.
+    fn compact_idle(&mut self) {
+        let Self { idle, resident, .. } = self;
+        if idle.len() > 2 * resident.len() + IDLE_SLACK {
+            let mut seen = FxHashSet::default();
+            idle.retain(|id| resident.contains_key(id) && seen.insert(*id));
+        }
+    }
+
+    /// A queue leaves memory; the index has it.
+    fn leave(&mut self, id: QueueId) -> Option<Box<Queue>> {
+        let queue = self.resident.remove(&id)?;
+        let epochs = queue.cursors().map(|(_, cursor)| cursor.epoch());
+        self.epoch_max = epochs.fold(self.epoch_max, u32::max);
+        Some(queue)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn idle_len(&self) -> usize {
+        self.idle.len()
     }
 }
 

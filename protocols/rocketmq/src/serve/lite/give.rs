@@ -65,7 +65,8 @@ impl Front {
         while found.messages.len() < ask.max
             && let Some(mut taken) = member.lites.next()
         {
-            let max = ask.max - found.messages.len();
+            let so_far = found.messages.len();
+            let max = ask.max - so_far;
             let fetch = Fetch { group: taken.group, max, claim: ask.claim, wait_ms: 0 };
             // Cancel-safe: a fetch that is dropped releases what was on its way.
             let deliveries = member.client.fetch(fetch).await?;
@@ -74,6 +75,11 @@ impl Front {
                 self.watch_again(member, &taken.lite, taken.group).await;
             } else {
                 self.take_lite(member, ask, &taken, deliveries, &mut found).await?;
+            }
+            // What was found waits for no more, and nobody for longer than was asked.
+            let gave_nothing = found.messages.len() == so_far;
+            if gave_nothing && (so_far > 0 || Instant::now() >= ask.until) {
+                break;
             }
         }
         Ok(found)

@@ -10,10 +10,14 @@ use std::{
 
 use mainstem_broker::GroupRef;
 use mainstem_schemas::DeliveryId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{proto::Code, status::Fault};
+use super::Binding;
+use crate::{
+    codec::{proto::Code, status::Fault},
+    limits::Limits,
+};
 
 /// What the task that watches a lite topic goes by.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ struct Inner {
     topic: String,
     group: String,
     subscribed: BTreeMap<String, (GroupRef, Arc<Watched>)>,
+    /// Those that room is kept for while they are opened, by how many requests.
+    opening: BTreeMap<String, usize>,
     /// Those that have something, in the order in which that was told.
     ready: VecDeque<String>,
     /// The last attempt that got something, and what.
@@ -73,26 +79,48 @@ impl Lites {
         (!inner.topic.is_empty()).then(|| (inner.topic.clone(), inner.group.clone()))
     }
 
-    /// A client reads the lite topics of one topic in one group; what it read of another goes.
-    pub(super) fn bind(&self, topic: &str, group: &str) {
+    /// Keeps room for those of `wanted` that are not subscribed. A client reads the lite topics of
+    /// one topic in one group: what it read of another goes, and with `is_all` what is not wanted any
+    /// more. Nothing goes if there is no room.
+    pub(super) fn reserve(
+        &self,
+        binding: &Binding,
+        wanted: &[String],
+        is_all: bool,
+        bounds: &Bounds,
+    ) -> Result<Reserved<'_>, Fault> {
         let mut inner = self.lock();
-        if inner.topic != topic || inner.group != group {
-            inner.drop_all_but(&BTreeSet::new());
-            topic.clone_into(&mut inner.topic);
-            group.clone_into(&mut inner.group);
-        }
-    }
-
-    /// Those of `wanted` that are not subscribed, if there is room for them.
-    pub(super) fn missing(&self, wanted: &[String], max: usize) -> Result<Vec<String>, Fault> {
-        let inner = self.lock();
-        let fresh: BTreeSet<&String> =
-            wanted.iter().filter(|lite| !inner.subscribed.contains_key(*lite)).collect();
-        if !fresh.is_empty() && inner.subscribed.len() + fresh.len() > max {
+        let is_other = inner.topic != binding.topic || inner.group != binding.group;
+        let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
+        let stays = |lite: &str| !is_other && (!is_all || wanted.contains(lite));
+        let Inner { subscribed, opening, .. } = &*inner;
+        let kept = subscribed.keys().map(String::as_str).filter(|lite| stays(lite));
+        let all: BTreeSet<&str> =
+            kept.chain(opening.keys().map(String::as_str)).chain(wanted.iter().copied()).collect();
+        let is_fresh = |lite: &&str| is_other || !subscribed.contains_key(*lite);
+        let names: Vec<String> =
+            wanted.iter().copied().filter(is_fresh).map(str::to_owned).collect();
+        let max = bounds.each_max;
+        if !names.is_empty() && all.len() > max {
             let text = format!("a client may subscribe {max} lite topics");
             return Err(Fault::new(Code::LiteSubscriptionQuotaExceeded, text));
         }
-        Ok(fresh.into_iter().cloned().collect())
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let places = bounds.all.clone().try_acquire_many_owned(count).map_err(|_| {
+            let text = "clients have subscribed as many lite topics as they may together";
+            Fault::new(Code::LiteSubscriptionQuotaExceeded, text)
+        })?;
+        if is_other {
+            inner.drop_all_but(&BTreeSet::new());
+            binding.topic.clone_into(&mut inner.topic);
+            binding.group.clone_into(&mut inner.group);
+        } else if is_all {
+            inner.drop_all_but(&wanted);
+        }
+        for lite in &names {
+            *inner.opening.entry(lite.clone()).or_default() += 1;
+        }
+        Ok(Reserved { lites: self, names, places })
     }
 
     /// Subscribes one; `None` when that happened already.
@@ -115,11 +143,12 @@ impl Lites {
                 watched.stop.cancel();
             }
         }
+        inner.forget_ready();
     }
 
-    /// All others go.
-    pub(super) fn keep(&self, lites: &[String]) {
-        self.lock().drop_all_but(&lites.iter().map(String::as_str).collect());
+    /// All go.
+    pub(super) fn clear(&self) {
+        self.lock().drop_all_but(&BTreeSet::new());
     }
 
     /// The group's place is another one.
@@ -133,10 +162,16 @@ impl Lites {
         self.lock().subscribed.get(lite).map(|(group, _)| *group)
     }
 
-    /// One of them has something.
-    pub(super) fn tell(&self, lite: &str) {
-        self.lock().ready.push_back(lite.to_owned());
-        self.bell.notify_waiters();
+    /// One of them has something, says who watches it.
+    pub(super) fn tell(&self, lite: &str, watched: &Watched) {
+        let mut inner = self.lock();
+        let known = inner.subscribed.get(lite);
+        // The watcher of one that was given up may say so late.
+        if known.is_some_and(|(_, known)| std::ptr::eq(Arc::as_ptr(known), watched)) {
+            inner.ready.push_back(lite.to_owned());
+            drop(inner);
+            self.bell.notify_waiters();
+        }
     }
 
     /// The one that has had something for the longest time.
@@ -180,8 +215,61 @@ impl Inner {
             }
             stays
         });
+        self.forget_ready();
+    }
+
+    /// What is given up is not told of.
+    fn forget_ready(&mut self) {
         let Self { subscribed, ready, .. } = self;
         ready.retain(|lite| subscribed.contains_key(lite));
+    }
+}
+
+/// How many lite topics may be subscribed.
+#[derive(Debug)]
+pub(in crate::serve) struct Bounds {
+    each_max: usize,
+    /// Room for those of all clients.
+    all: Arc<Semaphore>,
+}
+
+impl Bounds {
+    pub(in crate::serve) fn new(limits: &Limits) -> Self {
+        let all = limits.lite_subscriptions_total_max.min(Semaphore::MAX_PERMITS);
+        Self { each_max: limits.lite_subscriptions_max, all: Arc::new(Semaphore::new(all)) }
+    }
+}
+
+/// Room for lite topics that are being opened.
+#[derive(Debug)]
+pub(super) struct Reserved<'a> {
+    lites: &'a Lites,
+    names: Vec<String>,
+    places: OwnedSemaphorePermit,
+}
+
+impl Reserved<'_> {
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// One of them is subscribed for as long as it has this.
+    pub(super) fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.places.split(1)
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let opening = &mut self.lites.lock().opening;
+        for lite in &self.names {
+            if let Some(count) = opening.get_mut(lite) {
+                *count -= 1;
+                if *count == 0 {
+                    opening.remove(lite);
+                }
+            }
+        }
     }
 }
 

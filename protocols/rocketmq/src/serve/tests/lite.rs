@@ -205,6 +205,10 @@ async fn quotas_and_names_have_their_codes() {
     let quota = Code::LiteSubscriptionQuotaExceeded;
     assert_eq!(peer.sync(Action::PartialAdd, &["c"]).await, quota);
     assert_eq!(peer.sync(Action::PartialAdd, &["a", "b"]).await, Code::Ok);
+    // What is refused changes nothing.
+    assert_eq!(peer.sync(Action::CompleteAdd, &["b", "c", "d"]).await, quota);
+    assert!(peer.send(lite("a", "a")).await.is_ok());
+    assert_eq!(names(&peer.receive(5_000).await), ["a"]);
     assert_eq!(peer.sync(Action::CompleteAdd, &["b", "c"]).await, Code::Ok);
     for bad in ["", "a b", "a/b", &"x".repeat(65)] {
         assert_eq!(peer.sync(Action::PartialAdd, &[bad]).await, Code::IllegalLiteTopic, "{bad}");
@@ -213,6 +217,83 @@ async fn quotas_and_names_have_their_codes() {
     assert_eq!(peer.send(lite("m", "d")).await, Err(Code::LiteTopicQuotaExceeded));
     assert_eq!(peer.sync(Action::CompleteAdd, &["d"]).await, Code::LiteTopicQuotaExceeded);
     assert!(peer.send(lite("m", "a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn subscriptions_that_come_together_are_bounded_and_so_are_those_of_all_clients() {
+    let limits =
+        Limits { lite_subscriptions_max: 3, lite_subscriptions_total_max: 5, ..Limits::default() };
+    let server = Server::start(limits).await;
+    let peer = server.peer("one").await;
+    let syncs = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| {
+        let mut peer = Peer { grpc: peer.grpc.clone(), client_id: peer.client_id.clone() };
+        tokio::spawn(async move { peer.sync(Action::PartialAdd, &[name]).await })
+    });
+    let mut taken = 0;
+    for sync in syncs {
+        taken += usize::from(sync.await.unwrap() == Code::Ok);
+    }
+    assert_eq!((taken, listed(&server).await.len()), (3, 3));
+    let quota = Code::LiteSubscriptionQuotaExceeded;
+    let (mut one, mut two) = (peer, server.peer("two").await);
+    assert_eq!(two.sync(Action::PartialAdd, &["x", "y", "z"]).await, quota);
+    assert_eq!(two.sync(Action::PartialAdd, &["x", "y"]).await, Code::Ok);
+    // What one gives up, others may have.
+    assert_eq!(one.sync(Action::CompleteRemove, &[]).await, Code::Ok);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(two.sync(Action::PartialAdd, &["z"]).await, Code::Ok);
+}
+
+#[tokio::test]
+async fn a_message_with_a_lite_topic_is_of_no_other_type() {
+    let server = Server::start(Limits::default()).await;
+    let mut peer = server.peer("one").await;
+    let mut ordered = lite("m", "a");
+    ordered.system_properties.as_mut().unwrap().message_group = Some("g".to_owned());
+    let mut ranked = lite("m", "a");
+    ranked.system_properties.as_mut().unwrap().priority = Some(1);
+    for message in [ordered, ranked] {
+        let sent = peer.send(message).await;
+        assert_eq!(sent.err(), Some(Code::MessagePropertyConflictWithType));
+    }
+    assert!(listed(&server).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_another_client_takes_over_was_no_attempt() {
+    let exclusive_lite_groups = vec![GROUP.to_owned()];
+    let server = Server::start(Limits { exclusive_lite_groups, ..Limits::default() }).await;
+    let mut sender = server.peer("sender").await;
+    let (mut one, mut other) = (server.peer("one").await, server.peer("other").await);
+    sender.send_lite("1", "a").await;
+    for peer in [&mut one, &mut other] {
+        assert_eq!(peer.sync(Action::PartialAdd, &["a"]).await, Code::Ok);
+        let got = peer.take_kept().await;
+        assert_eq!((ids(&got), attempts(&got)), (vec!["1"], vec![1]));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_lite_topic_keeps_nothing_that_was_found_waiting() {
+    let server = Server::start(Limits::default()).await;
+    let (mut sender, mut reader) = (server.peer("sender").await, server.peer("reader").await);
+    let mut other = server.peer("other").await;
+    let all: Vec<String> = (0..400).map(|number| format!("l{number:03}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    assert_eq!(reader.sync(Action::CompleteAdd, &all).await, Code::Ok);
+    assert_eq!(other.sync(Action::CompleteAdd, &all).await, Code::Ok);
+    for name in &all {
+        sender.send_lite("x", name).await;
+    }
+    // Both are told of all of them, and the other one reads all but one.
+    let mut got = 0;
+    while got < 400 {
+        got += other.receive(5_000).await.len();
+    }
+    let began = Instant::now();
+    sender.send_lite("y", "l000").await;
+    assert!(reader.receive(0).await.len() <= 1);
+    assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -289,6 +370,29 @@ async fn a_client_that_did_not_say_what_it_is_gets_nothing_of_a_topic_with_lite_
 }
 
 impl Peer {
+    /// What the group is given, for as long as the client is there.
+    async fn take_kept(&mut self) -> Vec<Message> {
+        let request = self.request(ReceiveMessageRequest {
+            group: Some(resource(GROUP)),
+            message_queue: Some(MessageQueue {
+                topic: Some(resource(TOPIC)),
+                ..Default::default()
+            }),
+            batch_size: 32,
+            auto_renew: true,
+            long_polling_timeout: Some(duration(5_000)),
+            ..Default::default()
+        });
+        let mut parts = self.grpc.receive_message(request).await.unwrap().into_inner();
+        let mut messages = Vec::new();
+        while let Some(part) = parts.message().await.unwrap() {
+            if let Some(Content::Message(message)) = part.content {
+                messages.push(message);
+            }
+        }
+        messages
+    }
+
     /// Says what kind of client it is; answers the stream on which it is told things.
     async fn settings(&mut self, kind: ClientType) -> tonic::Streaming<TelemetryCommand> {
         let subscription = Subscription { group: Some(resource(GROUP)), ..Default::default() };
