@@ -51,6 +51,9 @@ pub struct Limits {
     pub queued_age_max_s: u64,
     /// What is dropped of too much.
     pub queued_drop: Dropped,
+    /// Bytes of messages under way that are kept in memory for sessions whose clients are away, all
+    /// together. The others come anew, as after a restart of the server.
+    pub parked_bytes_max: usize,
     /// Messages a client may publish in a second; from one that is faster no message is taken for a
     /// while. 0 for any number.
     pub client_messages_per_s_max: u64,
@@ -109,6 +112,7 @@ impl Default for Limits {
             queued_bytes_max: 0,
             queued_age_max_s: 0,
             queued_drop: Dropped::Oldest,
+            parked_bytes_max: 64 << 20,
             client_messages_per_s_max: 0,
             client_bytes_per_s_max: 0,
             namespace_messages_per_s_max: 0,

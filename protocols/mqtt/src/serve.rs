@@ -15,6 +15,7 @@ mod flapping;
 mod greeting;
 mod noted;
 mod pace;
+mod parking;
 mod peers;
 mod proving;
 mod publishing;
@@ -44,6 +45,7 @@ use exclusive::Exclusives;
 use flapping::Flapping;
 use greeting::Caller;
 use pace::Paces;
+use parking::Parking;
 use peers::Peers;
 use statistics::Statistics;
 
@@ -53,6 +55,7 @@ pub(crate) struct Server {
     limits: Arc<Limits>,
     peers: Peers,
     exclusives: Exclusives,
+    parking: Parking,
     flapping: Flapping,
     paces: Paces,
     statistics: Statistics,
@@ -79,6 +82,7 @@ impl Service {
             limits,
             peers: Peers::default(),
             exclusives: Exclusives::default(),
+            parking: Parking::default(),
             flapping: Flapping::default(),
             paces: Paces::default(),
             statistics: Statistics::new(),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Inbox, Notice, Parcel};
+use mainstem_broker::{Client, Inbox, Notice};
 use mainstem_schemas::{Settlement, Verdict};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -130,13 +130,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let unread = |id| Settlement { id, verdict: Verdict::Unread };
         settlements.extend(unsent.into_iter().flat_map(|copy| copy.deliveries).map(unread));
         settlements.extend(unread_deliveries(&notices));
+        let parcel = keeps.then(|| {
+            let max = self.server.limits.parked_bytes_max;
+            let (parcel, back) = self.server.parking.park(parked, max);
+            let verdict = Verdict::Release;
+            settlements.extend(back.into_iter().map(|id| Settlement { id, verdict }));
+            parcel
+        });
         let mut inbox = self.inbox;
         settlements.extend(drain(&self.client, &mut inbox).await);
         // Every call below fails only when the store has closed; then there is no session.
         if !settlements.is_empty() {
             let _settled = self.client.settle(settlements).await;
         }
-        let parcel = keeps.then(|| Parcel(Box::new(parked)));
         let _closed = self.client.close_session(new_expiry_s, parcel).await;
         let late = drain(&self.client, &mut inbox).await;
         if !late.is_empty() {

@@ -14,6 +14,7 @@ use super::{
     Server,
     connection::{Connection, Identity},
     noted::notes,
+    parking,
     peers::Holder,
     proving::{self, last_word},
 };
@@ -21,7 +22,7 @@ use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
     normalize::publisher_hash,
-    session::{Options, Parked, Session, Terms, scram::Proof},
+    session::{Options, Session, Terms, scram::Proof},
 };
 
 /// Who opened the connection, as far as can be seen before its first word.
@@ -282,8 +283,8 @@ fn too_many(scope: &Scope) -> &'static str {
 fn start_session(terms: Terms, found: &mut SessionOpened, reserved_max: usize) -> Session {
     let mut session = Session::new(terms, Duration::ZERO);
     let parcel = found.parcel.take().filter(|_| found.present);
-    if let Some(Ok(parked)) = parcel.map(|parcel| parcel.0.downcast::<Parked>()) {
-        session.resume(*parked);
+    if let Some(parked) = parcel.and_then(parking::open) {
+        session.resume(parked);
     }
     session.outbound.remember(notes(found), reserved_max);
     session
