@@ -138,18 +138,17 @@ fn a_pause_is_no_silence() {
     device.read_exact(&mut connack).unwrap();
     let publish = |id: u8| [0x32, 6, 0, 1, b't', 0, id, b'x'];
     let began = Deadline::seconds(60);
-    // Two at once, and eight in four seconds.
+    // Three at once, and seven in three and a half seconds.
     device.write_all(&(1..=10).flat_map(publish).collect::<Vec<u8>>()).unwrap();
     device.write_all(b"\xc0\0").unwrap();
-    for id in 1..=10 {
-        let mut puback = [0; 4];
-        device.read_exact(&mut puback).unwrap();
-        assert_eq!(puback, [0x40, 2, 0, id]);
-    }
-    let mut pong = [0; 2];
-    device.read_exact(&mut pong).unwrap();
-    assert_eq!(pong, [0xd0, 0]);
-    assert!(began.elapsed() > Duration::from_millis(3500), "{:?}", began.elapsed());
+    let mut said = [0; 42];
+    device.read_exact(&mut said).unwrap();
+    let pubacks = |ids: std::ops::RangeInclusive<u8>| ids.flat_map(|id| [0x40, 2, 0, id]);
+    // The ping waits for no disk.
+    let pong: Vec<u8> = pubacks(1..=9).chain([0xd0, 0]).chain(pubacks(10..=10)).collect();
+    let puback: Vec<u8> = pubacks(1..=10).chain([0xd0, 0]).collect();
+    assert!(said[..] == pong || said[..] == puback, "{said:?}");
+    assert!(began.elapsed() > Duration::from_millis(3400), "{:?}", began.elapsed());
 }
 
 /// paho against all of it.
