@@ -178,11 +178,8 @@ fn the_name_of_the_topic_above_is_one_segment_as_it_stands() {
     for name in ["%74/a", "%74/b"] {
         open(&mut desk, name, 9).unwrap();
     }
-    let (topic, name) = (Bytes::from_static(b"%74"), Bytes::from_static(b"a"));
-    let address = Address { lite: true, ..Address::rocketmq(topic, name) };
-    let record = desk.draft(&address, b"x").encode().unwrap();
-    let sent = desk.publish(vec![Publish::new(record)]).pop();
-    assert!(matches!(sent, Some(Published::Taken { readers: 2, .. })), "{sent:?}");
+    // An escaped `%74`.
+    assert_eq!(send(&mut desk, "%2574/a", b"x"), 2);
     let listed = desk.ask(|client, reply| {
         let (topic, after) = ("%74".to_owned(), Some("a".to_owned()));
         let ask = TopicCommand::Branches { topic, after, max: 9, reply };
