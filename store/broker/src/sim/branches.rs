@@ -170,20 +170,3 @@ fn a_branch_stays_for_what_it_was_sent_though_that_is_kept_no_longer() {
     wait(&mut desk, IDLE_MS);
     assert_eq!(names(&mut desk, None, 9), [""; 0]);
 }
-
-#[test]
-fn the_name_of_the_topic_above_is_one_segment_as_it_stands() {
-    let mut desk = Desk::new(|_| {});
-    topic(&mut desk, "%74");
-    for name in ["%74/a", "%74/b"] {
-        open(&mut desk, name, 9).unwrap();
-    }
-    // An escaped `%74`.
-    assert_eq!(send(&mut desk, "%2574/a", b"x"), 2);
-    let listed = desk.ask(|client, reply| {
-        let (topic, after) = ("%74".to_owned(), Some("a".to_owned()));
-        let ask = TopicCommand::Branches { topic, after, max: 9, reply };
-        Command::Topic { client, ask }
-    });
-    assert_eq!(listed, ["b"]);
-}
