@@ -170,23 +170,3 @@ fn a_branch_stays_for_what_it_was_sent_though_that_is_kept_no_longer() {
     wait(&mut desk, IDLE_MS);
     assert_eq!(names(&mut desk, None, 9), [""; 0]);
 }
-
-#[test]
-fn the_name_of_the_topic_above_is_one_segment_as_it_stands() {
-    let mut desk = Desk::new(|_| {});
-    topic(&mut desk, "%74");
-    for name in ["%74/a", "%74/b"] {
-        open(&mut desk, name, 9).unwrap();
-    }
-    let (topic, name) = (Bytes::from_static(b"%74"), Bytes::from_static(b"a"));
-    let address = Address { lite: true, ..Address::rocketmq(topic, name) };
-    let record = desk.draft(&address, b"x").encode().unwrap();
-    let sent = desk.publish(vec![Publish::new(record)]).pop();
-    assert!(matches!(sent, Some(Published::Taken { readers: 2, .. })), "{sent:?}");
-    let listed = desk.ask(|client, reply| {
-        let (topic, after) = ("%74".to_owned(), Some("a".to_owned()));
-        let ask = TopicCommand::Branches { topic, after, max: 9, reply };
-        Command::Topic { client, ask }
-    });
-    assert_eq!(listed, ["b"]);
-}
