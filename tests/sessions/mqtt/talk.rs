@@ -51,6 +51,9 @@ pub struct Talk {
     packet_max: usize,
     heard: BytesMut,
     pub is_let_in: bool,
+    /// It goes on with a session of others, who may have left messages of QoS 2 unreleased: a new one
+    /// under the identifier of such a one is that one again.
+    is_resumed: bool,
     is_refused: bool,
     /// The reason the server gave for its end.
     pub goodbye: Option<u8>,
@@ -168,6 +171,11 @@ impl Talk {
         format!("{sent:?} {releases:?} {subscribes:?} {unsubscribes:?} {pings} pings")
     }
 
+    /// Whether the client has a maximum packet size of its own.
+    pub fn takes_little(&self) -> bool {
+        self.packet_max < PACKET_MAX
+    }
+
     /// Whether no packet is half said.
     pub fn is_between_packets(&self) -> bool {
         self.said.is_empty()
@@ -227,6 +235,7 @@ impl Talk {
         let &[high, low, ref rest @ ..] = &**body else { return Err("it is too short".to_owned()) };
         if kind == CONNACK {
             (self.is_let_in, self.is_refused) = (low == 0, low != 0);
+            self.is_resumed = high & 1 == 1;
             return if high > 1 { Err("reserved flags".to_owned()) } else { Ok(()) };
         }
         let id = u16::from_be_bytes([high, low]);
@@ -275,7 +284,8 @@ impl Talk {
         }
         self.sent.retain(|_, of| !of.is_empty());
         self.confirmed += 1;
-        self.promises.owed.extend(kept.filter(|_| !is_failure));
+        let is_new = qos != Qos::ExactlyOnce || !self.is_resumed;
+        self.promises.owed.extend(kept.filter(|_| is_new && !is_failure));
         Ok(())
     }
 
