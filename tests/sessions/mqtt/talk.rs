@@ -148,11 +148,10 @@ impl Talk {
         if qos == Qos::AtMostOnce {
             return;
         }
-        if qos == Qos::ExactlyOnce {
-            self.said_twos.insert(packet_id);
-        }
+        // Under an identifier that was not released, as far as the server knows, it is the one before.
+        let is_new = qos != Qos::ExactlyOnce || self.said_twos.insert(packet_id);
         let is_plain = properties.native.is_empty() && properties.expiry_s.is_none();
-        let kept = (is_kept && is_plain && !is_open).then_some(payload);
+        let kept = (is_kept && is_plain && is_new).then_some(payload);
         self.sent.entry(packet_id).or_default().push(Sent { qos, kept });
     }
 
