@@ -4,7 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use fastrand::Rng;
 use lapin::{Channel, options::BasicGetOptions};
+
+/// What the bodies of a session begin with: who published it, the how manieth it is, and what no
+/// damage makes of another's.
+pub struct Bodies {
+    number: usize,
+    said: u32,
+    tag: u32,
+}
+
+impl Bodies {
+    pub fn new(number: usize, random: &mut Rng) -> Self {
+        Self { number, said: 0, tag: random.u32(..) }
+    }
+
+    pub fn next(&mut self) -> String {
+        self.said += 1;
+        format!("{}:{}:{:08x}:", self.number, self.said, self.tag)
+    }
+}
 
 /// What one session is owed.
 #[derive(Debug, Default)]

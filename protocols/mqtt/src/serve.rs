@@ -223,14 +223,12 @@ async fn serve<R, W>(
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Some(mut connection) = Connection::greet(server.clone(), reader, writer, caller).await
-    else {
-        return;
-    };
+    // How it begins and ends takes several times the memory that an idle connection does, so it is
+    // kept aside, and for as long as it lasts.
+    let greeted = Box::pin(Connection::greet(server.clone(), reader, writer, caller)).await;
+    let Some(mut connection) = greeted else { return };
     server.statistics.connect();
     metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
     let end = connection.talk().await;
-    metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
-    server.statistics.disconnect();
-    connection.end(end, permit).await;
+    Box::pin(connection.end(end, permit)).await;
 }

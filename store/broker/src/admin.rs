@@ -83,13 +83,13 @@ impl Broker {
 
     async fn set_parameter(&self, key: ParameterKey, value: Table) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::SetParameter { key, value, reply }).await?;
+        self.shared.room().await?.send(Command::SetParameter { key, value, reply });
         answer.await.map_err(|_| Refusal::Closed)
     }
 
     async fn delete_parameter(&self, key: ParameterKey) -> Result<bool, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::DeleteParameter { key, reply }).await?;
+        self.shared.room().await?.send(Command::DeleteParameter { key, reply });
         answer.await.map_err(|_| Refusal::Closed)
     }
 
@@ -100,7 +100,7 @@ impl Broker {
     ) -> Result<Vec<(String, Table)>, Refusal> {
         let (namespace, component) = (namespace.to_owned(), component.to_owned());
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Parameters { namespace, component, reply }).await?;
+        self.shared.room().await?.send(Command::Parameters { namespace, component, reply });
         answer.await.map_err(|_| Refusal::Closed)
     }
 }

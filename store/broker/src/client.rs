@@ -105,7 +105,7 @@ impl Broker {
         let config = &self.shared.config;
         let (outbox, inbox) = inbox::pair(config.inbox_deliveries_max, config.inbox_bytes_max);
         let attach = Command::Attach { client: id, namespace: principal.namespace.clone(), outbox };
-        self.shared.send(attach).await?;
+        self.shared.room().await?.send(attach);
         Ok((Client { shared: self.shared.clone(), id, principal, detached: false }, inbox))
     }
 
@@ -131,7 +131,7 @@ impl Broker {
     /// stores that applied the same log answer the same.
     pub async fn checkpoint(&self) -> Result<u64, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Checkpoint { reply }).await?;
+        self.shared.room().await?.send(Command::Checkpoint { reply });
         answer.await.map_err(|_| Refusal::Closed)
     }
 
@@ -150,7 +150,8 @@ impl Broker {
     /// are refused as [`Refusal::Closed`].
     pub async fn stop(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.shared.send(Command::Stop { reply }).await.is_ok() {
+        if let Ok(room) = self.shared.room().await {
+            room.send(Command::Stop { reply });
             // An error here means that the commit thread has ended already, which is what we want.
             let _ended = answer.await;
         }
@@ -158,8 +159,10 @@ impl Broker {
 }
 
 impl Shared {
-    pub(crate) async fn send(&self, command: Command) -> Result<(), Refusal> {
-        self.commands.send(command).await.map_err(|_| Refusal::Closed)
+    /// Waits until the commit thread takes another command, which is best made only then: what waits keeps
+    /// room for it otherwise, and an idle connection for all that it may ever wait for.
+    pub(crate) async fn room(&self) -> Result<mpsc::Permit<'_, Command>, Refusal> {
+        self.commands.reserve().await.map_err(|_| Refusal::Closed)
     }
 }
 
@@ -213,7 +216,7 @@ impl Client {
         let bytes = batch.iter().map(|publish| publish.record.bytes().len()).sum();
         let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Publish { client: self.id, batch, permit, reply }).await?;
+        self.shared.room().await?.send(Command::Publish { client: self.id, batch, permit, reply });
         Ok(Receipt { answer })
     }
 
@@ -223,13 +226,14 @@ impl Client {
         let bytes = writers.iter().map(|writer| FRAME_HEADER_BYTES + writer.len()).sum();
         let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Forget { client: self.id, writers, permit, reply }).await?;
+        self.shared.room().await?.send(Command::Forget { client: self.id, writers, permit, reply });
         Ok(Receipt { answer })
     }
 
     /// Ends deliveries. Those of another connection, or ended already, are passed over.
     pub async fn settle(&self, batch: Vec<Settlement>) -> Result<(), Refusal> {
-        self.shared.send(Command::Settle { client: self.id, batch, reply: None }).await
+        self.shared.room().await?.send(Command::Settle { client: self.id, batch, reply: None });
+        Ok(())
     }
 
     /// Ends deliveries, waits until that is durable, and tells for each whether it was
@@ -300,7 +304,8 @@ impl Client {
     /// Sets how many deliveries the consumers of a pool may have unsettled together; 0 for no
     /// limit.
     pub async fn set_pool(&self, pool: u16, limit: u32) -> Result<(), Refusal> {
-        self.shared.send(Command::SetPool { client: self.id, pool, limit }).await
+        self.shared.room().await?.send(Command::SetPool { client: self.id, pool, limit });
+        Ok(())
     }
 
     /// Starts a consumer. Its deliveries come through the inbox, never before this answer is sent.
@@ -382,7 +387,7 @@ impl Client {
     /// When this future is dropped, what was on its way to it is released.
     pub async fn fetch(&self, fetch: Fetch) -> Result<Vec<Delivery>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Fetch { client: self.id, fetch, reply }).await?;
+        self.shared.room().await?.send(Command::Fetch { client: self.id, fetch, reply });
         let mut fetching = Fetching { client: self, answer };
         (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
     }
@@ -457,7 +462,7 @@ impl Client {
     ) -> Result<(), Refusal> {
         for id in lost {
             deliveries.retain(|delivery| delivery.id != *id);
-            self.shared.send(Command::Unreadable { client: self.id, id: *id }).await?;
+            self.shared.room().await?.send(Command::Unreadable { client: self.id, id: *id });
         }
         Ok(())
     }
@@ -549,8 +554,8 @@ impl Client {
     pub async fn close(mut self) {
         self.detached = true;
         let (reply, answer) = oneshot::channel();
-        let detach = Command::Detach { client: self.id, reply: Some(reply) };
-        if self.shared.send(detach).await.is_ok() {
+        if let Ok(room) = self.shared.room().await {
+            room.send(Command::Detach { client: self.id, reply: Some(reply) });
             // An error means that the commit thread ended, and everything with it.
             let _ended = answer.await;
         }
@@ -560,8 +565,9 @@ impl Client {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Refusal> {
+        let room = self.shared.room().await?;
         let (reply, answer) = oneshot::channel();
-        self.shared.send(command(reply)).await?;
+        room.send(command(reply));
         answer.await.map_err(|_| Refusal::Closed)
     }
 }

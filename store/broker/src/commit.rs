@@ -116,6 +116,8 @@ struct Waiting {
     /// Queues that got records.
     touched: Vec<QueueId>,
     permits: Vec<OwnedSemaphorePermit>,
+    /// Bytes of records that the cleaning moved.
+    moved_bytes: u64,
     /// Somebody was promised that it is synced.
     needs_sync: bool,
     /// When the turn began that took the first command.

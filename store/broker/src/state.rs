@@ -28,6 +28,7 @@ use crate::{
     exchange::BindingKey,
     namespace::{Namespace, Retained},
     policy::{DeliveryPolicy, shared_delivery},
+    queue::Queue,
     schedule::Schedule,
     usage::Usage,
 };
@@ -389,19 +390,10 @@ impl State {
                 let used = queue.clear();
                 release_all(segments, id, &used);
             } else {
-                for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
-                    match queue.take(offset, index) {
-                        Ok(None) => {}
-                        Ok(Some(place)) => {
-                            let segment = segments.number(place.position);
-                            queue.uncount(segment, &place);
-                            release(segments, id, segment, place.size);
-                        }
-                        Err(error) => {
-                            queues.failed.get_or_insert(error);
-                            return;
-                        }
-                    }
+                let taken = take_all((id, queue), fresh, (index, segments), |_, _| false);
+                if let Err(error) = taken {
+                    queues.failed.get_or_insert(error);
+                    return;
                 }
                 queue.pass(from);
             }
@@ -414,23 +406,12 @@ impl State {
                 self.trim(id, below);
                 return;
             } else if self.lets_go_behind {
-                for offset in fresh.into_iter().flat_map(|(from, to)| from..to) {
-                    let is_needed = |(_, cursor): (_, &Cursor)| !cursor.is_settled(offset);
-                    if queue.cursors().any(is_needed) {
-                        continue;
-                    }
-                    match queue.take(offset, index) {
-                        Ok(None) => {}
-                        Ok(Some(place)) => {
-                            let segment = segments.number(place.position);
-                            queue.uncount(segment, &place);
-                            release(segments, id, segment, place.size);
-                        }
-                        Err(error) => {
-                            queues.failed.get_or_insert(error);
-                            return;
-                        }
-                    }
+                let is_needed = |queue: &Queue, offset| {
+                    queue.cursors().any(|(_, cursor)| !cursor.is_settled(offset))
+                };
+                if let Err(error) = take_all((id, queue), fresh, (index, segments), is_needed) {
+                    queues.failed.get_or_insert(error);
+                    return;
                 }
             }
         }
@@ -550,6 +531,27 @@ pub(crate) fn group(record: &Record) -> u32 {
 /// What a record counts where bytes are bounded.
 pub(crate) fn body_bytes(record: &Record) -> u32 {
     u32::try_from(record.data_len()).unwrap_or(u32::MAX)
+}
+
+/// Takes what lies at these offsets out of a queue, where it is not needed, and out of what is counted
+/// of the log's segments.
+fn take_all(
+    (id, queue): (QueueId, &mut Queue),
+    ranges: impl IntoIterator<Item = (u64, u64)>,
+    (index, segments): (&Index, &mut Segments),
+    is_needed: impl Fn(&Queue, u64) -> bool,
+) -> Result<(), IndexError> {
+    for offset in ranges.into_iter().flat_map(|(from, to)| from..to) {
+        if is_needed(queue, offset) {
+            continue;
+        }
+        if let Some(place) = queue.take(offset, index)? {
+            let segment = segments.number(place.position);
+            queue.uncount(segment, &place);
+            release(segments, id, segment, place.size);
+        }
+    }
+    Ok(())
 }
 
 fn release(segments: &mut Segments, id: QueueId, segment: u64, size: u32) {

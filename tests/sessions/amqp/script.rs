@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     chance::{damage, edge, once_in, one_of, pieces},
+    promises::Bodies,
     wire::Wire,
 };
 
@@ -89,7 +90,7 @@ struct Writer<'a> {
     names: &'a Names,
     /// Which session of its round it is.
     number: usize,
-    bodies: u32,
+    bodies: Bodies,
     consumers: u32,
     frame_max: usize,
     /// What each channel promises; the first is channel 1.
@@ -118,7 +119,8 @@ impl<'a> Writer<'a> {
         let mut random = Rng::with_seed(seed);
         let frame_max = one_of(&mut random, &[4096, 8192, 131_072, 131_072]);
         let (modes, items) = (Vec::new(), Vec::new());
-        Self { random, names, number, bodies: 0, consumers: 0, frame_max, modes, items }
+        let bodies = Bodies::new(number, &mut random);
+        Self { random, names, number, bodies, consumers: 0, frame_max, modes, items }
     }
 }
 
@@ -348,8 +350,7 @@ impl Writer<'_> {
     fn publish(&mut self, channel: u16) {
         if self.random.u8(..3) == 0 {
             let kept = self.names.kept.clone();
-            self.bodies += 1;
-            let mut body = format!("{}:{}:", self.number, self.bodies).into_bytes();
+            let mut body = self.bodies.next().into_bytes();
             body.resize(body.len() + self.random.usize(..300), b'k');
             let properties = one_of(&mut self.random, &PLAIN).to_vec();
             return self.content(channel, ("", &kept), 1, &properties, &body);

@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use crate::{
     chance::{damage, edge, once_in, one_of, pieces},
+    promises::Bodies,
     wire::Wire,
 };
 
@@ -89,7 +90,7 @@ struct Writer {
     kept: String,
     version: u8,
     ids: u16,
-    bodies: u32,
+    bodies: Bodies,
     is_contested: bool,
     items: Vec<Item>,
 }
@@ -139,9 +140,10 @@ pub fn write(seed: u64, number: usize, round: u64, kept: &str) -> Script {
     let is_scrambled = is_damaged && is_web && random.bool();
     let kept = if is_scrambled { TOPICS[0] } else { kept };
     let (kept, items) = (kept.to_owned(), Vec::new());
+    let bodies = Bodies::new(number, &mut random);
     let number = u16::try_from(number).unwrap();
     let mut writer =
-        Writer { random, number, kept, version, ids: 0, bodies: 0, is_contested: false, items };
+        Writer { random, number, kept, version, ids: 0, bodies, is_contested: false, items };
     writer.connect(round);
     for _ in 0..writer.random.usize(1..OPERATIONS_MAX) {
         writer.operate();
@@ -276,8 +278,7 @@ impl Writer {
             _ => self.random.usize(..300_000),
         };
         if is_kept {
-            self.bodies += 1;
-            body = body.raw(format!("{}:{}:", self.number, self.bodies).as_bytes());
+            body = body.raw(self.bodies.next().as_bytes());
         }
         let (first, body) = (0x30 | qos << 1 | retain, body.raw(&vec![b'k'; size]));
         // Before version 5 a client that is impatient may repeat itself.

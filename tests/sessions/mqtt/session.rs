@@ -39,6 +39,8 @@ struct Session {
     is_closed: bool,
     /// How the reading ended, if it did.
     ended: Option<io::Result<()>>,
+    /// The writing failed: the socket was reset, and what the server said last may be lost.
+    is_reset: bool,
 }
 
 /// Speaks it to the end. Errors: the server did what it must not.
@@ -49,7 +51,8 @@ pub async fn speak(ports: Ports, script: Script, kept: &str) -> Result<Talk, Str
     stream.set_nodelay(true).unwrap();
     let talk = Talk::new(kept, script.is_lazy);
     let frames = BytesMut::new();
-    let mut session = Session { stream, script, talk, frames, is_closed: false, ended: None };
+    let mut session =
+        Session { stream, script, talk, frames, is_closed: false, ended: None, is_reset: false };
     if session.script.is_web {
         session.shake_hands().await?;
     }
@@ -130,7 +133,10 @@ impl Session {
                 wrote = writer.write(&bytes[written..]) => match wrote {
                     Ok(count) => written += count,
                     // It has hung up. What it said before may still be there.
-                    Err(_) => break,
+                    Err(_) => {
+                        self.is_reset = true;
+                        break;
+                    }
                 },
                 read = reader.read_buf(&mut heard), if !is_deaf && self.ended.is_none() => {
                     self.take(read, &mut heard)?;
@@ -209,7 +215,8 @@ impl Session {
         let replies = std::mem::take(&mut self.talk.replies);
         self.talk.say(&replies);
         let bytes = if self.script.is_web { web(DATA, &replies) } else { replies };
-        let _gone = time::timeout(DEAF_CLIENT, self.stream.write_all(&bytes)).await;
+        let written = time::timeout(DEAF_CLIENT, self.stream.write_all(&bytes)).await;
+        self.is_reset |= matches!(written, Ok(Err(_)));
     }
 
     /// Ends it as the script wants, and looks how the server does.
@@ -231,8 +238,8 @@ impl Session {
         self.listen(PATIENCE).await?;
         match &self.ended {
             None => return Err(format!("{PATIENCE:?} after the last word it has not hung up")),
-            // What it said last may be lost.
             Some(Err(_)) => return Ok(()),
+            Some(Ok(())) if self.is_reset => return Ok(()),
             Some(Ok(())) => {}
         }
         if self.script.is_web && !self.is_closed && !is_damaged {
@@ -246,7 +253,7 @@ impl Session {
             }
             Some(_) => Ok(()),
             None if ended_itself && self.talk.is_told_why() && !self.script.is_web => {
-                Err("it hung up without a word".to_owned())
+                Err(format!("it hung up without a word: {}", self.talk.half_heard()))
             }
             None if is_cut || self.talk.has_left => Ok(()),
             None if is_contested => Ok(()),

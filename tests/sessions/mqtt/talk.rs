@@ -170,6 +170,12 @@ impl Talk {
         format!("{sent:?} {releases:?} {subscribes:?} {unsubscribes:?} {pings} pings")
     }
 
+    /// What was heard of a packet that is not whole.
+    pub fn half_heard(&self) -> String {
+        let shown = self.heard.len().min(40);
+        format!("{} bytes of a packet: {:02x?}", self.heard.len(), &self.heard[..shown])
+    }
+
     /// Whether the client has a maximum packet size of its own.
     pub fn takes_little(&self) -> bool {
         self.packet_max < PACKET_MAX

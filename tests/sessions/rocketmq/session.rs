@@ -19,7 +19,7 @@ use tokio::{task::JoinSet, time};
 use super::caller::{Answered, Caller};
 use crate::{
     chance::{damage, edge, once_in, one_of},
-    promises::Promises,
+    promises::{Bodies, Promises},
 };
 
 const CALLS_MAX: usize = 60;
@@ -32,10 +32,9 @@ const OTHERS: [&str; 6] =
 /// A client under way.
 pub struct Session {
     random: Rng,
-    number: usize,
     kept: String,
     caller: Caller,
-    bodies: usize,
+    bodies: Bodies,
     handles: Vec<(String, String)>,
     pub promises: Promises,
     pub calls: u64,
@@ -52,12 +51,13 @@ fn resource(name: &str) -> Option<Resource> {
 /// Plays it to the end. Errors: the server did what it must not.
 pub async fn play(port: u16, seed: u64, number: usize, kept: &str) -> Result<Session, String> {
     let caller = Caller::connect(port, &format!("bad-{seed}")).await?;
+    let mut random = Rng::with_seed(seed);
+    let bodies = Bodies::new(number, &mut random);
     let mut session = Session {
-        random: Rng::with_seed(seed),
-        number,
+        random,
         kept: kept.to_owned(),
         caller,
-        bodies: 0,
+        bodies,
         handles: Vec::new(),
         promises: Promises::default(),
         calls: 0,
@@ -154,8 +154,7 @@ impl Session {
             let request = SendMessageRequest { messages }.encode_to_vec();
             return self.say("SendMessage", request).await.map(drop);
         }
-        self.bodies += 1;
-        let body = Bytes::from(format!("{}:{}:", self.number, self.bodies));
+        let body = Bytes::from(self.bodies.next());
         let topic = self.kept.clone();
         let message = self.message(&topic, body.to_vec());
         let request = SendMessageRequest { messages: vec![message] }.encode_to_vec();

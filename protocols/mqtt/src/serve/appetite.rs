@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 /// The smallest read.
-const BYTES_MIN: usize = 2048;
+const BYTES_MIN: usize = 512;
 
 /// A reader's appetite.
 #[derive(Debug)]

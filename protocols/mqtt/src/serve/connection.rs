@@ -211,8 +211,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             return End::Lost;
         }
         let had_alone = mem::take(&mut self.had_alone);
-        self.resume_claims(had_alone).await;
-        self.resume_queues().await;
+        // What is rare is kept aside, for the memory of idle connections.
+        Box::pin(self.resume_claims(had_alone)).await;
+        Box::pin(self.resume_queues()).await;
         if let Err(end) = self.send_waiting().await {
             return end;
         }
@@ -347,9 +348,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     ) -> Result<(), End> {
         match effect {
             Effect::Store(publish) => {
-                if publish.qos == Qos::ExactlyOnce {
-                    let (id, expiry_s) = (&self.identity.client_id, self.session_expiry_s);
-                    self.exactly.name(&self.client, id, expiry_s).await?;
+                let is_lasting = publish.qos == Qos::ExactlyOnce && self.session_expiry_s > 0;
+                if is_lasting && !self.exactly.is_named() {
+                    let id = &self.identity.client_id;
+                    Box::pin(self.exactly.name(&self.client, id)).await?;
                 }
                 self.keep_pace(publish.payload.len());
                 self.add_to_batch(publish, batch);
@@ -367,12 +369,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 // What was published before must be there for the subscription's retained copies.
                 let before = mem::replace(batch, self.start_batch());
                 self.publish(before).await?;
-                self.subscribe(subscribe).await?;
+                Box::pin(self.subscribe(subscribe)).await?;
             }
             Effect::Unsubscribe(unsubscribe) => {
                 let before = mem::replace(batch, self.start_batch());
                 self.publish(before).await?;
-                self.unsubscribe(unsubscribe).await?;
+                Box::pin(self.unsubscribe(unsubscribe)).await?;
             }
             Effect::Prove(auth) => self.prove(&auth)?,
             Effect::Leave { publishes_will, session_expiry_s } => {

@@ -38,16 +38,12 @@ impl ExactlyOnce {
         Self { name, ..Self::default() }
     }
 
-    /// Gives a session that is kept a name, if it has none.
-    pub(super) async fn name(
-        &mut self,
-        client: &Client,
-        client_id: &str,
-        expiry_s: u32,
-    ) -> Result<(), End> {
-        if self.name.is_some() || expiry_s == 0 {
-            return Ok(());
-        }
+    pub(super) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Gives a session that is kept, and has none yet, a name.
+    pub(super) async fn name(&mut self, client: &Client, client_id: &str) -> Result<(), End> {
         let name = client.stamp().id.to_string();
         let filter = Filter::parse(&format!("{WRITER_MARK}{name}"));
         let filter = filter.expect("an id has neither wildcards nor separators");

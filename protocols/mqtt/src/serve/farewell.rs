@@ -63,6 +63,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             will,
         });
         let remains = self.close_session(new_expiry_s, expiry_s > 0).await;
+        // Only now is nothing handed out to it any more.
+        metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
+        remains.server.statistics.disconnect();
         drop(permit);
         if let Some(testament) = testament {
             remains.see_to_will(testament, safe.as_ref(), &end).await;

@@ -23,7 +23,7 @@ impl Client {
     pub async fn pull(&self, pull: Pull) -> Result<Vec<Delivery>, Refusal> {
         let (reply, answer) = oneshot::channel();
         let (client, ask) = (self.id, TopicCommand::Pull { pull, reply });
-        self.shared.send(Command::Topic { client, ask }).await?;
+        self.shared.room().await?.send(Command::Topic { client, ask });
         let mut fetching = Fetching { client: self, answer };
         (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
     }

@@ -135,7 +135,8 @@ impl Commit {
         if !self.config.away.bounds_a_queue() {
             return;
         }
-        while self.crowds.left > 0 {
+        // An index that fails is never done; the turn's end stops the store over it.
+        while self.crowds.left > 0 && self.state.queues.failed.is_none() {
             let is_done = self.weigh(id) && self.drop_excess(id, cursor);
             self.flush_settled();
             if is_done {

@@ -5,12 +5,19 @@
 //! log then says all that is true without the segment, which is trimmed as soon as that is synced
 //! and the index on the disk is beyond it.
 
-use std::{collections::BTreeMap, mem, sync::mpsc::TrySendError};
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, mpsc::TrySendError},
+};
 
 use mainstem_log::{Frame, LogError};
 use mainstem_schemas::{Position, QueueId, Record, UnixMillis};
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 
 use super::{Commit, Fatal, dead::ReadError, outgrow::Pressure};
 use crate::{
@@ -32,16 +39,21 @@ const BYTES_PER_BATCH: usize = 1 << 20;
 /// Batches that may wait for the commit thread; in tests a whole segment's, since the scan is done
 /// there before anybody looks.
 const BATCHES_MAX: usize = if cfg!(test) { 4096 } else { 16 };
+/// Bytes of the batches that wait.
+const AHEAD_BYTES_MAX: usize = if cfg!(test) { Semaphore::MAX_PERMITS } else { 8 << 20 };
 /// Batches that are looked at in one turn, and how many moved records end it: about a millisecond.
 const BATCHES_PER_TURN: usize = 16;
 const MOVES_PER_TURN: u64 = 256;
+/// Bytes of moved records that go to the disk at once; more wait until it has taken them.
+const MOVED_BYTES_MAX: u64 = 4 << 20;
 /// How long what is left of a segment must stay as it is while little is written.
 const LOOK_MS: u64 = 900;
 /// Segments that are looked at.
 const LOOKED_AT: u64 = 64;
 /// What the thread that reads a segment found.
 enum Scanned {
-    Frames(Vec<(Position, Found)>),
+    /// With the room they take of what may wait.
+    Frames(Vec<(Position, Found)>, Option<OwnedSemaphorePermit>),
     End(Result<(), LogError>),
 }
 
@@ -51,6 +63,15 @@ type Found = Result<Stated, EntryError>;
 enum Stated {
     Record(Carried),
     Other(Entry),
+}
+
+/// Waits until so many bytes more may wait for the commit thread; those that are too many by
+/// themselves take all the room there is.
+fn take_room(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes.min(AHEAD_BYTES_MAX)).unwrap_or(u32::MAX);
+    let free = room.clone().try_acquire_many_owned(bytes);
+    let wait = || Handle::current().block_on(room.clone().acquire_many_owned(bytes));
+    free.ok().or_else(|| wait().ok())
 }
 
 fn decode(frame: Frame) -> Found {
@@ -246,10 +267,15 @@ impl Commit {
         self.clean.pressure.is_dropping = self.clean.pressure.reaches(number);
         self.clean.began_at = self.planner.end();
         let (scanned, receiver) = mpsc::channel(BATCHES_MAX);
+        let room = Arc::new(Semaphore::new(AHEAD_BYTES_MAX));
         self.clean.scanned = Some(receiver);
         let reader = self.reader.clone();
         self.aside.run(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);
+            let hand_over = |batch: Vec<_>, bytes: usize| {
+                let frames = Scanned::Frames(batch, take_room(&room, bytes));
+                scanned.blocking_send(frames).is_ok()
+            };
             let ended = reader.scan(from, upto, &mut |position, frame| {
                 if !has_records && carries_record(frame.kind) && !names_writer(&frame.body) {
                     return true;
@@ -259,10 +285,9 @@ impl Commit {
                 if batch.len() < FRAMES_PER_BATCH && bytes < BYTES_PER_BATCH {
                     return true;
                 }
-                bytes = 0;
-                scanned.blocking_send(Scanned::Frames(mem::take(&mut batch))).is_ok()
+                hand_over(mem::take(&mut batch), mem::take(&mut bytes))
             });
-            if !batch.is_empty() && scanned.blocking_send(Scanned::Frames(batch)).is_err() {
+            if !batch.is_empty() && !hand_over(batch, bytes) {
                 return;
             }
             // Nobody left to tell is fine: the commit thread has gone first.
@@ -276,6 +301,9 @@ impl Commit {
             self.look_at_oldest();
             return Ok(());
         };
+        if self.has_moved_much() {
+            return Ok(());
+        }
         if !self.clean.waiting.is_empty() {
             let waiting = mem::take(&mut self.clean.waiting);
             self.clean_frames(waiting);
@@ -285,12 +313,13 @@ impl Commit {
         for _ in 0..BATCHES_PER_TURN {
             let Some(scanned) = &mut self.clean.scanned else { break };
             match scanned.try_recv() {
-                Ok(Scanned::Frames(frames)) => self.clean_frames(frames),
+                Ok(Scanned::Frames(frames, _room)) => self.clean_frames(frames),
                 Ok(Scanned::End(ended)) => self.end_scan(number, ended),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => self.end_scan(number, Ok(())),
             }
             if self.counts.moved >= enough
+                || self.has_moved_much()
                 || !self.clean.waiting.is_empty()
                 || self.clean.segment != Some(number)
             {
@@ -298,6 +327,11 @@ impl Commit {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk must first take what was moved.
+    pub(super) fn has_moved_much(&self) -> bool {
+        self.open.moved_bytes >= MOVED_BYTES_MAX
     }
 
     fn end_scan(&mut self, number: u64, ended: Result<(), LogError>) {
@@ -485,6 +519,7 @@ impl Commit {
         };
         self.counts.moved += 1;
         let (source, size) = self.plan_carried(KIND_MOVE, &moved, &alive, &record);
+        self.open.moved_bytes += u64::from(size);
         // A copy, since the record is a slice of all that was read of the segment at once.
         let record = Record::decode(bytes::Bytes::copy_from_slice(record.bytes()))
             .map_err(EntryError::from)?;

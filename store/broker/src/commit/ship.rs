@@ -218,7 +218,7 @@ impl Commit {
     pub(super) fn has_more_to_do(&self) -> bool {
         matches!(self.checkpoint, Checkpointing::Gathering { .. })
             || self.state.queues.is_evicting()
-            || self.clean.has_more_to_do()
+            || (self.clean.has_more_to_do() && !self.has_moved_much())
     }
 
     /// Does a little of what a checkpoint needs done.
