@@ -169,3 +169,36 @@ fn mqtt_js_proves_that_it_knows_the_password() {
     let (holds, said) = peer::run(Language::Node, "mqtt_scram.js", &[&port]);
     assert!(holds, "{said}");
 }
+
+/// Clients that say who they are, and then nothing.
+fn idle(port: u16, numbers: std::ops::Range<u32>) -> Vec<TcpStream> {
+    let greet = |number| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let id = format!("idle-{number:04}");
+        let head = [b"\x10\x15\0\x04MQTT\x04\x02\0\0\0\x09", id.as_bytes()].concat();
+        stream.write_all(&head).unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [0x20, 2, 0, 0]);
+        stream
+    };
+    numbers.map(greet).collect()
+}
+
+fn resident_kib(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_idle_client_costs_little_memory() {
+    let server = Server::start();
+    let port = server.ports().mqtt;
+    let _first = idle(port, 0..200);
+    let before = resident_kib(&server);
+    let more = idle(port, 200..800);
+    let each = resident_kib(&server).saturating_sub(before) / more.len() as u64;
+    // 8 at 20,000 clients; with few, what the server does besides weighs more.
+    assert!(each <= 11, "{each} KiB each");
+}

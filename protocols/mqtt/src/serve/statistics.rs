@@ -93,7 +93,8 @@ pub(super) struct Watching {
     ticks: Option<Interval>,
 }
 
-fn is_of_the_server(filter: &Filter) -> bool {
+/// Whether a filter is for what the server tells of itself.
+pub(super) fn is_of_the_server(filter: &Filter) -> bool {
     matches!(filter.steps().first(), Some(Step::Exact(first)) if first == b"$SYS".as_slice())
 }
 

@@ -12,7 +12,10 @@ use mainstem_broker::{Client, Consume, Refusal, Source, Subscribe as Ask, Subscr
 use mainstem_schemas::{ConsumerId, Dialect, Filter, filter::Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, End};
+use super::{
+    connection::{Connection, End},
+    statistics,
+};
 use crate::{
     codec::{
         Fault, Qos, Reason, Reply, RetainHandling, Subscribe, TopicFilter, Unsubscribe, Wish,
@@ -126,8 +129,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let is_watched = self.watching.add(filter, options, interval_s);
         match wants_retained(wish, existed) {
             true if is_watched => self.watching.greet(filter),
-            true => self.retained.add(filter, options),
-            false => {}
+            true if !options.mark => self.retained.add(filter, options),
+            _ => {}
         }
     }
 
@@ -228,7 +231,13 @@ fn options(wish: &Wish, subscription_id: Option<u32>) -> Options {
         shared: matches!(wish.filter, TopicFilter::Shared { .. }),
         queue: matches!(wish.filter, TopicFilter::Queue(_)),
         exclusive: matches!(wish.filter, TopicFilter::Exclusive(_)),
-        mark: false,
+        // Nobody but the server tells of it, whatever others publish there by other names.
+        mark: match &wish.filter {
+            TopicFilter::Plain(filter) | TopicFilter::Shared { filter, .. } => {
+                statistics::is_of_the_server(filter)
+            }
+            TopicFilter::Exclusive(_) | TopicFilter::Queue(_) | TopicFilter::Unserved => false,
+        },
         subscription_id,
     }
 }
@@ -240,7 +249,7 @@ fn ask(filter: &TopicFilter, options: Options) -> Option<Ask> {
         TopicFilter::Shared { group, filter } => (filter.clone(), Some(group.clone())),
         TopicFilter::Queue(_) | TopicFilter::Unserved => return None,
     };
-    let live = options.granted == Qos::AtMostOnce;
+    let live = options.granted == Qos::AtMostOnce || options.mark;
     Some(Ask { filter, share, options: options.pack(), live })
 }
 
