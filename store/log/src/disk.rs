@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     hash::{BuildHasher, RandomState},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -18,6 +18,9 @@ pub trait Disk: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// The same for one who only reads, and may not be allowed more.
     fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// The same for one who writes whole blocks, aligned in memory and in the file, that nobody reads
+    /// soon: they go past the operating system's cache where it lets them.
+    fn open_to_fill(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Makes an empty file, in place of any that has this name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -113,6 +116,13 @@ impl Disk for RealDisk {
 
     fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(File::open(self.path(name))?))
+    }
+
+    fn open_to_fill(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path(name);
+        let past = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path);
+        let file = past.or_else(|_| OpenOptions::new().write(true).open(&path))?;
+        Ok(Arc::new(file))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

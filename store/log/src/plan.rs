@@ -13,6 +13,10 @@ use crate::{
 /// Bytes of a chunk, as long as no frame is longer. Few enough in tests for a crash to come between
 /// two chunks of one segment.
 pub(crate) const CHUNK_BYTES: usize = if cfg!(test) { 512 } else { 1 << 20 };
+/// Of memory that files are written from.
+const PAGE_BYTES: usize = if cfg!(test) { 64 } else { 4096 };
+/// Zeros behind a batch, at most.
+pub(crate) const ZEROS_MAX: usize = TAIL_BYTES + PAGE_BYTES;
 /// Buffers kept for further chunks: those of a batch on the disk, and of the one being filled.
 const SPARE_MAX: usize = 16;
 
@@ -147,7 +151,7 @@ impl Planner {
                 return;
             }
             if let Ok(mut buffer) = chunk.bytes.try_into_mut()
-                && buffer.capacity() <= CHUNK_BYTES + TAIL_BYTES
+                && buffer.capacity() <= CHUNK_BYTES + ZEROS_MAX
             {
                 buffer.clear();
                 self.spare.push(buffer);
@@ -205,12 +209,14 @@ impl Planner {
     }
 
     /// Zeros behind the batch, which the next one overwrites: by them a recovery knows that all
-    /// of it arrived, whatever an earlier use of the file left behind it.
+    /// of it arrived, whatever an earlier use of the file left behind it. They go on to the end of a
+    /// page, since a part of one that is not in memory would have to be read before it is written.
     fn end_batch(&mut self) {
         if !self.buffer.is_empty() {
             let room = self.geometry.base(self.geometry.number(self.chunk_base) + 1) - self.end;
-            let zeros = usize::try_from(room).unwrap_or(usize::MAX).min(TAIL_BYTES);
-            self.buffer.put_bytes(0, zeros);
+            let tail = self.end + TAIL_BYTES as u64;
+            let zeros = room.min(tail.next_multiple_of(PAGE_BYTES as u64) - self.end);
+            self.buffer.put_bytes(0, usize::try_from(zeros).unwrap_or(usize::MAX));
         }
     }
 
@@ -221,10 +227,10 @@ impl Planner {
         }
         if self.buffer.is_empty() {
             self.chunk_base = position;
-            if self.buffer.capacity() < header.size() + TAIL_BYTES {
+            if self.buffer.capacity() < header.size() + ZEROS_MAX {
                 let spare =
-                    self.spare.pop_if(|spare| spare.capacity() >= header.size() + TAIL_BYTES);
-                let fresh = || BytesMut::with_capacity(header.size().max(CHUNK_BYTES) + TAIL_BYTES);
+                    self.spare.pop_if(|spare| spare.capacity() >= header.size() + ZEROS_MAX);
+                let fresh = || BytesMut::with_capacity(header.size().max(CHUNK_BYTES) + ZEROS_MAX);
                 self.buffer = spare.unwrap_or_else(fresh);
             }
         }

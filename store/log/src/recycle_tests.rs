@@ -7,8 +7,9 @@ use mainstem_schemas::Position;
 use crate::{
     Frame, Log, LogConfig, LogError, Opened, Planner, Spare, Writer,
     disk::{Disk, RealDisk},
-    segment::SEGMENT_HEADER_BYTES,
+    segment::{Geometry, SEGMENT_HEADER_BYTES},
     sim::{Faults, SimDisk},
+    source::Source,
 };
 
 const START: Position = Position(0);
@@ -79,6 +80,27 @@ fn one_trimmed_file_becomes_the_next_segment_and_the_rest_are_deleted() {
     disk.crash();
     let (_, frames) = open(&disk);
     assert_eq!(frames.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [last]);
+}
+
+#[test]
+fn a_new_segment_of_a_real_disk_is_its_header_and_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+    let geometry = Geometry::new(&LogConfig::new(4 << 20)).unwrap();
+    let source = Source::new(disk, geometry, 7, 0);
+    let check = |number, bytes: usize| {
+        let made = std::fs::read(source.path(number)).unwrap();
+        let start = geometry.encode_header(number, 7);
+        assert!(made.starts_with(&start));
+        assert_eq!(made.len(), bytes);
+        assert!(made.iter().skip(start.len()).all(|byte| *byte == 0));
+    };
+    source.make(1, &mut |_| true).unwrap().unwrap();
+    check(1, 4 << 20);
+    let (_, filled) = source.make_quickly(2).unwrap();
+    check(2, usize::try_from(filled).unwrap());
+    source.fill(2, filled, &mut |_| true).unwrap();
+    check(2, 4 << 20);
 }
 
 #[test]

@@ -248,6 +248,10 @@ impl Disk for SimDisk {
         self.open(name)
     }
 
+    fn open_to_fill(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.call()?;
         if state.faults.space_bytes.is_some_and(|space| state.used_bytes() >= space) {

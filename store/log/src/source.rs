@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use bytes::BytesMut;
+
 use crate::{
     disk::{Disk, DiskFile, write_all_at},
     error::LogError,
@@ -21,7 +23,14 @@ pub(crate) const UNREADY_NAME: &str = "next.tmp";
 /// Zeros synced at once: small, so that the writer's own syncs do not wait long behind it.
 const STEP_BYTES: u64 = 2 << 20;
 
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+/// What must be aligned for writes past the operating system's cache.
+const BLOCK_BYTES: usize = 4096;
+
+/// Aligned to a block.
+#[repr(align(4096))]
+struct Zeros([u8; 1 << 20]);
+
+static ZEROS: Zeros = Zeros([0; 1 << 20]);
 
 /// A segment that has its full size and its name.
 pub(crate) type Ready = Arc<dyn DiskFile>;
@@ -129,9 +138,9 @@ impl Source {
     ) -> Result<(), LogError> {
         // A handle of its own: a failed sync is reported once per handle, and this one must not
         // take the report away from the writer.
-        let open = |error| LogError::io("open", self.path(number), 0, error);
-        let file = self.disk.open(&self.geometry.name(number)).map_err(open)?;
-        self.fill_upto(&*file, number, from, self.geometry.segment_bytes, step).map(drop)
+        let name = self.geometry.name(number);
+        let upto = self.geometry.segment_bytes;
+        self.fill_upto(&name, number, (from, upto), step).map(drop)
     }
 
     /// A segment zeroed up to `upto`, under its name; `None` when `step` said to give up.
@@ -147,10 +156,13 @@ impl Source {
         };
         let file = self.disk.create(UNREADY_NAME).map_err(error("create"))?;
         self.files.fetch_add(1, Ordering::Relaxed);
-        let start = self.geometry.encode_header(number, self.salt);
+        let mut start = BytesMut::from(&*self.geometry.encode_header(number, self.salt));
+        start.resize(start.len().next_multiple_of(BLOCK_BYTES), 0);
+        let from = start.len() as u64;
         let filled = write_all_at(&*file, &start, 0)
             .map_err(error("write"))
-            .and_then(|()| self.fill_upto(&*file, number, start.len() as u64, upto, step));
+            .and_then(|()| file.sync().map_err(error("sync")))
+            .and_then(|()| self.fill_upto(UNREADY_NAME, number, (from, upto), step));
         let named = filled.and_then(|filled| match filled {
             true => self.name(number).map(|()| Some(file)),
             false => Ok(None),
@@ -178,26 +190,38 @@ impl Source {
         self.disk.sync_names().map_err(error("sync the directory of"))
     }
 
-    /// Zeroes and syncs in steps; `false` when `step`, told how far it got, said to give up.
+    /// Zeroes and syncs in steps; `false` when `step`, told how far it got, said to give up. Both bounds
+    /// are those of blocks.
     fn fill_upto(
         &self,
-        file: &dyn DiskFile,
+        name: &str,
         number: u64,
-        from: u64,
-        upto: u64,
+        (from, upto): (u64, u64),
         step: &mut dyn FnMut(u64) -> bool,
     ) -> Result<bool, LogError> {
+        let error = |action, at| {
+            let path = self.path(number);
+            move |error| LogError::prepare(action, path, at, error)
+        };
+        let mut file = self.disk.open_to_fill(name).map_err(error("open", 0))?;
         let mut at = from;
         while at < upto {
             let end = upto.min(at + STEP_BYTES);
             while at < end {
-                let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
-                let zeros = ZEROS.get(..len).unwrap_or_default();
-                write_all_at(file, zeros, at)
-                    .map_err(|error| LogError::prepare("write", self.path(number), at, error))?;
+                let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.0.len());
+                let zeros = ZEROS.0.get(..len).unwrap_or_default();
+                match write_all_at(&*file, zeros, at) {
+                    // A file system that wants larger blocks, or none of this.
+                    Err(refused) if refused.kind() == io::ErrorKind::InvalidInput => {
+                        file = self.disk.open(name).map_err(error("open", 0))?;
+                        write_all_at(&*file, zeros, at)
+                    }
+                    written => written,
+                }
+                .map_err(error("write", at))?;
                 at += len as u64;
             }
-            file.sync().map_err(|error| LogError::prepare("sync", self.path(number), at, error))?;
+            file.sync().map_err(error("sync", at))?;
             if !step(at) {
                 return Ok(false);
             }
