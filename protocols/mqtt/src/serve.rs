@@ -227,8 +227,25 @@ async fn serve<R, W>(
     // kept aside, and for as long as it lasts.
     let greeted = Box::pin(Connection::greet(server.clone(), reader, writer, caller)).await;
     let Some(mut connection) = greeted else { return };
-    server.statistics.connect();
-    metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
+    let counted = Counted::new(server);
     let end = connection.talk().await;
-    Box::pin(connection.end(end, permit)).await;
+    Box::pin(connection.end(end, (permit, counted))).await;
+}
+
+/// A connection counts as long as this lives.
+struct Counted(Arc<Server>);
+
+impl Counted {
+    fn new(server: Arc<Server>) -> Self {
+        server.statistics.connect();
+        metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
+        Self(server)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
+        self.0.statistics.disconnect();
+    }
 }

@@ -17,7 +17,10 @@ use std::{
 
 use fastrand::Rng;
 
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    source::BLOCK_BYTES,
+};
 
 const PAGE_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -182,7 +185,8 @@ impl SimDisk {
     }
 
     fn file(&self, state: &State, id: usize) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { disk: self.clone(), id, generation: state.generation })
+        let generation = state.generation;
+        Arc::new(SimFile { disk: self.clone(), id, generation, takes_blocks: false })
     }
 }
 
@@ -249,7 +253,9 @@ impl Disk for SimDisk {
     }
 
     fn open_to_fill(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.open(name)
+        let state = self.call()?;
+        let (id, generation) = (state.find(name)?, state.generation);
+        Ok(Arc::new(SimFile { disk: self.clone(), id, generation, takes_blocks: true }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -316,6 +322,8 @@ struct SimFile {
     disk: SimDisk,
     id: usize,
     generation: u64,
+    /// Only whole blocks can be written, as past the cache of an operating system.
+    takes_blocks: bool,
 }
 
 impl SimFile {
@@ -356,6 +364,11 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let is_whole =
+            offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.len().is_multiple_of(BLOCK_BYTES);
+        if self.takes_blocks && !is_whole {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.with(|rng, faults, file, used_bytes| {
             let short = faults.short_writes && rng.bool() && bytes.len() > 1;
             let len = if short { rng.usize(1..bytes.len()) } else { bytes.len() };

@@ -23,8 +23,8 @@ pub(crate) const UNREADY_NAME: &str = "next.tmp";
 /// Zeros synced at once: small, so that the writer's own syncs do not wait long behind it.
 const STEP_BYTES: u64 = 2 << 20;
 
-/// What must be aligned for writes past the operating system's cache.
-const BLOCK_BYTES: usize = 4096;
+/// What writes past the operating system's cache are made of.
+pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// Aligned to a block.
 #[repr(align(4096))]
@@ -190,8 +190,7 @@ impl Source {
         self.disk.sync_names().map_err(error("sync the directory of"))
     }
 
-    /// Zeroes and syncs in steps; `false` when `step`, told how far it got, said to give up. Both bounds
-    /// are those of blocks.
+    /// Zeroes and syncs in steps; `false` when `step`, told how far it got, said to give up.
     fn fill_upto(
         &self,
         name: &str,
@@ -203,7 +202,10 @@ impl Source {
             let path = self.path(number);
             move |error| LogError::prepare(action, path, at, error)
         };
-        let mut file = self.disk.open_to_fill(name).map_err(error("open", 0))?;
+        // A block that the writer has a part of is not written past the cache.
+        let is_aligned = from.is_multiple_of(BLOCK_BYTES as u64);
+        let opened = if is_aligned { self.disk.open_to_fill(name) } else { self.disk.open(name) };
+        let mut file = opened.map_err(error("open", 0))?;
         let mut at = from;
         while at < upto {
             let end = upto.min(at + STEP_BYTES);
@@ -211,8 +213,14 @@ impl Source {
                 let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.0.len());
                 let zeros = ZEROS.0.get(..len).unwrap_or_default();
                 match write_all_at(&*file, zeros, at) {
-                    // A file system that wants larger blocks, or none of this.
-                    Err(refused) if refused.kind() == io::ErrorKind::InvalidInput => {
+                    // A file system that wants larger blocks, or none of this; or the rest of what it
+                    // wrote only a part of.
+                    Err(refused)
+                        if matches!(
+                            refused.kind(),
+                            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                        ) =>
+                    {
                         file = self.disk.open(name).map_err(error("open", 0))?;
                         write_all_at(&*file, zeros, at)
                     }

@@ -80,7 +80,7 @@ impl Writer {
     pub fn write(&mut self, batch: &Batch) -> Result<(), LogError> {
         self.check()?;
         for chunk in batch.chunks() {
-            self.write_chunk(chunk).map_err(|error| self.poisoned(error))?;
+            self.write_chunk(chunk, batch.end()).map_err(|error| self.poisoned(error))?;
         }
         self.reader.wrote(batch.end());
         Ok(())
@@ -179,7 +179,8 @@ impl Writer {
         error
     }
 
-    fn write_chunk(&mut self, chunk: &Chunk) -> Result<(), LogError> {
+    /// Writes a chunk of a batch that ends there.
+    fn write_chunk(&mut self, chunk: &Chunk, batch_end: Position) -> Result<(), LogError> {
         let number = self.geometry.number(chunk.base.0);
         let offset = self.geometry.offset(chunk.base.0);
         if number < self.geometry.number(self.reader.first().0) {
@@ -194,7 +195,9 @@ impl Writer {
         if self.number == number {
             let end = offset + chunk.bytes.len() as u64;
             self.preparer.wait_filled(end)?;
-            self.want_next(end);
+            // Without the zeros behind the last one.
+            let frames_end = batch_end.0.saturating_sub(self.geometry.base(number));
+            self.want_next(end.min(frames_end));
         }
         let path = || self.geometry.path(&*self.disk, number);
         let known = self.unsynced.iter().find(|(unsynced, _)| *unsynced == number);

@@ -239,7 +239,9 @@ impl Session {
         match &self.ended {
             None => return Err(format!("{PATIENCE:?} after the last word it has not hung up")),
             Some(Err(_)) => return Ok(()),
-            Some(Ok(())) if self.is_reset => return Ok(()),
+            Some(Ok(())) if self.is_reset && (is_damaged || self.talk.takes_little()) => {
+                return Ok(());
+            }
             Some(Ok(())) => {}
         }
         if self.script.is_web && !self.is_closed && !is_damaged {

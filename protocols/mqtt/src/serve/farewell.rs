@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Server,
+    Counted, Server,
     connection::{Connection, End},
     peers::Holder,
     wills::{self, Fate},
@@ -28,7 +28,7 @@ pub(super) const LINGER: Duration = Duration::from_millis(250);
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Ends the connection: first the socket, then the session, then the will.
-    pub(super) async fn end(mut self, end: End, permit: OwnedSemaphorePermit) {
+    pub(super) async fn end(mut self, end: End, place: (OwnedSemaphorePermit, Counted)) {
         self.log(&end);
         // An assigned identifier is never seen again.
         let is_own = matches!(end, End::Left { .. } | End::Lost | End::Fault(_));
@@ -64,9 +64,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         });
         let remains = self.close_session(new_expiry_s, expiry_s > 0).await;
         // Only now is nothing handed out to it any more.
-        metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
-        remains.server.statistics.disconnect();
-        drop(permit);
+        drop(place);
         if let Some(testament) = testament {
             remains.see_to_will(testament, safe.as_ref(), &end).await;
         }

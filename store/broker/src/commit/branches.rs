@@ -77,13 +77,8 @@ impl Commit {
     }
 
     /// When a topic below a topic goes, if nothing comes meanwhile. `None` as long as somebody waits
-    /// at it, or has not read all of it. Of one that nothing is known of, since it was not in memory,
-    /// what was noted when it was; if that is not known either, its time begins now.
-    pub(super) fn branch_end(
-        &mut self,
-        id: QueueId,
-        noted: UnixMillis,
-    ) -> Result<Option<UnixMillis>, IndexError> {
+    /// at it, or has not read all of it.
+    pub(super) fn branch_end(&mut self, id: QueueId) -> Result<Option<UnixMillis>, IndexError> {
         let (now, index) = (self.now, &self.state.index);
         let Some(queue) = self.state.queues.get(id) else { return Ok(None) };
         let Some(idle_ms) = queue.def.policy.expires_ms else { return Ok(None) };
@@ -95,9 +90,6 @@ impl Commit {
         let last = queue.get(next.saturating_sub(1), index)?;
         let written = last.map_or(UnixMillis::NONE, |place| place.appended);
         if !written.is_set() && !queue.used.is_set() {
-            if noted.is_set() {
-                return Ok(Some(noted));
-            }
             queue.used = now;
         }
         Ok(Some(written.max(queue.used).plus(idle_ms)))

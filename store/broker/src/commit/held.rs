@@ -171,15 +171,15 @@ impl Commit {
         for _ in 0..WAKES_PER_TURN {
             let Some((at, id)) = self.state.wakes.pop(now) else { break };
             self.state.note_woken(id, at);
-            self.look_at(id, at)?;
+            self.look_at(id)?;
         }
         Ok(())
     }
 
-    /// Does what a queue's time, which was noted as `at`, has come for.
-    fn look_at(&mut self, id: QueueId, at: UnixMillis) -> Result<(), IndexError> {
+    /// Does what a queue's time has come for.
+    fn look_at(&mut self, id: QueueId) -> Result<(), IndexError> {
         let now = self.now;
-        if self.branch_end(id, at)?.is_some_and(|end| end.reached(now)) {
+        if self.branch_end(id)?.is_some_and(|end| end.reached(now)) {
             self.remove_queue(id);
             return Ok(());
         }
@@ -294,7 +294,7 @@ impl Commit {
     fn due_time(&mut self, id: QueueId) -> Result<UnixMillis, IndexError> {
         let soon = self.now.plus(SOON_MS);
         let (oldest, bytes_max) = self.retention_of(id);
-        let mut times = Vec::from_iter(self.branch_end(id, UnixMillis::NONE)?);
+        let mut times = Vec::from_iter(self.branch_end(id)?);
         let index = &self.state.index;
         let Some(queue) = self.state.queues.get(id) else { return Ok(UnixMillis::NONE) };
         if let Some(expires_ms) = queue.def.policy.expires_ms

@@ -124,19 +124,6 @@ fn an_idle_branch_goes_when_it_is_read_and_nobody_waits() {
 }
 
 #[test]
-fn an_idle_branch_that_was_never_written_to_goes_in_its_time_over_a_restart() {
-    let mut desk = Desk::new(|_| {});
-    topic(&mut desk, "t");
-    open(&mut desk, "t/a", 9).unwrap();
-    wait(&mut desk, IDLE_MS / 2);
-    let mut desk = desk.restart();
-    wait(&mut desk, IDLE_MS / 2 - 5000);
-    assert_eq!(names(&mut desk, None, 9), ["a"]);
-    wait(&mut desk, 7000);
-    assert_eq!(names(&mut desk, None, 9), [""; 0]);
-}
-
-#[test]
 fn who_is_to_be_told_takes_nothing_and_a_batch_keeps_the_next_one_back() {
     let mut desk = Desk::new(|_| {});
     topic(&mut desk, "t");
