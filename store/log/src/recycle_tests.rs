@@ -160,7 +160,7 @@ fn who_waited_for_zeros_has_the_next_ones_written_at_once_until_something_is_tri
     let ((mut planner, mut writer, reader, _), _) = open(&disk);
     let has = |number| {
         // What is done beside the writer is late, and done by then.
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(600));
         names(&disk).contains(&name(number))
     };
     disk.set_faults(Faults { beside_late_ms: 20, ..Faults::default() });
@@ -170,6 +170,8 @@ fn who_waited_for_zeros_has_the_next_ones_written_at_once_until_something_is_tri
     append(&mut planner, &mut writer, &[3; 3900]);
     let kept = append(&mut planner, &mut writer, &[4; 600]);
     assert!(has(4), "it was ready, as the one before was begun early");
+    // The next one is lacking before what is trimmed is gone.
+    disk.set_faults(Faults { beside_late_ms: 250, ..Faults::default() });
     writer.trim(first).unwrap();
     writer.trim(kept).unwrap();
     append(&mut planner, &mut writer, &[5; 3900]);
