@@ -140,7 +140,7 @@ impl TopicFilter {
             let filter = parse_filter(alone)?;
             let is_plain = !["$share/", "$exclusive/"].iter().any(|kind| alone.starts_with(kind))
                 && !is_ours(&filter)
-                && !begins(&filter, |first| first == b"$SYS");
+                && !is_of_the_server(&filter);
             return Ok(if is_plain { Self::Exclusive(filter) } else { Self::Unserved });
         }
         let filter = parse_filter(text)?;
@@ -195,6 +195,12 @@ impl TopicFilter {
 
 fn begins(filter: &Filter, is: impl Fn(&[u8]) -> bool) -> bool {
     matches!(filter.steps().first(), Some(Step::Exact(first)) if is(first))
+}
+
+/// Whether it is for what the server tells of itself.
+#[must_use]
+pub fn is_of_the_server(filter: &Filter) -> bool {
+    begins(filter, |first| first == b"$SYS")
 }
 
 /// Whether it leads to what is kept for ourselves, however its first level is written: `%24` is `$`.

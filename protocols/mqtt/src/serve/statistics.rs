@@ -8,7 +8,7 @@ use std::{
 };
 
 use mainstem_broker::SessionOpened;
-use mainstem_schemas::{Address, Filter, filter::Step};
+use mainstem_schemas::{Address, Filter};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Interval, MissedTickBehavior},
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::connection::Connection;
 use crate::{
-    codec::{Outgoing, OutgoingProperties, Qos},
+    codec::{Outgoing, OutgoingProperties, Qos, subscribe::is_of_the_server},
     session::{Options, SubscriptionIds, aliases::Naming},
 };
 
@@ -91,11 +91,6 @@ pub(super) struct Watching {
     /// Those whose subscriber is to be told for the first time.
     fresh: HashSet<Filter>,
     ticks: Option<Interval>,
-}
-
-/// Whether a filter is for what the server tells of itself.
-pub(super) fn is_of_the_server(filter: &Filter) -> bool {
-    matches!(filter.steps().first(), Some(Step::Exact(first)) if first == b"$SYS".as_slice())
 }
 
 impl Watching {

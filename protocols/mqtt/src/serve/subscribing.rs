@@ -12,14 +12,12 @@ use mainstem_broker::{Client, Consume, Refusal, Source, Subscribe as Ask, Subscr
 use mainstem_schemas::{ConsumerId, Dialect, Filter, filter::Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    connection::{Connection, End},
-    statistics,
-};
+use super::connection::{Connection, End};
 use crate::{
     codec::{
         Fault, Qos, Reason, Reply, RetainHandling, Subscribe, TopicFilter, Unsubscribe, Wish,
-        reply::codes_packet_len, subscribe::QUEUE_MARK,
+        reply::codes_packet_len,
+        subscribe::{QUEUE_MARK, is_of_the_server},
     },
     session::Options,
 };
@@ -234,7 +232,7 @@ fn options(wish: &Wish, subscription_id: Option<u32>) -> Options {
         // Nobody but the server tells of it, whatever others publish there by other names.
         mark: match &wish.filter {
             TopicFilter::Plain(filter) | TopicFilter::Shared { filter, .. } => {
-                statistics::is_of_the_server(filter)
+                is_of_the_server(filter)
             }
             TopicFilter::Exclusive(_) | TopicFilter::Queue(_) | TopicFilter::Unserved => false,
         },

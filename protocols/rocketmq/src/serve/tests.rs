@@ -134,6 +134,18 @@ struct Peer {
     client_id: MetadataValue<Ascii>,
 }
 
+/// A poll of up to 32 messages.
+fn poll(topic: &str, group: &str, wait_ms: u64) -> ReceiveMessageRequest {
+    let topic = Some(resource(topic));
+    ReceiveMessageRequest {
+        group: Some(resource(group)),
+        message_queue: Some(MessageQueue { topic, ..Default::default() }),
+        batch_size: 32,
+        long_polling_timeout: Some(duration(wait_ms)),
+        ..Default::default()
+    }
+}
+
 impl Peer {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -158,17 +170,15 @@ impl Peer {
         hidden_ms: u64,
         wait_ms: u64,
     ) -> Vec<Message> {
-        let request = self.request(ReceiveMessageRequest {
-            group: Some(resource(group)),
-            message_queue: Some(MessageQueue {
-                topic: Some(resource(topic)),
-                ..Default::default()
-            }),
-            batch_size: 32,
+        let request = ReceiveMessageRequest {
             invisible_duration: Some(duration(hidden_ms)),
-            long_polling_timeout: Some(duration(wait_ms)),
-            ..Default::default()
-        });
+            ..poll(topic, group, wait_ms)
+        };
+        self.take_by(request).await
+    }
+
+    async fn take_by(&mut self, request: ReceiveMessageRequest) -> Vec<Message> {
+        let request = self.request(request);
         let mut parts = self.grpc.receive_message(request).await.unwrap().into_inner();
         let mut messages = Vec::new();
         while let Some(part) = parts.message().await.unwrap() {

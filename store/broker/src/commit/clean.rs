@@ -45,7 +45,7 @@ const AHEAD_BYTES_MAX: usize = if cfg!(test) { Semaphore::MAX_PERMITS } else { 8
 const BATCHES_PER_TURN: usize = 16;
 const MOVES_PER_TURN: u64 = 256;
 /// Bytes of moved records that go to the disk at once; more wait until it has taken them.
-const MOVED_BYTES_MAX: u64 = 4 << 20;
+const MOVED_BYTES_MAX: u64 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 /// How long what is left of a segment must stay as it is while little is written.
 const LOOK_MS: u64 = 900;
 /// Segments that are looked at.

@@ -133,3 +133,30 @@ fn an_expired_record_is_counted_once() {
     });
     assert_eq!(sum.load(Ordering::Relaxed), 10);
 }
+
+#[test]
+fn what_is_moved_at_once_is_bounded_in_bytes() {
+    let mut desk = Desk::new(|_| {});
+    desk.declare("kept", Policy::default());
+    desk.declare("traffic", Policy::default());
+    desk.fill("kept", 100, 500);
+    let (mut all, mut most) = (0, 0);
+    for _ in 0..100 {
+        desk.fill("traffic", 20, 7000);
+        while let Some((delivery, _)) = desk.try_get("traffic", false) {
+            desk.give_back(delivery.id, Verdict::Accept);
+        }
+        for _ in 0..100 {
+            desk.pass(50);
+            let before = desk.moved();
+            desk.turn();
+            let moved = desk.moved().saturating_sub(before);
+            (all, most) = (all + moved, most.max(moved));
+        }
+        if all >= 100 {
+            break;
+        }
+    }
+    // 8 KiB, and the frames that are looked at together.
+    assert!(all >= 100 && most <= 8192 / 500 + 8, "{all}, {most} at once");
+}

@@ -372,25 +372,8 @@ async fn a_client_that_did_not_say_what_it_is_gets_nothing_of_a_topic_with_lite_
 impl Peer {
     /// What the group is given, for as long as the client is there.
     async fn take_kept(&mut self) -> Vec<Message> {
-        let request = self.request(ReceiveMessageRequest {
-            group: Some(resource(GROUP)),
-            message_queue: Some(MessageQueue {
-                topic: Some(resource(TOPIC)),
-                ..Default::default()
-            }),
-            batch_size: 32,
-            auto_renew: true,
-            long_polling_timeout: Some(duration(5_000)),
-            ..Default::default()
-        });
-        let mut parts = self.grpc.receive_message(request).await.unwrap().into_inner();
-        let mut messages = Vec::new();
-        while let Some(part) = parts.message().await.unwrap() {
-            if let Some(Content::Message(message)) = part.content {
-                messages.push(message);
-            }
-        }
-        messages
+        let request = ReceiveMessageRequest { auto_renew: true, ..poll(TOPIC, GROUP, 5_000) };
+        self.take_by(request).await
     }
 
     /// Says what kind of client it is; answers the stream on which it is told things.
