@@ -88,7 +88,10 @@ impl Session {
                         return Ok(());
                     }
                 }
-                Step::Frame(frame) => drop(self.write(&frame).await?),
+                Step::Frame(frame) => {
+                    self.talk.is_scrambled = true;
+                    self.write(&frame).await?;
+                }
                 Step::Listen => self.listen(LISTEN).await?,
                 Step::Await => self.wait().await?,
             }
