@@ -30,8 +30,9 @@ use crate::{
     member::{Consumer, Member},
     passage::Reason,
     pipeline::{Done, Job},
+    ranges::Spans,
     stages::{Moment, Stages},
-    state::State,
+    state::{State, warm::AHEAD},
     tail::Tail,
 };
 
@@ -56,6 +57,7 @@ mod settle;
 mod ship;
 mod timers;
 mod topics;
+mod warm;
 mod writers;
 
 use away::Crowds;
@@ -200,7 +202,7 @@ pub(crate) struct Commit {
     /// Gets that found a record which is not down yet; they are tried again when it is.
     deferred: Vec<Command>,
     /// Offsets settled in this turn, to become one entry.
-    settled: FxHashMap<(QueueId, CursorId), Vec<(u64, u64)>>,
+    settled: FxHashMap<(QueueId, CursorId), Spans>,
     /// Records that came back in this turn and count an attempt.
     returned: FxHashMap<(QueueId, CursorId), Vec<(u64, Returned)>>,
     /// Those that came back while the disk was full, which the log does not know of yet.
@@ -455,8 +457,12 @@ impl Commit {
             return Ok(());
         }
         let started = Moment::now();
-        for command in taken.drain(..) {
-            self.handle(command)?;
+        let mut each = taken.drain(..);
+        while !each.as_slice().is_empty() {
+            self.warm_commands(each.as_slice());
+            for command in each.by_ref().take(AHEAD) {
+                self.handle(command)?;
+            }
         }
         started.lap(&self.stages.apply);
         if !self.planner_is_empty() {

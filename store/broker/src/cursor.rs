@@ -176,6 +176,22 @@ impl Cursor {
         }
     }
 
+    /// Looks at itself, and answers anything.
+    pub(crate) fn near(&self) -> u64 {
+        let floor = self.tracks.first().map_or(0, |track| track.floor);
+        floor.wrapping_add(u64::from(self.epoch)).wrapping_add(u64::from(self.settled.is_empty()))
+    }
+
+    /// The same for those who consume from it.
+    pub(crate) fn far(&self) -> u64 {
+        self.party.as_ref().map_or(0, |party| party.in_hand_bytes.wrapping_add(party.turn as u64))
+    }
+
+    /// The same for what they have.
+    pub(crate) fn farther(&self) -> u64 {
+        self.party.as_ref().map_or(0, |party| party.in_hand.near())
+    }
+
     /// A cursor as it was written down.
     pub(crate) fn restore(
         name: CursorName,

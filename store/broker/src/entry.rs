@@ -15,6 +15,7 @@ use crate::{
     command::{Bind, ExchangeDef, ExchangeKind, Retention},
     cursor::Returned,
     policy::{DeliveryPolicy, Policy},
+    ranges::Spans,
 };
 
 mod body;
@@ -102,7 +103,7 @@ pub(crate) enum Entry {
 pub(crate) struct Settled {
     pub(crate) queue: QueueId,
     pub(crate) cursor: CursorId,
-    pub(crate) ranges: Vec<(u64, u64)>,
+    pub(crate) ranges: Spans,
 }
 
 /// A queue's definition as logged.
@@ -458,7 +459,7 @@ fn decode_settle(mut r: Reader) -> Result<Vec<Settled>, Short> {
     while !r.is_empty() {
         let (queue, cursor) = (QueueId(r.varint()?), CursorId(r.varint()?));
         let count = r.varint()?;
-        let mut ranges = Vec::new();
+        let mut ranges = Spans::new();
         for _ in 0..count {
             let from = r.varint()?;
             ranges.push((from, from.checked_add(r.varint()?).ok_or(Short)?));

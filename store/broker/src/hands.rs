@@ -38,6 +38,11 @@ impl<T> Hands<T> {
         self.len() == 0
     }
 
+    /// Looks at the oldest, and answers anything.
+    pub(crate) fn near(&self) -> u64 {
+        self.slots.front().map_or(0, |slot| u64::from(slot.is_some()))
+    }
+
     fn slot(&self, offset: u64) -> Option<usize> {
         usize::try_from(offset.checked_sub(self.base)?).ok()
     }

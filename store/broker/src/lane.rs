@@ -143,6 +143,18 @@ impl Lane {
         Self { first, next, blocks: SmallVec::new(), stored, rare: None }
     }
 
+    /// Looks at itself, and answers anything.
+    pub(crate) fn near(&self) -> u64 {
+        let block = self.blocks.last().map_or(0, |block| block.number);
+        self.first.wrapping_add(self.stored.0).wrapping_add(block)
+    }
+
+    /// The same for its newest place.
+    pub(crate) fn far(&self) -> u64 {
+        let newest = self.blocks.last().and_then(|block| block.entries.last());
+        newest.map_or(0, |place| place.position.0)
+    }
+
     /// Which lane this is.
     pub(crate) fn id(&self) -> u64 {
         self.first >> LANE_SHIFT

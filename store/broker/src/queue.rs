@@ -180,6 +180,21 @@ impl Queue {
         }
     }
 
+    /// Looks at each part of itself, and answers anything.
+    pub(crate) fn near(&self) -> u64 {
+        let lane = self.lanes.first().map_or(0, Lane::near);
+        let main = self.main.as_ref().map_or(0, Cursor::near);
+        let own = [self.home.0, self.live, self.bytes, self.dirty_in, self.wake.0, self.used.0];
+        own.into_iter().fold(lane, u64::wrapping_add).wrapping_add(main)
+    }
+
+    /// The same for what lies elsewhere.
+    pub(crate) fn far(&self) -> u64 {
+        let lane = self.lanes.first().map_or(0, Lane::far);
+        let main = self.main.as_ref().map_or(0, Cursor::far);
+        (self.def.retention as u64).wrapping_add(lane).wrapping_add(main)
+    }
+
     /// Whether it is a topic below a topic.
     pub(crate) fn is_branch(&self) -> bool {
         self.found == Found::AsTopic && self.def.name.contains('/')

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+/// Ranges `from..to`: mostly one, and of very many cursors at a time.
+pub(crate) type Spans = SmallVec<[(u64, u64); 1]>;
+
 /// Adds an offset to ranges that are still to be put in order, joining it to the last one if it
 /// follows.
-pub(crate) fn push_offset(ranges: &mut Vec<(u64, u64)>, offset: u64) {
+pub(crate) fn push_offset(ranges: &mut Spans, offset: u64) {
     match ranges.last_mut() {
         Some((_, to)) if *to == offset => *to += 1,
         _ => ranges.push((offset, offset + 1)),

@@ -40,11 +40,13 @@ mod parameters;
 mod queues;
 mod restore;
 mod segments;
+pub(crate) mod warm;
 
 pub(crate) use bodies::key_hash;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use queues::{Queues, show};
 use segments::Segments;
+use warm::AHEAD;
 
 /// Flag of a queue's entry: nobody may see the record before it is as durable as it gets.
 /// Persisted: never renumber.
@@ -192,9 +194,14 @@ impl State {
     pub(crate) fn apply(&mut self, position: Position, size: u32, entry: Entry) {
         match entry {
             Entry::Settle(all) => {
-                for settled in all {
-                    for (from, to) in settled.ranges {
-                        self.settle(settled.queue, settled.cursor, from, to);
+                for some in all.chunks(AHEAD) {
+                    if self.queues.are_many() {
+                        self.queues.warm(some.iter().map(|settled| settled.queue));
+                    }
+                    for settled in some {
+                        for (from, to) in &settled.ranges {
+                            self.settle(settled.queue, settled.cursor, *from, *to);
+                        }
                     }
                 }
             }

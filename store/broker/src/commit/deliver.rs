@@ -18,8 +18,8 @@ use crate::{
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
     queue::Queue,
-    ranges::push_offset,
-    state::{DURABLE, SEEN},
+    ranges::{Spans, push_offset},
+    state::{DURABLE, SEEN, warm::AHEAD},
     tail::Kept,
 };
 
@@ -63,14 +63,19 @@ impl Walk<'_> {
 impl Commit {
     /// Delivers from everything on this turn's lists.
     pub(super) fn deliver_touched(&mut self) -> Result<(), IndexError> {
-        for id in mem::take(&mut self.touched) {
-            let Some(queue) = self.state.queues.get(id) else { continue };
-            queue.is_touched = false;
-            if queue.wanted.is_empty() {
-                continue;
+        for some in mem::take(&mut self.touched).chunks(AHEAD) {
+            if some.len() > 1 && self.state.queues.are_many() {
+                self.warm_consumers(some.iter().copied());
             }
-            for cursor in self.chores.go_round(id, &queue.wanted, true) {
-                self.deliver_cursor(id, cursor)?;
+            for id in some {
+                let Some(queue) = self.state.queues.get(*id) else { continue };
+                queue.is_touched = false;
+                if queue.wanted.is_empty() {
+                    continue;
+                }
+                for cursor in self.chores.go_round(*id, &queue.wanted, true) {
+                    self.deliver_cursor(*id, cursor)?;
+                }
             }
         }
         for (id, cursor_id) in mem::take(&mut self.touched_cursors) {
@@ -89,7 +94,7 @@ impl Commit {
         let gate = if id.is_transient() { Position(u64::MAX) } else { self.written };
         let started_at = self.state.started_at;
         let mut resting = Vec::new();
-        let mut settle = Vec::new();
+        let mut settle = Spans::new();
         let Self { state, members, consumers, noticed, tail, settled, counts, now, .. } = self;
         let (chores, written) = (&mut self.chores, self.written);
         let Some(queue) = state.queues.get(id) else { return Ok(()) };

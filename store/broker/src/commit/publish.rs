@@ -22,7 +22,7 @@ use crate::{
     namespace::{Namespace, Reader},
     passage::{Passage, Reason},
     policy::Overflow,
-    state::{UNDECIDED, body_bytes, key_hash},
+    state::{UNDECIDED, body_bytes, key_hash, warm::AHEAD},
 };
 
 /// Connected readers that get a copy and keep nothing.
@@ -80,9 +80,13 @@ impl Commit {
         let notes = batch.iter().filter(|publish| is_note(&publish.record)).count();
         self.counts.published += (batch.len() - notes) as u64;
         let is_alone = batch.len() == 1;
-        let each = batch.into_iter();
-        let outcomes: Vec<Published> =
-            each.map(|publish| self.publish_one(&namespace, publish, is_alone)).collect();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut each = batch.into_iter();
+        while !each.as_slice().is_empty() {
+            self.warm_named(&namespace, each.as_slice());
+            let some = each.by_ref().take(AHEAD);
+            outcomes.extend(some.map(|publish| self.publish_one(&namespace, publish, is_alone)));
+        }
         if self.open.needs_sync {
             self.open.published.push((reply, outcomes));
         } else {

@@ -4,6 +4,7 @@ use std::mem;
 
 use mainstem_index::Entry as Place;
 use mainstem_schemas::{CursorId, DeliveryId, Offset, QueueId, Settlement, UnixMillis, Verdict};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{Commit, deliver::lease_timer, send};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     error::Refusal,
     passage::Reason,
     queue::{Found, Queue},
-    ranges::push_offset,
+    ranges::{Spans, push_offset},
 };
 
 /// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
@@ -30,7 +31,11 @@ impl Commit {
     ) {
         let mut outcomes = Vec::with_capacity(if reply.is_some() { batch.len() } else { 0 });
         let mut rest = batch;
+        let mut cold = batch;
         while let Some(first) = rest.first() {
+            if rest.len() <= cold.len() && batch.len() > 1 {
+                cold = self.warm_settled(rest);
+            }
             let same = |one: &Settlement| {
                 let (id, begin) = (one.id, first.id);
                 id.queue == begin.queue
@@ -65,7 +70,7 @@ impl Commit {
             outcomes.extend(run.iter().map(|_| false));
             return;
         };
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let mut ranges = Spans::new();
         // Hands of one consumer follow each other: they are given room together.
         let mut hands: Vec<(InHand, u32)> = Vec::new();
         let mut timers = Vec::new();
@@ -268,7 +273,8 @@ impl Commit {
         }
         let mut durable = Vec::new();
         let mut count = 0;
-        for ((queue, cursor), mut ranges) in mem::take(&mut self.settled) {
+        let next = FxHashMap::with_capacity_and_hasher(self.settled.len(), FxBuildHasher);
+        for ((queue, cursor), mut ranges) in mem::replace(&mut self.settled, next) {
             if ranges.is_empty() {
                 continue;
             }
@@ -292,7 +298,7 @@ impl Commit {
             } else {
                 for part in ranges.chunks(RANGES_MAX) {
                     count += part.len();
-                    durable.push(Settled { queue, cursor, ranges: part.to_vec() });
+                    durable.push(Settled { queue, cursor, ranges: part.into() });
                     if count >= RANGES_MAX {
                         self.log_lazily(Entry::Settle(mem::take(&mut durable)));
                         count = 0;

@@ -14,7 +14,7 @@ use crate::{
     inbox::Notice,
     pipeline::{Done, Job},
     stages::Moment,
-    state::Checkpoint,
+    state::{Checkpoint, warm::AHEAD},
 };
 
 /// Queues that one turn writes to a checkpoint, or lets go of after one: about a millisecond.
@@ -170,8 +170,13 @@ impl Commit {
         for reply in waiting.replies {
             reply();
         }
-        for queue in waiting.touched {
-            self.touch(queue);
+        for some in waiting.touched.chunks(AHEAD) {
+            if some.len() > 1 && self.state.queues.are_many() {
+                self.state.queues.warm(some.iter().copied());
+            }
+            for queue in some {
+                self.touch(*queue);
+            }
         }
     }
 

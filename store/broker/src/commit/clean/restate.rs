@@ -156,7 +156,7 @@ pub(in crate::commit) fn cursor_entries(
     let mut entries = vec![Entry::CursorImage { queue, cursor, name, floors, policy }];
     let ranges: Vec<(u64, u64)> = at.settled.iter().collect();
     for part in ranges.chunks(RANGES_MAX) {
-        entries.push(Entry::Settle(vec![Settled { queue, cursor, ranges: part.to_vec() }]));
+        entries.push(Entry::Settle(vec![Settled { queue, cursor, ranges: part.into() }]));
     }
     let returned: Vec<(u64, Returned)> =
         at.returned.iter().map(|(offset, returned)| (*offset, *returned)).collect();
