@@ -210,6 +210,8 @@ impl Queue {
             && !self.is_due_unknown
             && !self.has_exclusive_consumer
             && (self.def.policy.expires_ms.is_none() || self.found == Found::AsTopic)
+            // With no record to go by, only its memory tells when it goes.
+            && !(self.is_branch() && self.used.is_set() && self.live == 0)
             && self.cursors().all(|(id, cursor)| !id.is_transient() && cursor.is_idle())
     }
 

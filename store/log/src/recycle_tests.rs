@@ -182,6 +182,18 @@ fn who_waited_for_zeros_has_the_next_ones_written_at_once_until_something_is_tri
     let last = append(&mut planner, &mut writer, &[6; 600]);
     thread::sleep(Duration::from_millis(200));
     assert!(reader.segment_of(last) == 4 && !has(5), "a trim may give it");
+
+    // The same where what was trimmed becomes the next one.
+    disk.set_faults(Faults { beside_late_ms: 1000, ..Faults::default() });
+    append(&mut planner, &mut writer, &[7; 3300]);
+    append(&mut planner, &mut writer, &[8; 600]);
+    writer.trim(last).unwrap();
+    assert!(becomes(&|| has(6)) && !has(3), "it is not the file of segment 3");
+    disk.set_faults(Faults::default());
+    append(&mut planner, &mut writer, &[9; 3300]);
+    let last = append(&mut planner, &mut writer, &[10; 600]);
+    thread::sleep(Duration::from_millis(200));
+    assert!(reader.segment_of(last) == 6 && !has(7), "a trim may give it");
 }
 
 #[test]

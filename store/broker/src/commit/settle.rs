@@ -19,6 +19,8 @@ use crate::{
 
 /// Ranges in one entry, twenty bytes each at most: an entry must fit into a segment.
 pub(super) const RANGES_MAX: usize = 4096;
+/// Cursors that something is settled of for which there is room beforehand: half a MiB.
+const ROOM_MAX: usize = 8192;
 /// How long a lease that ran out goes on when too many end at once.
 const LEASE_AGAIN_MS: u64 = 10;
 
@@ -273,7 +275,9 @@ impl Commit {
         }
         let mut durable = Vec::new();
         let mut count = 0;
-        let next = FxHashMap::with_capacity_and_hasher(self.settled.len(), FxBuildHasher);
+        // The next turn is likely to be as this one was.
+        let room = self.settled.len().min(ROOM_MAX);
+        let next = FxHashMap::with_capacity_and_hasher(room, FxBuildHasher);
         for ((queue, cursor), mut ranges) in mem::replace(&mut self.settled, next) {
             if ranges.is_empty() {
                 continue;

@@ -170,3 +170,35 @@ fn a_branch_stays_for_what_it_was_sent_though_that_is_kept_no_longer() {
     wait(&mut desk, IDLE_MS);
     assert_eq!(names(&mut desk, None, 9), [""; 0]);
 }
+
+#[test]
+fn a_branch_that_was_never_sent_to_goes_in_time_whatever_leaves_memory() {
+    let mut desk = Desk::new(|_| {});
+    topic(&mut desk, "t");
+    for name in ["t/a", "t/b"] {
+        open(&mut desk, name, 9).unwrap();
+    }
+    let pass = |desk: &mut Desk, ms| {
+        for _ in 0..ms / (IDLE_MS / 6) {
+            wait(desk, IDLE_MS / 6);
+            desk.checkpoint();
+            desk.turns(3);
+        }
+    };
+    pass(&mut desk, IDLE_MS / 2);
+    open(&mut desk, "t/b", 9).unwrap();
+    pass(&mut desk, IDLE_MS / 2);
+    wait(&mut desk, 2000);
+    assert_eq!(names(&mut desk, None, 9), ["b"], "it was used again");
+    pass(&mut desk, IDLE_MS / 2);
+    wait(&mut desk, 2000);
+    assert_eq!(names(&mut desk, None, 9), [""; 0]);
+    // Who was there before a restart has as long to come back.
+    open(&mut desk, "t/c", 9).unwrap();
+    pass(&mut desk, IDLE_MS / 2);
+    let mut desk = desk.restart();
+    pass(&mut desk, IDLE_MS / 3);
+    assert_eq!(names(&mut desk, None, 9), ["c"]);
+    pass(&mut desk, 2 * IDLE_MS);
+    assert_eq!(names(&mut desk, None, 9), [""; 0]);
+}

@@ -148,15 +148,22 @@ fn what_is_moved_at_once_is_bounded_in_bytes() {
         }
         for _ in 0..100 {
             desk.pass(50);
-            let before = desk.moved();
-            desk.turn();
-            let moved = desk.moved().saturating_sub(before);
+            // While the disk writes one batch, there are many turns for the next one.
+            let mut moved = 0;
+            for _ in 0..20 {
+                let before = desk.moved();
+                desk.world.turn().unwrap();
+                let told = desk.moved();
+                moved += told.checked_sub(before).unwrap_or(told);
+            }
             (all, most) = (all + moved, most.max(moved));
+            while desk.world.work().unwrap() {}
+            while desk.world.hear_of_index().unwrap() {}
         }
         if all >= 100 {
             break;
         }
     }
-    // 8 KiB, and the frames that are looked at together.
-    assert!(all >= 100 && most <= 8192 / 500 + 8, "{all}, {most} at once");
+    // Two batches of 8 KiB, and the frames that are looked at together.
+    assert!(all >= 100 && most <= 2 * (8192 / 500 + 8), "{all}, {most} at once");
 }

@@ -28,7 +28,9 @@ impl Queues {
 
     /// Looks at queues that will be used at once.
     pub(crate) fn warm(&self, ids: impl Iterator<Item = QueueId>) -> SmallVec<[&Queue; AHEAD]> {
-        let found: SmallVec<[&Queue; AHEAD]> = ids.filter_map(|id| self.peek(id)).collect();
+        let mut last = None;
+        let other = ids.filter(|id| last.replace(*id) != Some(*id));
+        let found: SmallVec<[&Queue; AHEAD]> = other.filter_map(|id| self.peek(id)).collect();
         // Each round needs what the one before brought.
         black_box(found.iter().map(|queue| queue.near()).fold(0, u64::wrapping_add));
         black_box(found.iter().map(|queue| queue.far()).fold(0, u64::wrapping_add));
@@ -40,7 +42,9 @@ impl State {
     /// The queues that records go to by name, as far as they are in memory.
     pub(crate) fn named(&self, namespace: &str, batch: &[Publish]) -> Ahead {
         let Some(space) = self.namespaces.get(namespace) else { return Ahead::new() };
+        let mut last = None;
         let names = batch.iter().filter_map(|publish| publish.record.direct_queue());
-        names.filter_map(|name| space.named.get(name).copied().flatten()).collect()
+        let other = names.filter(|name| last.replace(*name) != Some(*name));
+        other.filter_map(|name| space.named.get(name).copied().flatten()).collect()
     }
 }
