@@ -14,7 +14,7 @@ const ROUNDS_PER_COUNT: u64 = 25;
 /// How long the server may take to let go of what a connection had.
 const LET_GO_S: u64 = 20;
 /// The most memory the server may ever have taken.
-const RESIDENT_KIB_MAX: u64 = 600 << 10;
+const RESIDENT_KIB_MAX: u64 = 512 << 10;
 
 /// What the sessions of a round came to.
 #[derive(Clone, Copy, Debug, Default)]

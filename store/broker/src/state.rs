@@ -195,9 +195,7 @@ impl State {
         match entry {
             Entry::Settle(all) => {
                 for some in all.chunks(AHEAD) {
-                    if self.queues.are_many() {
-                        self.queues.warm(some.iter().map(|settled| settled.queue));
-                    }
+                    self.queues.warm(some.iter().map(|settled| settled.queue));
                     for settled in some {
                         for (from, to) in &settled.ranges {
                             self.settle(settled.queue, settled.cursor, *from, *to);

@@ -64,9 +64,7 @@ impl Commit {
     /// Delivers from everything on this turn's lists.
     pub(super) fn deliver_touched(&mut self) -> Result<(), IndexError> {
         for some in mem::take(&mut self.touched).chunks(AHEAD) {
-            if some.len() > 1 && self.state.queues.are_many() {
-                self.warm_consumers(some.iter().copied());
-            }
+            self.warm_consumers(some.iter().copied());
             for id in some {
                 let Some(queue) = self.state.queues.get(*id) else { continue };
                 queue.is_touched = false;

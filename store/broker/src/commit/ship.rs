@@ -171,9 +171,7 @@ impl Commit {
             reply();
         }
         for some in waiting.touched.chunks(AHEAD) {
-            if some.len() > 1 && self.state.queues.are_many() {
-                self.state.queues.warm(some.iter().copied());
-            }
+            self.state.queues.warm(some.iter().copied());
             for queue in some {
                 self.touch(*queue);
             }

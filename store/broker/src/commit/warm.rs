@@ -46,9 +46,7 @@ impl Commit {
     /// Looks ahead at the queues of the next settlements, and answers those behind.
     pub(super) fn warm_settled<'a>(&self, batch: &'a [Settlement]) -> &'a [Settlement] {
         let (some, behind) = batch.split_at_checked(AHEAD).unwrap_or((batch, &[]));
-        if self.state.queues.are_many() {
-            self.warm_consumers(some.iter().map(|one| one.id.queue));
-        }
+        self.warm_consumers(some.iter().map(|one| one.id.queue));
         behind
     }
 

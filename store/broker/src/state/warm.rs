@@ -26,8 +26,11 @@ impl Queues {
         self.len() >= QUEUES_MIN
     }
 
-    /// Looks at queues that will be used at once.
+    /// Looks at queues that will be used at once, where there are many.
     pub(crate) fn warm(&self, ids: impl Iterator<Item = QueueId>) -> SmallVec<[&Queue; AHEAD]> {
+        if !self.are_many() {
+            return SmallVec::new();
+        }
         let mut last = None;
         let other = ids.filter(|id| last.replace(*id) != Some(*id));
         let found: SmallVec<[&Queue; AHEAD]> = other.filter_map(|id| self.peek(id)).collect();
