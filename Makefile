@@ -16,7 +16,7 @@ SECONDS_EACH ?= 30
 STORE ?=
 SERVER := $(CARGO_TARGET_DIR)/release/mainstem
 
-.PHONY: check run test sim e2e interop crash power demo golden fuzz bench bench-store doc build setup tools
+.PHONY: check run test sim e2e interop crash power demo golden fuzz bench bench-store bench-scale doc build setup tools
 .DEFAULT_GOAL := check
 
 check: setup ## formatting, lints and the tidy test
@@ -59,10 +59,13 @@ fuzz: build ## each fuzz target for SECONDS_EACH, then whole sessions of each pr
 	SESSION_SECONDS=$(SECONDS_EACH); export SESSION_SECONDS; $(CARGO) test $(TESTED) --test sessions -- --nocapture --test-threads 1
 
 bench: build ## measure Mainstem and its peers side by side
-	$(CARGO) run --release --locked -p mainstem-benches -- compare --out benches/RESULTS.md
+	$(CARGO) run --release --locked -p mainstem-benches --features rumqttd -- compare --out benches/RESULTS.md
 
 bench-store: setup ## the store by itself, beside the limits of the machine
 	$(CARGO) run --release --locked -p mainstem-benches -- store --out benches/STORE.md $(STORE)
+
+bench-scale: build ## very many MQTT clients, connected and away
+	$(CARGO) run --release --locked -p mainstem-benches -- scale --out benches/SCALE.md
 
 doc: setup ## the API pages, warnings denied
 	RUSTDOCFLAGS="-D warnings"; export RUSTDOCFLAGS; $(CARGO) doc $(TESTED) --no-deps

@@ -84,6 +84,14 @@ fn delays_outlive_a_kill() {
     holds("amqp_delays.py", &[binary, data, "1000", "4000", "1000"]);
 }
 
+/// The same of what MQTT acknowledged: nothing lost, nothing of QoS 2 twice. A tenth of the full run.
+#[test]
+fn what_mqtt_acknowledged_outlives_kills() {
+    let data = TempDir::new().unwrap();
+    let (binary, data) = (server::binary().to_str().unwrap(), data.path().to_str().unwrap());
+    holds("mqtt_kills.py", &[binary, data, "5"]);
+}
+
 fn rules_hold(script: &str, asked: fn(&Ports) -> Vec<u16>) {
     let server = Server::start();
     let ports: Vec<String> = asked(&server.ports()).iter().map(u16::to_string).collect();

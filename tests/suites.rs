@@ -11,10 +11,21 @@ use std::{env, path::Path, process::Stdio};
 
 use mainstem_tests::{Language, server, untried};
 
-const QUICK: [&str; 9] =
-    ["pika", "amqp", "kombu", "amqplib", "amqp091-go", "java", "spring", "celery", "paho-go"];
-/// They take minutes to compile, and are left to `make interop`.
-const SLOW: [&str; 1] = ["lapin"];
+const QUICK: [&str; 11] = [
+    "pika",
+    "amqp",
+    "kombu",
+    "amqplib",
+    "amqp091-go",
+    "java",
+    "spring",
+    "celery",
+    "hivemq",
+    "paho-go",
+    "gmqtt",
+];
+/// They take minutes to compile or to run, and are left to `make interop`.
+const SLOW: [&str; 3] = ["paho-python", "paho-c", "lapin"];
 
 /// With `MAINSTEM_SUITES` everything has to be tried; without it, what this machine cannot do is
 /// said and passed over.

@@ -91,6 +91,11 @@ impl<D: Dialect> Party<D> {
         Ok(Self { dialect, stream, intake, out: Vec::new(), unconfirmed: Unconfirmed::new(0) })
     }
 
+    /// Says something before anything else, once it is driven.
+    pub fn first(&mut self, words: &[u8]) {
+        self.out.extend_from_slice(words);
+    }
+
     fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         poll.registry().register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }

@@ -6,6 +6,7 @@ pub mod amqp;
 pub mod clock;
 pub mod compare;
 pub mod drive;
+pub(crate) mod figure;
 pub mod histogram;
 pub mod intake;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod rocketmq;
 #[cfg(feature = "rumqttd")]
 pub mod rumqttd;
+pub mod scale;
 pub mod scenario;
 pub mod server;
 pub mod store;

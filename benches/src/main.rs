@@ -8,7 +8,7 @@ use mainstem_benches::rumqttd;
 use mainstem_benches::{
     compare::{self, Plan},
     load::Result,
-    null, store,
+    null, scale, store,
 };
 
 /// As in the server.
@@ -22,6 +22,8 @@ mainstem-benches compare [--out FILE] [--seconds N] [--rounds N] [--only WORD] [
     starts every server itself and measures all of them; WORD selects scenarios by their name
 mainstem-benches run SCENARIO PORT PID [SECONDS]
     one run against a server that is up, e.g. under a profiler; SCENARIO as compare names them
+mainstem-benches scale [--out FILE] [--sessions N] [--sharing N] [--idle N] [--mainstem PROGRAM]
+    very many MQTT clients, connected and away
 mainstem-benches store [--out FILE] [--only WORD] [--quick] [--data FOLDER]
     the store by itself, beside the limits of the machine
 ";
@@ -45,6 +47,7 @@ fn act(arguments: &[String]) -> Result<()> {
         ["run", scenario, port, pid] => compare::one(scenario, port, pid, "5"),
         ["run", scenario, port, pid, seconds] => compare::one(scenario, port, pid, seconds),
         ["store", ref options @ ..] => store::run(&store::Plan::parse(options)?),
+        ["scale", ref options @ ..] => scale::run(&scale::Plan::parse(options)?),
         ["store-child", data] => store::serve(&PathBuf::from(data)),
         ["null", amqp, mqtt, data] => {
             null::serve(amqp.parse()?, mqtt.parse()?, &PathBuf::from(data))

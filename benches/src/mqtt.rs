@@ -1,6 +1,6 @@
-//! The MQTT scenarios: one publisher to one subscriber, and to a hundred.
+//! The MQTT scenarios: one to one, many to one, one to many, and what waited.
 
-mod connection;
+pub(crate) mod connection;
 pub mod packet;
 
 use std::io;
@@ -17,35 +17,45 @@ use crate::{
 
 pub const BODY_BYTES: usize = 256;
 pub const WINDOW: usize = 100;
-pub const SUBSCRIBERS: u16 = 100;
+/// Publishers that send to one subscriber together, and what each has on its way.
+const FAN_IN: u16 = 50;
+const FAN_IN_WINDOW: usize = 20;
+/// Messages that wait: for a subscription, or for a session.
+const WAITING: u64 = 100_000;
 
 const PACKET_IDS: u64 = 65_535;
 
-/// The subscriber's session is persistent, so what is confirmed to the publisher is owed to it.
-pub fn one_to_one(load: Load) -> Result<Measured> {
-    one_to(1, load, Qos::AtLeastOnce, false)
+/// The subscriber's session is persistent above QoS 0, so what is confirmed to the publisher is owed
+/// to it.
+pub fn one_to_one(load: Load, qos: Qos) -> Result<Measured> {
+    let window = Window { until_delivered: qos == Qos::AtMostOnce, ..window(qos, 1) };
+    one_to(1, load, qos, window)
 }
 
 /// The publisher never runs further ahead of its readers than the window, so that no server has
 /// to choose between dropping and hoarding.
-pub fn one_to_many(load: Load, qos: Qos) -> Result<Measured> {
-    one_to(SUBSCRIBERS, load, qos, true)
+pub fn one_to_many(load: Load, qos: Qos, subscribers: u16) -> Result<Measured> {
+    one_to(subscribers, load, qos, window(qos, subscribers))
 }
 
-fn one_to(subscribers: u16, load: Load, qos: Qos, until_delivered: bool) -> Result<Measured> {
-    let window = Window {
+fn window(qos: Qos, subscribers: u16) -> Window {
+    Window {
         messages: WINDOW,
         copies: u64::from(subscribers),
         total: None,
-        confirms: qos == Qos::AtLeastOnce,
-        until_delivered,
+        confirms: qos != Qos::AtMostOnce,
+        until_delivered: true,
         pace: None,
-    };
+    }
+}
+
+fn session_for(qos: Qos) -> Session {
+    if qos == Qos::AtMostOnce { Session::Clean } else { Session::Persistent }
+}
+
+fn one_to(subscribers: u16, load: Load, qos: Qos, window: Window) -> Result<Measured> {
     let topic = format!("bench/{}", load.run);
-    let session = match qos {
-        Qos::AtMostOnce => Session::Clean,
-        Qos::AtLeastOnce => Session::Persistent,
-    };
+    let session = session_for(qos);
     let client_id = |number: u16| format!("sub-{}-{number}", load.run);
     let mut readers = Vec::new();
     for number in 0..subscribers {
@@ -60,6 +70,52 @@ fn one_to(subscribers: u16, load: Load, qos: Qos, until_delivered: bool) -> Resu
         (0..subscribers)
             .try_for_each(|number| Connection::forget(load.port, &client_id(number)))?;
     }
+    Ok(measured)
+}
+
+/// Each of them publishes to a topic of its own.
+pub fn fan_in(load: Load) -> Result<Measured> {
+    let qos = Qos::AtLeastOnce;
+    let reader = format!("sub-{}", load.run);
+    let mut subscriber = Connection::open(load.port, &reader, Session::Persistent)?;
+    subscriber.subscribe(&format!("bench/{}/#", load.run), qos)?;
+    let mut publishers = Vec::new();
+    for number in 0..FAN_IN {
+        let name = format!("pub-{}-{number}", load.run);
+        let publisher = Connection::open(load.port, &name, Session::Clean)?;
+        publishers.push(publisher.party(&format!("bench/{}/{number}", load.run), qos)?);
+    }
+    let window = Window { messages: FAN_IN_WINDOW, until_delivered: false, ..window(qos, 1) };
+    let readers = vec![subscriber.party("", qos)?];
+    let measured = drive::run(load, window, publishers, readers)?;
+    Connection::forget(load.port, &reader)?;
+    Ok(measured)
+}
+
+/// Retained messages, each of a topic of its own, to who subscribes to all of them.
+pub fn retained(load: Load) -> Result<Measured> {
+    let mut publisher = Connection::open(load.port, &format!("pub-{}", load.run), Session::Clean)?;
+    publisher.retain((0..WAITING).map(|number| format!("kept/{}/{number}", load.run)))?;
+    let reader = Connection::open(load.port, &format!("sub-{}", load.run), Session::Clean)?;
+    let mut reader = reader.party("", Qos::AtLeastOnce)?;
+    reader.first(&packet::subscribe(&format!("kept/{}/#", load.run), Qos::AtLeastOnce));
+    drive::drain(load, WAITING, reader)
+}
+
+/// What waited for a session that was away, from the moment it is back.
+pub fn resumed(load: Load) -> Result<Measured> {
+    let (qos, topic) = (Qos::AtLeastOnce, format!("bench/{}", load.run));
+    let name = format!("sub-{}", load.run);
+    let mut subscriber = Connection::open(load.port, &name, Session::Persistent)?;
+    subscriber.subscribe(&topic, qos)?;
+    subscriber.close()?;
+    let publisher = Connection::open(load.port, &format!("pub-{}", load.run), Session::Clean)?;
+    let publishers = vec![publisher.party(&topic, qos)?];
+    let fill = Window { total: Some(WAITING), until_delivered: false, ..window(qos, 0) };
+    drive::run(load, fill, publishers, Vec::new())?;
+    let subscriber = Connection::open(load.port, &name, Session::Persistent)?;
+    let measured = drive::drain(load, WAITING, subscriber.party(&topic, qos)?)?;
+    Connection::forget(load.port, &name)?;
     Ok(measured)
 }
 
@@ -83,7 +139,7 @@ impl Dialect for Mqtt {
         let patched = self.template.get_mut(self.identifier_at..).unwrap_or_default();
         let body = match self.qos {
             Qos::AtMostOnce => patched,
-            Qos::AtLeastOnce => {
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 let id = u16::try_from(sequence % PACKET_IDS + 1).unwrap_or(1);
                 let (identifier, body) = patched.split_at_mut(2);
                 identifier.copy_from_slice(&id.to_be_bytes());
@@ -105,13 +161,17 @@ impl Dialect for Mqtt {
     ) -> io::Result<()> {
         while let Some((packet, length)) = packet::first(intake.bytes())? {
             match packet {
-                Packet::Publish { id, payload } => {
+                Packet::Publish { qos, id, payload } => {
                     tally.delivered(payload);
-                    if let Some(id) = id {
-                        out.extend_from_slice(&packet::puback(id));
+                    match qos {
+                        Qos::AtMostOnce => {}
+                        Qos::AtLeastOnce => out.extend(packet::puback(id)),
+                        Qos::ExactlyOnce => out.extend(packet::pubrec(id)),
                     }
                 }
-                Packet::Puback { id } => {
+                Packet::Pubrel { id } => out.extend(packet::pubcomp(id)),
+                Packet::Pubrec { id } => out.extend(packet::pubrel(id)),
+                Packet::Puback { id } | Packet::Pubcomp { id } => {
                     // Identifiers wrap long after the window: the nearest at or above the floor.
                     let floor = unconfirmed.floor();
                     let ahead = u64::from(id) + 2 * PACKET_IDS - 1 - floor % PACKET_IDS;

@@ -25,19 +25,23 @@ impl Pid {
 
     /// Highest resident memory since the start or since [`Pid::forget_peak`].
     pub fn peak_mib(self) -> io::Result<u64> {
-        self.status_mib("VmHWM:")
+        Ok(self.status_kib("VmHWM:")? / 1024)
     }
 
     /// Resident memory now.
     pub fn resident_mib(self) -> io::Result<u64> {
-        self.status_mib("VmRSS:")
+        Ok(self.resident_kib()? / 1024)
     }
 
-    fn status_mib(self, field: &str) -> io::Result<u64> {
+    /// The same, for what there is much of.
+    pub fn resident_kib(self) -> io::Result<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(self, field: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("");
-        let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(kib / 1024)
+        Ok(line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0))
     }
 
     /// Makes the present resident memory the peak.

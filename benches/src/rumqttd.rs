@@ -30,7 +30,7 @@ pub fn serve(port: u16) -> Result<()> {
     let config = Config {
         id: 0,
         router: RouterConfig {
-            max_connections: 1_000,
+            max_connections: 2_000,
             max_outgoing_packet_count: 1_000,
             max_segment_size: SEGMENT_BYTES,
             max_segment_count: 10,

@@ -48,13 +48,24 @@ const QUORUM: Contender =
 const AMQP: &[Contender] = &[MAINSTEM, CLASSIC, QUORUM, NULL_SYNC];
 /// Where the bare server would not know who is to get what.
 const AMQP_BROKERS: &[Contender] = &[MAINSTEM, CLASSIC, QUORUM];
+const MOSQUITTO: Contender = plain(Kind::Mosquitto, "Mosquitto");
+#[cfg(feature = "rumqttd")]
+const RUMQTTD: Contender = plain(Kind::Rumqttd, "rumqttd");
 const MQTT: &[Contender] = &[
     MAINSTEM,
-    plain(Kind::Mosquitto, "Mosquitto"),
+    MOSQUITTO,
     #[cfg(feature = "rumqttd")]
-    plain(Kind::Rumqttd, "rumqttd"),
+    RUMQTTD,
     NULL_SYNC,
 ];
+/// Where the bare server would have nothing to say.
+const MQTT_BROKERS: &[Contender] = &[
+    MAINSTEM,
+    MOSQUITTO,
+    #[cfg(feature = "rumqttd")]
+    RUMQTTD,
+];
+const OVER_MOSQUITTO: &[Bar] = &[Bar { against: "Mosquitto", rate: 3.0, cpu: Some(1.0 / 3.0) }];
 
 /// One that tells no bars, and is short.
 const fn scenario(
@@ -79,9 +90,10 @@ const fn amqp(
 const fn mqtt(
     name: &'static str,
     what: &'static str,
+    contenders: &'static [Contender],
     run: fn(Load) -> Result<Measured>,
 ) -> Scenario {
-    scenario(name, what, MQTT, |ports| ports.mqtt, run)
+    scenario(name, what, contenders, |ports| ports.mqtt, run)
 }
 
 const fn grpc(
@@ -156,23 +168,86 @@ pub const ALL: &[Scenario] = &[
         )
     },
     Scenario {
-        bars: &[Bar { against: "Mosquitto", rate: 1.0, cpu: None }],
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-1-1-qos0",
+            "MQTT QoS 0 1 -> 1: 256 B, clean sessions, at most 100 on their way",
+            MQTT,
+            |load| mqtt::one_to_one(load, Qos::AtMostOnce),
+        )
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
         ..mqtt(
             "mqtt-1-1-qos1",
             "MQTT QoS 1 1 -> 1: 256 B, 100 publishes on their way, the subscriber's session persistent (clean_session=0)",
-            mqtt::one_to_one,
+            MQTT,
+            |load| mqtt::one_to_one(load, Qos::AtLeastOnce),
         )
     },
-    mqtt(
-        "mqtt-1-100-qos1",
-        "MQTT QoS 1 1 -> 100: 256 B, 100 publishes on their way, persistent sessions; rates count deliveries",
-        |load| mqtt::one_to_many(load, Qos::AtLeastOnce),
-    ),
-    mqtt(
-        "mqtt-1-100-qos0",
-        "MQTT QoS 0 1 -> 100: 256 B, 100 publishes on their way, clean sessions; rates count deliveries",
-        |load| mqtt::one_to_many(load, Qos::AtMostOnce),
-    ),
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt("mqtt-1-1-qos2", "The same with QoS 2", MQTT, |load| {
+            mqtt::one_to_one(load, Qos::ExactlyOnce)
+        })
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-50-1",
+            "MQTT QoS 1 50 -> 1: 256 B, each publisher to a topic of its own with 20 on their way, the subscriber's session persistent",
+            MQTT,
+            mqtt::fan_in,
+        )
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-1-100-qos1",
+            "MQTT QoS 1 1 -> 100: 256 B, 100 publishes on their way, persistent sessions; rates count deliveries",
+            MQTT,
+            |load| mqtt::one_to_many(load, Qos::AtLeastOnce, 100),
+        )
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-1-100-qos0",
+            "MQTT QoS 0 1 -> 100: 256 B, 100 publishes on their way, clean sessions; rates count deliveries",
+            MQTT,
+            |load| mqtt::one_to_many(load, Qos::AtMostOnce, 100),
+        )
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt("mqtt-1-1000-qos1", "MQTT QoS 1 1 -> 1,000: otherwise the same", MQTT, |load| {
+            mqtt::one_to_many(load, Qos::AtLeastOnce, 1000)
+        })
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt("mqtt-1-1000-qos0", "MQTT QoS 0 1 -> 1,000: otherwise the same", MQTT, |load| {
+            mqtt::one_to_many(load, Qos::AtMostOnce, 1000)
+        })
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-retained",
+            "MQTT retained: 100,000 messages of 256 B, each of a topic of its own, to one subscription of QoS 1 to all of them",
+            MQTT_BROKERS,
+            mqtt::retained,
+        )
+    },
+    Scenario {
+        bars: OVER_MOSQUITTO,
+        ..mqtt(
+            "mqtt-resumed",
+            "MQTT offline: 100,000 messages of 256 B and QoS 1 that waited for a session, from the moment it is back",
+            MQTT_BROKERS,
+            mqtt::resumed,
+        )
+    },
     grpc(
         "grpc-send",
         "RocketMQ gRPC send: 1 KiB, 64 calls on their way over one connection, one message each",

@@ -54,7 +54,8 @@ pub struct Server {
     pub ports: Ports,
     /// The process that serves, which may be a descendant of what was started.
     pub pid: Pid,
-    data: PathBuf,
+    /// Its folder: what it keeps, and what it says.
+    pub data: PathBuf,
     processes: Vec<Process>,
 }
 
@@ -119,6 +120,23 @@ impl Kind {
         let found = wait_until_it_accepts(port).and_then(|()| self.serving(&processes));
         let pid = found.map_err(|error| format!("{self:?}: {error}\n{}", output(&data)))?;
         Ok(Server { kind: self, ports, pid, data, processes })
+    }
+}
+
+impl Server {
+    /// As `kill -9` does, and leaves what it kept.
+    pub fn kill(&mut self) -> Result<()> {
+        Command::new("kill").args(["-KILL", &self.pid.0.to_string()]).status()?;
+        self.processes.clear();
+        Ok(())
+    }
+
+    /// Mainstem again, on what it kept.
+    pub fn start_again(&mut self, places: &Places) -> Result<()> {
+        self.processes = mainstem::start(&places.mainstem, &self.data, self.ports)?;
+        wait_until_it_accepts(self.ports.mqtt)?;
+        self.pid = self.kind.serving(&self.processes)?;
+        Ok(())
     }
 }
 

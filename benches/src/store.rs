@@ -11,17 +11,17 @@ use std::{
     time::Duration,
 };
 
-use figure::{Figure, HEAD, millis, rate, volume};
 use raw::Recycled;
 
 use crate::{
     clock::{now_nanos, since},
+    figure::{Figure, HEAD, millis, rate, volume},
     load::Result,
     report::Setting,
 };
 
 mod child;
-mod figure;
+
 mod flow;
 mod raw;
 mod subject;

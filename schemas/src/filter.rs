@@ -1,5 +1,7 @@
 //! Which addresses a reader wants: segments, with `+` for any one and a last `#` for any rest.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -23,7 +25,8 @@ pub enum Step {
 /// begins with `$` ([MQTT-4.7.2-1]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Filter {
-    steps: Vec<Step>,
+    /// Shared: everything that knows a filter has it, and there are millions.
+    steps: Arc<[Step]>,
 }
 
 /// Why a text is not a filter.
@@ -56,13 +59,13 @@ impl Filter {
                 _ => Step::Exact(Dialect::Mqtt.unescape(level.as_bytes()).into()),
             });
         }
-        Ok(Self { steps })
+        Ok(Self { steps: steps.into() })
     }
 
     /// The filter that wants `first` and everything below it.
     #[must_use]
     pub fn below(first: &[u8]) -> Self {
-        Self { steps: vec![Step::Exact(Bytes::copy_from_slice(first)), Step::Rest] }
+        Self { steps: [Step::Exact(Bytes::copy_from_slice(first)), Step::Rest].into() }
     }
 
     /// The steps, first to last.
@@ -86,7 +89,7 @@ impl Filter {
         if hidden && !matches!(self.steps.first(), Some(Step::Exact(_))) {
             return false;
         }
-        for step in &self.steps {
+        for step in &*self.steps {
             match (step, segments.next()) {
                 (Step::Rest, _) => return true,
                 (Step::One, Some(_)) => {}
@@ -100,7 +103,7 @@ impl Filter {
     /// The stored form: per step a tag byte, and for an exact one its segment behind a length.
     pub fn encode(&self, out: &mut impl BufMut) {
         wire::put_varint(out, self.steps.len() as u64);
-        for step in &self.steps {
+        for step in &*self.steps {
             match step {
                 Step::Exact(segment) => {
                     out.put_u8(0);
@@ -118,13 +121,14 @@ impl Filter {
         let mut steps = Vec::new();
         for _ in 0..count {
             steps.push(match reader.u8()? {
-                0 => Step::Exact(reader.blob()?),
+                // A copy: it lives longer than what it was read from.
+                0 => Step::Exact(Bytes::copy_from_slice(&reader.blob()?)),
                 1 => Step::One,
                 2 => Step::Rest,
                 _ => return Err(Short),
             });
         }
-        Ok(Self { steps })
+        Ok(Self { steps: steps.into() })
     }
 
     /// The filter in MQTT's words.

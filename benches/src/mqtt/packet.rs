@@ -8,6 +8,9 @@ const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
 const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x60;
+const PUBCOMP: u8 = 0x70;
 const SUBSCRIBE: u8 = 0x80;
 const SUBACK: u8 = 0x90;
 pub const DISCONNECT: [u8; 2] = [0xE0, 0];
@@ -16,6 +19,7 @@ pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 pub enum Qos {
     AtMostOnce,
     AtLeastOnce,
+    ExactlyOnce,
 }
 
 /// What the server keeps for a client that is away.
@@ -27,11 +31,14 @@ pub enum Session {
 
 pub enum Packet<'a> {
     Connect,
-    Connack { accepted: bool },
+    Connack { accepted: bool, present: bool },
     Subscribe { id: u16, qos: Qos },
     Suback { granted: bool },
     Puback { id: u16 },
-    Publish { id: Option<u16>, payload: &'a [u8] },
+    Pubrec { id: u16 },
+    Pubrel { id: u16 },
+    Pubcomp { id: u16 },
+    Publish { qos: Qos, id: u16, payload: &'a [u8] },
     Other,
 }
 
@@ -42,14 +49,18 @@ pub fn first(bytes: &[u8]) -> io::Result<Option<(Packet<'_>, usize)>> {
     let Some(content) = rest.get(length_bytes..length_bytes + length) else { return Ok(None) };
     let packet = match head & 0xF0 {
         CONNECT => Packet::Connect,
-        CONNACK => Packet::Connack { accepted: content.get(1) == Some(&0) },
+        CONNACK => Packet::Connack {
+            accepted: content.get(1) == Some(&0),
+            present: content.first() == Some(&1),
+        },
         SUBSCRIBE => {
-            let at_least_once = content.last().is_some_and(|qos| *qos > 0);
-            let qos = if at_least_once { Qos::AtLeastOnce } else { Qos::AtMostOnce };
-            Packet::Subscribe { id: id(content)?.0, qos }
+            Packet::Subscribe { id: id(content)?.0, qos: qos(*content.last().unwrap_or(&0)) }
         }
         SUBACK => Packet::Suback { granted: content.get(2).is_some_and(|code| *code < 0x80) },
         PUBACK => Packet::Puback { id: id(content)?.0 },
+        PUBREC => Packet::Pubrec { id: id(content)?.0 },
+        PUBREL => Packet::Pubrel { id: id(content)?.0 },
+        PUBCOMP => Packet::Pubcomp { id: id(content)?.0 },
         PUBLISH => split_publish(*head, content)?,
         _ => Packet::Other,
     };
@@ -78,11 +89,17 @@ fn split_publish(head: u8, content: &[u8]) -> io::Result<Packet<'_>> {
     let (_topic, rest) = rest
         .split_at_checked(usize::from(topic_bytes))
         .ok_or_else(|| refused("publish without topic"))?;
-    if head & 0b0110 == 0 {
-        return Ok(Packet::Publish { id: None, payload: rest });
+    let qos = qos((head >> 1) & 0b11);
+    let (id, payload) = if qos == Qos::AtMostOnce { (0, rest) } else { id(rest)? };
+    Ok(Packet::Publish { qos, id, payload })
+}
+
+fn qos(bits: u8) -> Qos {
+    match bits {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
     }
-    let (id, payload) = id(rest)?;
-    Ok(Packet::Publish { id: Some(id), payload })
 }
 
 pub fn connect(client_id: &str, session: Session) -> Vec<u8> {
@@ -95,36 +112,65 @@ pub fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
     packet(SUBSCRIBE | 0b10, &[&[0, 1], &*text(filter), &[qos_bits(qos)]].concat())
 }
 
-/// With packet identifier 0 for QoS 1, and where it is to be patched.
+/// With packet identifier 0 above QoS 0, and where it is to be patched.
 pub fn publish_template(topic: &str, qos: Qos, body_bytes: usize) -> (Vec<u8>, usize) {
     let mut whole = Vec::new();
-    let (id, id_bytes) = if qos == Qos::AtLeastOnce { (Some(0), 2) } else { (None, 0) };
-    publish(&mut whole, topic, id, &vec![b'x'; body_bytes]);
+    publish(&mut whole, topic, qos, 0, &vec![b'x'; body_bytes]);
+    let id_bytes = if qos == Qos::AtMostOnce { 0 } else { 2 };
     let identifier_at = whole.len() - body_bytes - id_bytes;
     (whole, identifier_at)
 }
 
-pub fn publish(out: &mut Vec<u8>, topic: &str, id: Option<u16>, body: &[u8]) {
-    let id_bytes = if id.is_some() { 2 } else { 0 };
-    out.push(PUBLISH | if id.is_some() { 0b10 } else { 0 });
-    push_length(out, 2 + topic.len() + id_bytes + body.len());
+/// QoS 0 has no identifier, whatever it is said to be.
+pub fn publish(out: &mut Vec<u8>, topic: &str, qos: Qos, id: u16, body: &[u8]) {
+    let has_id = qos != Qos::AtMostOnce;
+    out.push(PUBLISH | (qos_bits(qos) << 1));
+    push_length(out, 2 + topic.len() + if has_id { 2 } else { 0 } + body.len());
     out.extend(u16::try_from(topic.len()).unwrap_or(u16::MAX).to_be_bytes());
     out.extend_from_slice(topic.as_bytes());
-    if let Some(id) = id {
+    if has_id {
         out.extend(id.to_be_bytes());
     }
     out.extend_from_slice(body);
 }
 
-pub fn puback(id: u16) -> [u8; 4] {
-    let [a, b] = id.to_be_bytes();
-    [PUBACK, 2, a, b]
+/// A QoS 1 message that the server is to keep for its topic.
+pub fn publish_retained(out: &mut Vec<u8>, topic: &str, id: u16, body: &[u8]) {
+    const RETAIN: u8 = 1;
+    let at = out.len();
+    publish(out, topic, Qos::AtLeastOnce, id, body);
+    if let Some(head) = out.get_mut(at) {
+        *head |= RETAIN;
+    }
 }
 
-fn qos_bits(qos: Qos) -> u8 {
+pub fn puback(id: u16) -> [u8; 4] {
+    answer(PUBACK, id)
+}
+
+pub fn pubrec(id: u16) -> [u8; 4] {
+    answer(PUBREC, id)
+}
+
+pub fn pubrel(id: u16) -> [u8; 4] {
+    const FLAGS: u8 = 0b10;
+    answer(PUBREL | FLAGS, id)
+}
+
+pub fn pubcomp(id: u16) -> [u8; 4] {
+    answer(PUBCOMP, id)
+}
+
+fn answer(head: u8, id: u16) -> [u8; 4] {
+    let [a, b] = id.to_be_bytes();
+    [head, 2, a, b]
+}
+
+pub fn qos_bits(qos: Qos) -> u8 {
     match qos {
         Qos::AtMostOnce => 0,
         Qos::AtLeastOnce => 1,
+        Qos::ExactlyOnce => 2,
     }
 }
 
@@ -163,7 +209,9 @@ mod tests {
         assert!(first(&wire[..wire.len() - 1]).unwrap().is_none());
         let (packet, length) = first(&wire).unwrap().unwrap();
         assert_eq!(length, wire.len());
-        let Packet::Publish { id: Some(9), payload } = packet else { panic!("not that publish") };
+        let Packet::Publish { qos: Qos::AtLeastOnce, id: 9, payload } = packet else {
+            panic!("not that publish")
+        };
         assert_eq!(payload, [b'x'; 256]);
     }
 
@@ -171,6 +219,9 @@ mod tests {
     fn a_qos_0_publish_has_no_identifier() {
         let (wire, _) = publish_template("a", Qos::AtMostOnce, 3);
         let (packet, _) = first(&wire).unwrap().unwrap();
-        assert!(matches!(packet, Packet::Publish { id: None, payload: b"xxx" }));
+        let at_most_once = Qos::AtMostOnce;
+        assert!(
+            matches!(packet, Packet::Publish { qos, payload: b"xxx", .. } if qos == at_most_once)
+        );
     }
 }

@@ -24,21 +24,28 @@ impl Mqtt {
         let mut arrived = Arrived::default();
         while let Some((packet, length)) = packet::first(intake.bytes())? {
             match packet {
-                Packet::Publish { id, payload } => {
+                Packet::Publish { qos, id, payload } => {
                     arrived.bodies.push(log.len()..log.len() + payload.len());
                     log.extend_from_slice(payload);
-                    out.extend(id.map(packet::puback).into_iter().flatten());
+                    match qos {
+                        Qos::AtMostOnce => {}
+                        Qos::AtLeastOnce => out.extend(packet::puback(id)),
+                        Qos::ExactlyOnce => out.extend(packet::pubrec(id)),
+                    }
                 }
+                Packet::Pubrel { id } => out.extend(packet::pubcomp(id)),
+                Packet::Pubrec { id } => out.extend(packet::pubrel(id)),
                 Packet::Connect => out.extend([0x20, 2, 0, 0]),
                 Packet::Subscribe { id, qos } => {
                     let [a, b] = id.to_be_bytes();
-                    out.extend([0x90, 3, a, b, u8::from(qos == Qos::AtLeastOnce)]);
+                    out.extend([0x90, 3, a, b, packet::qos_bits(qos)]);
                     self.qos = Some(qos);
                     arrived.consumes = true;
                 }
                 Packet::Connack { .. }
                 | Packet::Suback { .. }
                 | Packet::Puback { .. }
+                | Packet::Pubcomp { .. }
                 | Packet::Other => {}
             }
             intake.consume(length);
@@ -48,10 +55,8 @@ impl Mqtt {
 
     pub(super) fn deliver(&mut self, body: &[u8], out: &mut Vec<u8>) {
         const TOPIC: &str = "bench";
-        let id = (self.qos == Some(Qos::AtLeastOnce)).then(|| {
-            self.delivered = self.delivered.checked_add(1).unwrap_or(1);
-            self.delivered
-        });
-        packet::publish(out, TOPIC, id, body);
+        self.delivered = self.delivered.checked_add(1).unwrap_or(1);
+        let qos = self.qos.unwrap_or(Qos::AtMostOnce);
+        packet::publish(out, TOPIC, qos, self.delivered, body);
     }
 }

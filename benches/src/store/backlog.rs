@@ -2,12 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use super::{
-    Bench,
-    child::Child,
+use super::{Bench, child::Child};
+use crate::{
     figure::{Figure, rate, seconds},
+    load::Result,
 };
-use crate::load::Result;
 
 /// Records outside memory are what the promise is about, with the same payload everywhere.
 const DATA_BYTES: u64 = 256;

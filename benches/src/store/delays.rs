@@ -8,10 +8,15 @@ use mainstem_schemas::{Address, RecordDraft, Settlement, UnixMillis, Verdict, fl
 
 use super::{
     Bench,
-    figure::{Figure, millis, per_second, rate},
     subject::{self, queue_name},
 };
-use crate::{clock::now_nanos, histogram::Histogram, load::Result, process::Pid};
+use crate::{
+    clock::now_nanos,
+    figure::{Figure, millis, per_second, rate},
+    histogram::Histogram,
+    load::Result,
+    process::Pid,
+};
 
 const DATA_BYTES: usize = 64;
 const BATCH: u64 = 1_000;

@@ -8,12 +8,16 @@ use mainstem_schemas::Table;
 
 use super::{
     Bench,
-    figure::{Figure, millis, volume},
     flow::all_taken,
     subject::{self, for_each, queue_name},
     usage::Usage,
 };
-use crate::{clock::now_nanos, histogram::Histogram, load::Result};
+use crate::{
+    clock::now_nanos,
+    figure::{Figure, millis, volume},
+    histogram::Histogram,
+    load::Result,
+};
 
 const QUEUES: u64 = 10_000;
 const DATA_BYTES: usize = 64 << 10;

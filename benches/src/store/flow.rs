@@ -20,12 +20,12 @@ use tokio::{
 
 use super::{
     CLIENTS,
-    figure::per_second,
     subject::{self, Names},
     usage::Usage,
 };
 use crate::{
     clock::{now_nanos, since},
+    figure::per_second,
     histogram::Histogram,
     load::Result,
     process::Pid,

@@ -12,12 +12,16 @@ use tokio::{
 
 use super::{
     Bench,
-    figure::{Figure, millis, rate},
     flow::{self, Flow, Progress, all_taken},
     subject::{self, Names},
     usage::Usage,
 };
-use crate::{clock::now_nanos, histogram::Histogram, load::Result};
+use crate::{
+    clock::now_nanos,
+    figure::{Figure, millis, rate},
+    histogram::Histogram,
+    load::Result,
+};
 
 const QUEUES: u64 = 1000;
 const DATA_BYTES: usize = 256;

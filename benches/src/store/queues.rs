@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use super::{
-    Bench,
-    child::Child,
+use super::{Bench, child::Child, usage::disk_bytes};
+use crate::{
     figure::{Figure, seconds, volume},
-    usage::disk_bytes,
+    load::Result,
 };
-use crate::load::Result;
 
 const DATA_BYTES: u64 = 256;
 

@@ -7,11 +7,13 @@ use mainstem_broker::Broker;
 
 use super::{
     Bench,
-    figure::{Figure, millis, rate, volume},
     flow::{self, Flow, Outcome},
     subject,
 };
-use crate::load::Result;
+use crate::{
+    figure::{Figure, millis, rate, volume},
+    load::Result,
+};
 
 const RAW_TIME: Duration = Duration::from_secs(2);
 const PUBLISHERS: u64 = 64;

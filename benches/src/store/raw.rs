@@ -12,7 +12,7 @@ use std::{
 
 use rocksdb::{DB, Options, WriteBatch, WriteOptions};
 
-use super::figure::per_second;
+use crate::figure::per_second;
 use crate::{
     clock::{now_nanos, since},
     histogram::Histogram,

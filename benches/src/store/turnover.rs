@@ -4,12 +4,14 @@ use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
     Bench,
-    figure::{Figure, rate, volume},
     flow::{self, Flow, Outcome, Progress},
     subject,
     usage::disk_bytes,
 };
-use crate::load::Result;
+use crate::{
+    figure::{Figure, rate, volume},
+    load::Result,
+};
 
 const DATA_BYTES: u64 = 1024;
 const STUCK_EVERY: u64 = 100_000;

@@ -20,6 +20,7 @@ mod state;
 
 mod cursor;
 mod exchange;
+mod few;
 mod hands;
 mod lane;
 mod member;

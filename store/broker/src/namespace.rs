@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     command::{ClientId, Parcel},
     exchange::Exchanges,
+    few::Few,
     queue::Found,
     rules::Rules,
     trie::Trie,
@@ -76,7 +77,7 @@ pub(crate) struct Session {
     pub(crate) expiry_s: u32,
     /// When the holder left; unset while there is one, or if it left by our own crash.
     pub(crate) detached: UnixMillis,
-    pub(crate) subscriptions: BTreeMap<SubscriptionKey, Subscription>,
+    pub(crate) subscriptions: Few<SubscriptionKey, Subscription>,
     pub(crate) holder: Option<ClientId>,
     pub(crate) parcel: Option<Parcel>,
     /// It outlives its connection, so it is in the log.

@@ -1,6 +1,6 @@
 //! A queue: its lanes of places in the log, its cursors, and what it holds of each segment.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use mainstem_index::{
     Batch, CursorKey, CursorName, CursorValue, Entry as Place, Index, IndexError, LANE_SHIFT,
@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::{
     command::{ClientId, QueueDef, Retention},
     cursor::{Cursor, InHand},
+    few::Few,
     lane::Lane,
     policy::{Policy, shared_delivery},
     rules::Rules,
@@ -53,7 +54,7 @@ pub(crate) struct Queue {
     /// There is a bound on what is ready (a copy of what the policy says, which is far away).
     pub(crate) is_bounded: bool,
     main: Option<Cursor>,
-    others: BTreeMap<CursorId, Cursor>,
+    others: Few<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
     pub(crate) wanted: Wanted,
     /// The connection that may use it alone.
@@ -101,7 +102,7 @@ impl Queue {
             segments: SmallVec::new(),
             has_expiring: false,
             main,
-            others: BTreeMap::new(),
+            others: Few::default(),
             wanted: Wanted::default(),
             owner: None,
             has_exclusive_consumer: false,
@@ -150,7 +151,7 @@ impl Queue {
             main: self.main.as_ref().map(Cursor::progress),
         };
         batch.put(&QueueStateKey { queue: id }, &state);
-        for (cursor, at) in &mut self.others {
+        for (cursor, at) in self.others.iter_mut() {
             if at.dirty && !cursor.is_transient() {
                 at.dirty = false;
                 let mut policy = Vec::new();
@@ -198,6 +199,13 @@ impl Queue {
     /// Whether it is a topic below a topic.
     pub(crate) fn is_branch(&self) -> bool {
         self.found == Found::AsTopic && self.def.name.contains('/')
+    }
+
+    /// Whether it is not kept in memory for its next use. Of topics below topics there may be a million,
+    /// and most are used once; of queues of filters, for sessions that sleep. One that very many read
+    /// takes long to come back.
+    pub(crate) fn leaves_early(&self) -> bool {
+        self.is_branch() || (matches!(self.found, Found::ByFilter(_)) && self.others.is_row())
     }
 
     /// Whether all there is to it is in the index.
@@ -448,11 +456,11 @@ impl Queue {
 
     /// Its further cursors, from this one on.
     pub(crate) fn cursors_from(&self, from: CursorId) -> impl Iterator<Item = CursorId> {
-        self.others.range(from..).map(|(id, _)| *id)
+        self.others.iter_from(from).map(|(id, _)| *id)
     }
 
     pub(crate) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
-        self.main.iter_mut().chain(self.others.values_mut())
+        self.main.iter_mut().chain(self.others.iter_mut().map(|(_, cursor)| cursor))
     }
 
     pub(crate) fn has_cursors(&self) -> bool {

@@ -14,13 +14,64 @@ const ROOT: NodeId = 0;
 
 #[derive(Debug)]
 struct Node<V> {
-    exact: FxHashMap<Bytes, NodeId>,
+    exact: Children,
     one: Option<NodeId>,
     rest: Option<NodeId>,
     /// This node is a `Rest` step: any further segment keeps it alive.
     repeats: bool,
-    values: Vec<V>,
+    values: SmallVec<[V; 1]>,
     parent: NodeId,
+}
+
+/// Nodes by their segment. Most nodes have one below them at most, and a map has room for more.
+#[derive(Debug, Default)]
+enum Children {
+    #[default]
+    None,
+    One(Box<[u8]>, NodeId),
+    Many(Box<FxHashMap<Box<[u8]>, NodeId>>),
+}
+
+impl Children {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::One(..) => false,
+            Self::Many(all) => all.is_empty(),
+        }
+    }
+
+    fn get(&self, segment: &[u8]) -> Option<NodeId> {
+        match self {
+            Self::None => None,
+            Self::One(only, child) => (**only == *segment).then_some(*child),
+            Self::Many(all) => all.get(segment).copied(),
+        }
+    }
+
+    /// Of a segment that is not there.
+    fn insert(&mut self, segment: &[u8], child: NodeId) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(segment.into(), child),
+            Self::One(only, first) => {
+                Self::Many(Box::new([(only, first), (segment.into(), child)].into_iter().collect()))
+            }
+            Self::Many(mut all) => {
+                all.insert(segment.into(), child);
+                Self::Many(all)
+            }
+        };
+    }
+
+    fn remove(&mut self, segment: &[u8]) {
+        match self {
+            Self::Many(all) => {
+                all.remove(segment);
+            }
+            Self::One(only, _) if **only == *segment => *self = Self::None,
+            Self::None | Self::One(..) => {}
+        }
+    }
 }
 
 /// A set of (pattern, value) pairs.
@@ -39,8 +90,8 @@ impl<V> Default for Trie<V> {
 
 impl<V> Node<V> {
     fn below(parent: NodeId, repeats: bool) -> Self {
-        let exact = FxHashMap::default();
-        Self { exact, one: None, rest: None, repeats, values: Vec::new(), parent }
+        let (exact, values) = (Children::None, SmallVec::new());
+        Self { exact, one: None, rest: None, repeats, values, parent }
     }
 
     fn is_bare(&self) -> bool {
@@ -119,7 +170,7 @@ impl<V: PartialEq + Clone> Trie<V> {
                     next.push(*at);
                 }
                 if let Some(child) = node.exact.get(segment) {
-                    self.enter(*child, &mut next);
+                    self.enter(child, &mut next);
                 }
                 if let (Some(child), false) = (node.one, first && hidden) {
                     self.enter(child, &mut next);
@@ -164,7 +215,7 @@ impl<V: PartialEq + Clone> Trie<V> {
     fn child(&self, at: NodeId, step: &Step) -> Option<NodeId> {
         let node = self.node(at)?;
         match step {
-            Step::Exact(segment) => node.exact.get(segment).copied(),
+            Step::Exact(segment) => node.exact.get(segment),
             Step::One => node.one,
             Step::Rest => node.rest,
         }
@@ -187,9 +238,7 @@ impl<V: PartialEq + Clone> Trie<V> {
         };
         if let Some(parent) = self.node_mut(at) {
             match step {
-                Step::Exact(segment) => {
-                    parent.exact.insert(segment.clone(), child);
-                }
+                Step::Exact(segment) => parent.exact.insert(segment, child),
                 Step::One => parent.one = Some(child),
                 Step::Rest => parent.rest = Some(child),
             }
@@ -200,9 +249,7 @@ impl<V: PartialEq + Clone> Trie<V> {
     fn unlink(&mut self, parent: NodeId, step: &Step) {
         let Some(node) = self.node_mut(parent) else { return };
         match step {
-            Step::Exact(segment) => {
-                node.exact.remove(segment);
-            }
+            Step::Exact(segment) => node.exact.remove(segment),
             Step::One => node.one = None,
             Step::Rest => node.rest = None,
         }

@@ -23,8 +23,9 @@ PYTHON = CACHE / "python/bin/python"
 APT = "/usr/lib/apt/apt-helper"
 # What each needs here; the certificates of the server, and so every suite, need openssl.
 NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
-         "paho-go": ["go"],
-         "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "lapin": ["cargo"]}
+         "paho-go": ["go"], "paho-c": ["cargo", "cmake", "cc", "make"],
+         "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "hivemq": ["javac", "mvn"],
+         "lapin": ["cargo"]}
 SH_S = 600
 COMPILE_S = 1800
 
@@ -195,14 +196,46 @@ def paho_go(place, version):
     go_module(f"github.com/eclipse/paho.mqtt.golang@{version}", place)
 
 
+@once("paho-python")
+def paho_python(place, version):
+    sdist("paho-mqtt", place, version)
+
+
+@once("gmqtt")
+def gmqtt(place, version):
+    sdist("gmqtt", place, version)
+
+
+@once("paho-c")
+def paho_c(place, version):
+    """Of the crate that carries the C library with its tests."""
+    (place / "src").mkdir()
+    (place / "src/lib.rs").touch()
+    (place / "Cargo.toml").write_text(
+        '[package]\nname = "carrier"\nversion = "1.0.0"\nedition = "2021"\n'
+        f'[dependencies]\npaho-mqtt-sys = "={version}"\n[workspace]\n')
+    sh("cargo", "fetch", cwd=place)
+    source = registry(f"paho-mqtt-sys-{version}") / "paho.mqtt.c"
+    shutil.copytree(source, place / "source")
+    port = SOURCES["paho-c"]["websocket"]
+    sh("cmake", "-S", "source", "-B", "build", "-DPAHO_ENABLE_TESTING=TRUE", "-DPAHO_BUILD_SAMPLES=FALSE",
+       "-DPAHO_WITH_SSL=FALSE", "-DPAHO_BUILD_SHARED=TRUE", f"-DMQTT_WS_TEST_BROKER={port}", cwd=place)
+    compile("cmake", "--build", "build", "-j", "2", cwd=place)
+
+
+def registry(crate):
+    """A crate's sources, which cargo has fetched."""
+    cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+    found = sorted(cargo.glob(f"registry/src/*/{crate}"))
+    if not found:
+        raise Failed(f"{crate} is not in {cargo}/registry: `cargo fetch` brings it")
+    return found[0]
+
+
 @once("lapin")
 def lapin(place, version):
     # Fetched with the workspace's own dependencies.
-    cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
-    found = sorted(cargo.glob(f"registry/src/*/lapin-{version}"))
-    if not found:
-        raise Failed(f"lapin {version} is not in {cargo}/registry: `cargo fetch` brings it")
-    shutil.copytree(found[0], place / "source")
+    shutil.copytree(registry(f"lapin-{version}"), place / "source")
     sh("cargo", "fetch", "--locked", cwd=place / "source")
     compile("cargo", "test", "--locked", "--offline", "--no-run", "--tests", cwd=place / "source",
             env={"CARGO_TARGET_DIR": str(place / "target"), "CARGO_PROFILE_DEV_DEBUG": "0"},
@@ -227,6 +260,13 @@ def spring(place, _version):
             HERE / "SpringSuite.java", cwd=place)
 
 
+@once("hivemq", "HiveMqSuite.java", "hivemq-pom.xml")
+def hivemq(place, _version):
+    sh("mvn", "-q", "-B", "-f", HERE / "hivemq-pom.xml", "dependency:copy-dependencies",
+       f"-DoutputDirectory={place / 'lib'}", cwd=place)
+    compile("javac", "-nowarn", "-d", "classes", "-cp", "lib/*", HERE / "HiveMqSuite.java", cwd=place)
+
+
 FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
-         "paho-go": paho_go,
-         "java": java, "spring": spring, "celery": python, "lapin": lapin}
+         "java": java, "spring": spring, "celery": python, "paho-go": paho_go, "paho-c": paho_c,
+         "paho-python": paho_python, "gmqtt": gmqtt, "hivemq": hivemq, "lapin": lapin}

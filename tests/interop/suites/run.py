@@ -34,11 +34,18 @@ from fetch import CACHE, FETCH, HERE, NEEDS, PYTHON, SOURCES
 
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 SUITE_S = 240
+# Of each program of a suite that waits much.
+LONG_S = 900
 START_S = 60
 END_S = 30
 # How often a suite runs of which a case loses a race.
 RUNS_MAX = 3
 CERTIFICATE_DAYS = 7
+
+
+# Whom the suites log in as.
+USERS = ("[{ name = 'guest', password = 'guest', loopback_only = true },"
+         " { name = 'testuser', password = 'testpassword' }]")
 
 
 @dataclass
@@ -52,7 +59,7 @@ class Program:
     def ended_badly(self, failed, failing=1):
         """Why its counts cannot be believed; `failing` is its exit code when cases failed."""
         if self.code is None:
-            return f"{self.name} was stopped after {SUITE_S} s"
+            return f"{self.name} was stopped after its time"
         if self.code < 0:
             return f"{self.name} ended by signal {-self.code}"
         if self.code != (failing if failed else 0):
@@ -63,8 +70,8 @@ class Program:
 # Running. Each answers its cases, as pairs of a name and an outcome (None if it passed, else
 # "failed" or "skipped"; a name may come more than once), and what went wrong with the run itself.
 
-def run(name, *command, cwd, env=None):
-    code, said = fetch.run(command, SUITE_S, cwd, env)
+def run(name, *command, cwd, env=None, limit_s=SUITE_S):
+    code, said = fetch.run(command, limit_s, cwd, env)
     (CACHE / f"{name}.log").write_text(said)
     return Program(name, code, said)
 
@@ -75,21 +82,25 @@ def counted(program, cases, failing=1):
     return cases, [bad] if bad else []
 
 
-def by_junit(name, *command, reported, cwd):
+def by_junit(name, *command, reported, cwd, env=None):
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        program = run(name, *command, f"{reported}={report}", cwd=cwd)
-        cases = []
-        if report.exists() and report.stat().st_size:
-            for case in xml.parse(report).iter("testcase"):
-                outcome = None
-                if case.find("failure") is not None or case.find("error") is not None:
-                    outcome = "failed"
-                elif case.find("skipped") is not None:
-                    outcome = "skipped"
-                module = case.get("classname", "").split(".")[-1]
-                cases.append((f"{module}.{case.get('name')}", outcome))
-    return counted(program, cases)
+        program = run(name, *command, f"{reported}={report}", cwd=cwd, env=env)
+        return counted(program, junit(report))
+
+
+def junit(report):
+    cases = []
+    if report.exists() and report.stat().st_size:
+        for case in xml.parse(report).iter("testcase"):
+            outcome = None
+            if case.find("failure") is not None or case.find("error") is not None:
+                outcome = "failed"
+            elif case.find("skipped") is not None:
+                outcome = "skipped"
+            module = case.get("classname", "").split(".")[-1]
+            cases.append((f"{module}.{case.get('name')}", outcome))
+    return cases
 
 
 def by_lines(program, pattern, words, failing=1):
@@ -97,9 +108,9 @@ def by_lines(program, pattern, words, failing=1):
     return counted(program, [(case[2], words[case[1]]) for case in found], failing)
 
 
-def pytest(name, folder, *arguments):
+def pytest(name, folder, *arguments, **env):
     return by_junit(name, PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout",
-                    "60", *arguments, reported="--junitxml", cwd=folder)
+                    "60", *arguments, reported="--junitxml", cwd=folder, env=env)
 
 
 def pika(folder):
@@ -137,6 +148,33 @@ def paho_go(folder):
     return by_lines(program, r"^--- (PASS|FAIL|SKIP): (\S+)", WORDS)
 
 
+def paho_python(folder):
+    # Its broker is not published: what stands for it leads to the server.
+    return pytest("paho-python", folder, "tests/test_mqttv5.py", PYTHONPATH=HERE / "paho_shim")
+
+
+def gmqtt(folder):
+    return pytest("gmqtt", folder, "tests", HOST="127.0.0.1", USERNAME="")
+
+
+def paho_c(folder):
+    """Connections that the tests want cut go by way of a program of theirs."""
+    with tempfile.TemporaryDirectory() as place, subprocess.Popen(
+            [PYTHON, "mqttsas.py"], cwd=folder / "source/test", stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as cutter:
+        report = Path(place) / "report.xml"
+        # The same tests are there twice, linked both ways.
+        program = run("paho-c", "ctest", "--exclude-regex", "static$", "--timeout", "100",
+                      "--output-junit", report, cwd=folder / "build", limit_s=LONG_S)
+        cutter.kill()
+        return counted(program, junit(report), failing=8)
+
+
+def hivemq(folder):
+    program = run("hivemq", "java", "-cp", "classes:lib/*", "HiveMqSuite", cwd=folder)
+    return by_lines(program, r"^(PASS|FAIL) (\S+)", WORDS)
+
+
 def lapin(folder):
     cases, bad = [], []
     for path in sorted((folder / "target/debug/deps").iterdir()):
@@ -172,7 +210,8 @@ def celery(_folder):
 
 
 RUN = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
-       "paho-go": paho_go, "java": java, "spring": spring, "celery": celery, "lapin": lapin}
+       "java": java, "spring": spring, "celery": celery, "hivemq": hivemq, "paho-go": paho_go,
+       "gmqtt": gmqtt, "paho-python": paho_python, "paho-c": paho_c, "lapin": lapin}
 
 
 # The server, in a network of its own.
@@ -227,8 +266,9 @@ def mainstem(binary, data):
         "tls.key": made / "server_key.pem", "listeners.amqp.bind": f"{everything}:5672",
         "listeners.amqps.bind": f"{everything}:5671",
         "listeners.amqps.client_ca": made / "ca_certificate.pem",
-        "listeners.mqtt.bind": f"{everything}:1883", "listeners.rocketmq.bind": "127.0.0.1:0",
-        "listeners.http.bind": "127.0.0.1:15672"}
+        "listeners.mqtt.bind": f"{everything}:1883", "listeners.mqtts.bind": f"{everything}:8883",
+        "listeners.rocketmq.bind": "127.0.0.1:0",
+        "listeners.http.bind": "127.0.0.1:15672", "users": USERS}
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     return [str(Path(binary).resolve()), "serve", *sets], {}
 

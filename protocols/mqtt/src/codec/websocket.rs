@@ -141,7 +141,49 @@ fn read_head(input: &mut BytesMut) -> Result<Option<Head>, Broken> {
     Ok(Some(Head { opcode: first & 0x0f, is_last: first & 0x80 != 0, left, mask }))
 }
 
-/// Appends MQTT's bytes as one message.
+/// Puts MQTT's bytes on, each packet as a message of its own: a packet may begin anywhere in a message
+/// ([MQTT-6.0.0-2]), but there are clients that look for one only where a message begins.
+#[derive(Debug, Default)]
+pub struct Packets {
+    /// Bytes of the packet that was begun that are still to come.
+    left: usize,
+}
+
+impl Packets {
+    /// Moves all to `out` but for a packet's first bytes that do not say yet how long it is.
+    pub fn put(&mut self, input: &mut BytesMut, out: &mut BytesMut) {
+        while !input.is_empty() {
+            if self.left == 0 {
+                let Some(whole) = packet_bytes(input) else { return };
+                put_head(BINARY, whole, out);
+                self.left = whole;
+            }
+            let now = self.left.min(input.len());
+            out.extend_from_slice(&input.split_to(now));
+            self.left -= now;
+        }
+    }
+
+    /// Whether another message may be put on: nothing may be said in the middle of one.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// How long the packet is that begins here, once its first bytes are there.
+fn packet_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut remaining = 0;
+    for (count, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        remaining |= usize::from(byte & 0x7f) << (7 * count);
+        if byte & 0x80 == 0 {
+            return Some(2 + count + remaining);
+        }
+    }
+    None
+}
+
+/// Appends bytes as one message, whatever they are.
 pub fn put_data(data: &[u8], out: &mut BytesMut) {
     put_frame(BINARY, data, out);
 }
@@ -157,8 +199,13 @@ pub fn put_close(status: u16, out: &mut BytesMut) {
 }
 
 fn put_frame(opcode: u8, payload: &[u8], out: &mut BytesMut) {
+    put_head(opcode, payload.len(), out);
+    out.put_slice(payload);
+}
+
+fn put_head(opcode: u8, bytes: usize, out: &mut BytesMut) {
     out.put_u8(0x80 | opcode);
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+    match (u8::try_from(bytes), u16::try_from(bytes)) {
         (Ok(len @ 0..=125), _) => out.put_u8(len),
         (_, Ok(len)) => {
             out.put_u8(126);
@@ -166,10 +213,9 @@ fn put_frame(opcode: u8, payload: &[u8], out: &mut BytesMut) {
         }
         _ => {
             out.put_u8(127);
-            out.put_u64(payload.len() as u64);
+            out.put_u64(bytes as u64);
         }
     }
-    out.put_slice(payload);
 }
 
 #[cfg(test)]
@@ -226,6 +272,29 @@ mod tests {
             assert_eq!(data, [b"\x10\x0d\x00rest\xc0\x00\xc0".as_slice(), &long].concat());
             let ping = Piece::Ping(Bytes::from_static(b"hello"));
             assert_eq!(others, [ping, Piece::Pong, Piece::Close], "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn each_packet_is_a_message_of_its_own() {
+        let publish = [b"\x30\xac\x02".as_slice(), &[7; 300]].concat();
+        let bytes = [b"\x40\x02\0\x01", &publish[..], b"\xd0\0", b"\xe0"].concat();
+        let wanted = [
+            b"\x82\x04\x40\x02\0\x01".as_slice(),
+            b"\x82\x7e\x01\x2f",
+            &publish,
+            b"\x82\x02\xd0\0",
+        ]
+        .concat();
+        for step in [1, 2, 3, 5, 100, bytes.len()] {
+            let mut packets = Packets::default();
+            let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
+            for chunk in bytes.chunks(step) {
+                input.extend_from_slice(chunk);
+                packets.put(&mut input, &mut out);
+            }
+            assert_eq!(out, wanted, "in steps of {step}");
+            assert!(packets.is_between() && *input == b"\xe0"[..], "in steps of {step}");
         }
     }
 

@@ -338,7 +338,9 @@ fn credentials(connect: &Connect, caller: &Caller) -> Credentials {
         return proving::credentials(proof, caller);
     }
     let password = connect.password.as_ref().map(|bytes| bytes.to_vec());
-    let Some(name) = &connect.username else {
+    // An empty name without a password says no more than none; some libraries send it.
+    let name = connect.username.as_ref();
+    let Some(name) = name.filter(|name| !name.is_empty() || password.is_some()) else {
         if let Some(name) = &caller.certified {
             let (namespace, user) = named(name);
             return Credentials { namespace, secret: Secret::Certificate { user }, peer };

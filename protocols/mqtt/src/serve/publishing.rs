@@ -90,6 +90,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Some(refused) => (refused.reason, Some(refused.text.to_owned())),
                 None if is_swallowed => (Reason::SUCCESS, None),
                 None => match outcomes.next() {
+                    Some(Published::Taken { readers: 0, .. }) => {
+                        (Reason::NO_MATCHING_SUBSCRIBERS, None)
+                    }
                     Some(Published::Taken { .. } | Published::Held(_) | Published::Again) => {
                         (Reason::SUCCESS, None)
                     }

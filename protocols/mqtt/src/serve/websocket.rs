@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{appetite::Appetite, farewell::LINGER};
-use crate::codec::websocket::{Broken, Frames, Piece, put_close, put_data, put_pong};
+use crate::codec::websocket::{Broken, Frames, Packets, Piece, put_close, put_data, put_pong};
 
 /// Bytes on their way between the loops and the connection, each way.
 const PASSAGE_BYTES: usize = 16 << 10;
@@ -99,7 +99,7 @@ async fn put_on<S: AsyncWrite>(
 ) -> io::Result<()> {
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
     let mut appetite = Appetite::new(PASSAGE_BYTES);
-    let mut status = NORMAL;
+    let (mut packets, mut status) = (Packets::default(), NORMAL);
     loop {
         appetite.reserve(&mut input);
         // Both are cancel-safe: what was not returned was not taken.
@@ -108,10 +108,10 @@ async fn put_on<S: AsyncWrite>(
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => {
                     appetite.feed(bytes);
-                    put_data(&input.split(), &mut output);
+                    packets.put(&mut input, &mut output);
                 }
             },
-            Some(word) = words.recv() => match word {
+            Some(word) = words.recv(), if packets.is_between() => match word {
                 Word::Pong(payload) => put_pong(&payload, &mut output),
                 Word::Close(code) => status = code,
             },
@@ -120,7 +120,12 @@ async fn put_on<S: AsyncWrite>(
         socket.flush().await?;
         output.clear();
     }
-    put_close(status, &mut output);
+    if packets.is_between() {
+        if !input.is_empty() {
+            put_data(&input, &mut output);
+        }
+        put_close(status, &mut output);
+    }
     socket.write_all(&output).await?;
     socket.shutdown().await
 }
@@ -190,7 +195,7 @@ mod tests {
         let peer = Peer { head: &[], left: 0, reads: Arc::default() };
         let (mut near, loops) = bridge(peer);
         let talk = async {
-            near.write_all(b"x").await.unwrap();
+            near.write_all(b"\xd0\0").await.unwrap();
             near.read_u8().await.unwrap_err()
         };
         let both = async { tokio::join!(loops, talk) };

@@ -163,6 +163,7 @@ impl Commit {
         }
         self.unseat(client, held.consumer);
         self.note_crowd(held.queue);
+        self.state.queues.note_asleep(held.queue);
         if let Some(member) = self.members.get_mut(&client) {
             member.consumers.retain(|other| *other != held.consumer);
         }
@@ -382,7 +383,7 @@ impl Commit {
     pub(crate) fn close_orphans(&mut self) -> Result<(), IndexError> {
         let sessions = self.state.namespaces.values().flat_map(|space| space.sessions.values());
         let held: FxHashSet<(QueueId, CursorId)> = sessions
-            .flat_map(|session| session.subscriptions.values())
+            .flat_map(|session| session.subscriptions.iter().map(|(_, held)| held))
             .map(|held| (held.queue, held.cursor))
             .collect();
         let filters: FxHashSet<QueueId> = self

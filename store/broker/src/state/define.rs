@@ -373,14 +373,14 @@ impl State {
     pub(crate) fn end_session(&mut self, namespace: &str, id: &str) {
         let space = self.namespace(namespace);
         let Some(session) = space.sessions.remove(id) else { return };
-        for key in session.subscriptions.keys() {
+        for (key, _) in session.subscriptions.iter() {
             space.leave_share(key);
         }
         if !session.is_durable {
             return;
         }
         self.leave_home(session.home);
-        for (key, subscription) in &session.subscriptions {
+        for (key, subscription) in session.subscriptions.iter() {
             self.leave_home(subscription.home);
             self.batch.delete(&stored_subscription(namespace, id, key));
         }

@@ -1,4 +1,5 @@
-//! Lets everybody in but those with the password `bad`, and has one challenge for all.
+//! Lets everybody in but those with the password `bad`, or an empty one without a name, and has one
+//! challenge for all.
 
 use mainstem_broker::{Authenticator, Challenge, LoginError};
 use mainstem_schemas::{Credentials, Principal, Secret};
@@ -12,6 +13,9 @@ impl Authenticator for Everybody {
                 return Err(LoginError::BadCredentials);
             }
             Secret::Scram { proof, .. } if proof != b"proof" => {
+                return Err(LoginError::BadCredentials);
+            }
+            Secret::Password { user, password } if user.is_empty() && password.is_empty() => {
                 return Err(LoginError::BadCredentials);
             }
             Secret::Scram { user, .. } => user.as_str(),

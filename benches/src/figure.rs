@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-pub(super) struct Figure {
+pub(crate) struct Figure {
     what: String,
     measured: String,
     limit: String,
@@ -13,7 +13,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    pub(super) fn new(what: impl Into<String>, measured: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>, measured: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             measured: measured.into(),
@@ -26,27 +26,27 @@ impl Figure {
 
     /// What the machine did, and our part of it.
     #[must_use]
-    pub(super) fn limit(mut self, limit: impl Into<String>, ratio: f64) -> Self {
+    pub(crate) fn limit(mut self, limit: impl Into<String>, ratio: f64) -> Self {
         self.limit = limit.into();
         self.ratio = Some(ratio);
         self
     }
 
     #[must_use]
-    pub(super) fn bar(mut self, bar: impl Into<String>, met: bool) -> Self {
+    pub(crate) fn bar(mut self, bar: impl Into<String>, met: bool) -> Self {
         self.bar = bar.into();
         self.met = Some(met);
         self
     }
 
     /// A promise without a measurement, and why.
-    pub(super) fn missing(what: impl Into<String>, bar: impl Into<String>, why: &str) -> Self {
+    pub(crate) fn missing(what: impl Into<String>, bar: impl Into<String>, why: &str) -> Self {
         let mut figure = Self::new(what, format!("not measured: {why}"));
         figure.bar = bar.into();
         figure
     }
 
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut text = format!("  {}: {}", self.what, self.measured);
         // Writing to a string cannot fail.
         if let Some(ratio) = self.ratio {
@@ -58,7 +58,7 @@ impl Figure {
         text
     }
 
-    pub(super) fn row(&self) -> String {
+    pub(crate) fn row(&self) -> String {
         let ratio = self.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         let Self { what, measured, limit, bar, .. } = self;
         let verdict = if bar.is_empty() { "" } else { self.verdict() };
@@ -74,15 +74,15 @@ impl Figure {
     }
 }
 
-pub(super) const HEAD: &str = "| figure | measured | the machine's limit | ratio | bar | |\n\
+pub(crate) const HEAD: &str = "| figure | measured | the machine's limit | ratio | bar | |\n\
                         | --- | --- | --- | --- | --- | --- |";
 
 /// Counts per second.
-pub(super) fn per_second(count: u64, elapsed: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64().max(1e-9)
 }
 
-pub(super) fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         many if many >= 1e6 => format!("{:.2} M/s", many / 1e6),
         some if some >= 1e3 => format!("{:.1} k/s", some / 1e3),
@@ -90,7 +90,7 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
-pub(super) fn volume(bytes: f64) -> String {
+pub(crate) fn volume(bytes: f64) -> String {
     match bytes {
         many if many >= 1e9 => format!("{:.2} GB", many / 1e9),
         some if some >= 1e6 => format!("{:.1} MB", some / 1e6),
@@ -99,11 +99,11 @@ pub(super) fn volume(bytes: f64) -> String {
     }
 }
 
-pub(super) fn millis(duration: Duration) -> String {
+pub(crate) fn millis(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1e3)
 }
 
-pub(super) fn seconds(duration: Duration) -> String {
+pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
 
