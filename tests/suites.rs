@@ -11,7 +11,7 @@ use std::{env, path::Path, process::Stdio};
 
 use mainstem_tests::{Language, server, untried};
 
-const QUICK: [&str; 11] = [
+const QUICK: [&str; 10] = [
     "pika",
     "amqp",
     "kombu",
@@ -22,10 +22,9 @@ const QUICK: [&str; 11] = [
     "celery",
     "hivemq",
     "paho-go",
-    "gmqtt",
 ];
 /// They take minutes to compile or to run, and are left to `make interop`.
-const SLOW: [&str; 3] = ["paho-python", "paho-c", "lapin"];
+const SLOW: [&str; 4] = ["gmqtt", "paho-python", "paho-c", "lapin"];
 
 /// With `MAINSTEM_SUITES` everything has to be tried; without it, what this machine cannot do is
 /// said and passed over.

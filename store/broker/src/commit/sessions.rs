@@ -163,7 +163,6 @@ impl Commit {
         }
         self.unseat(client, held.consumer);
         self.note_crowd(held.queue);
-        self.state.queues.note_asleep(held.queue);
         if let Some(member) = self.members.get_mut(&client) {
             member.consumers.retain(|other| *other != held.consumer);
         }

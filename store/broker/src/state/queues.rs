@@ -44,8 +44,6 @@ pub(crate) struct Queues {
     idle: VecDeque<QueueId>,
     /// Written by the last checkpoint, and not looked at since.
     evicting: Vec<QueueId>,
-    /// Somebody's who went away since.
-    asleep: Vec<QueueId>,
     resident_max: usize,
     /// No cursor that left memory gave a higher epoch: ids that name what it handed out stay its own.
     epoch_max: u32,
@@ -150,7 +148,6 @@ impl Queues {
             gather: None,
             idle: VecDeque::new(),
             evicting: Vec::new(),
-            asleep: Vec::new(),
             resident_max,
             epoch_max: 0,
             failed: None,
@@ -320,13 +317,6 @@ impl Queues {
     pub(crate) fn begin_evicting(&mut self, written: Vec<QueueId>) {
         self.gone.1.clear();
         self.evicting = written;
-        self.evicting.append(&mut self.asleep);
-    }
-
-    /// Somebody who read a queue went away: it is looked at again when the next checkpoint is written,
-    /// even if that has nothing new of it.
-    pub(crate) fn note_asleep(&mut self, id: QueueId) {
-        self.asleep.push(id);
     }
 
     pub(crate) fn is_evicting(&self) -> bool {
@@ -341,7 +331,8 @@ impl Queues {
             let Some(id) = self.evicting.pop() else { break };
             let Some(queue) = self.resident.get_mut(&id) else { continue };
             queue.evict();
-            if queue.leaves_early() && queue.may_leave() {
+            // Of topics below topics there may be a million, and most are used once.
+            if queue.is_branch() && queue.may_leave() {
                 self.leave(id);
                 continue;
             }
