@@ -10,7 +10,7 @@ const ROW_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) enum Few<K, V> {
     Row(Vec<(K, V)>),
-    /// In a box, or even a row would be larger.
+    #[expect(clippy::box_collection, reason = "without the box, a row takes the room of a tree")]
     Tree(Box<BTreeMap<K, V>>),
 }
 
