@@ -84,7 +84,7 @@ fn delays_outlive_a_kill() {
     holds("amqp_delays.py", &[binary, data, "1000", "4000", "1000"]);
 }
 
-/// The same of what MQTT acknowledged: nothing lost, nothing of QoS 2 twice. A tenth of the full run.
+/// The same of what MQTT acknowledged: nothing lost, nothing of QoS 2 twice.
 #[test]
 fn what_mqtt_acknowledged_outlives_kills() {
     let data = TempDir::new().unwrap();

@@ -25,7 +25,7 @@ pub enum Step {
 /// begins with `$` ([MQTT-4.7.2-1]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Filter {
-    /// Shared: everything that knows a filter has it, and there are millions.
+    /// Shared by its copies: there are millions.
     steps: Arc<[Step]>,
 }
 

@@ -61,6 +61,7 @@ def start():
             return process
         except OSError:
             time.sleep(0.02)
+    process.kill()
     sys.exit("the server did not start")
 
 
@@ -83,7 +84,8 @@ class Publisher:
         self.client.on_publish = lambda _client, _data, mid, *_rest: self.told.append(mid)
         self.client.connect(HOST, PORT)
         self.client.loop_start()
-        self.thread = threading.Thread(target=self.go_on)
+        # Of no importance where something else failed.
+        self.thread = threading.Thread(target=self.go_on, daemon=True)
         self.thread.start()
 
     def look(self):
@@ -113,9 +115,11 @@ class Publisher:
         return not self.numbers
 
 
-def read(name, filters, is_persistent):
-    """What comes until nothing has come for a while, as pairs of topic and number."""
+def read(name, filters, is_persistent, is_all):
+    """What comes until it is all, and nothing more has come for a while, as pairs of topic and
+    number."""
     came, last = [], [time.monotonic()]
+    deadline = last[0] + START_S
     reader = client(name) if is_persistent else mqtt.Client(
         mqtt.CallbackAPIVersion.VERSION2, client_id=name)
 
@@ -128,7 +132,8 @@ def read(name, filters, is_persistent):
         reader.on_connect = lambda *_: reader.subscribe([(one, 1) for one in filters])
     reader.connect(HOST, PORT)
     reader.loop_start()
-    while time.monotonic() - last[0] < QUIET_S:
+    while (now := time.monotonic()) < deadline and not (
+            now - last[0] > QUIET_S and is_all(came)):
         time.sleep(0.1)
     reader.disconnect()
     reader.loop_stop()
@@ -166,8 +171,13 @@ def main():
     process.send_signal(signal.SIGKILL)
     process.wait()
     process = start()
-    came = read("away", [], True)
-    retained = dict(read("looker", ["kept/#"], False))
+    owed = {(publisher.name, number) for publisher in (one, two)
+            for number in publisher.acknowledged}
+    came = read("away", [], True, lambda came: owed <= {
+        (topic.partition("/")[0], number) for topic, number in came})
+    topics = {f"kept/{number % RETAINED_TOPICS}" for number in kept.acknowledged}
+    retained = dict(read("looker", ["kept/#"], False,
+                         lambda came: topics <= {topic for topic, _ in came}))
     process.terminate()
     process.wait()
     judge(everybody, ended, came, retained)

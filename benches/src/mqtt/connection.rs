@@ -10,7 +10,7 @@ use super::{
     BODY_BYTES,
     packet::{self, Packet, Qos, Session},
 };
-use crate::{intake::Intake, load::refused};
+use crate::{clock::now_nanos, intake::Intake, load::refused};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Retained messages that wait for their acknowledgements.
@@ -89,7 +89,11 @@ impl Connection {
         let (mut out, mut waiting) = (Vec::new(), 0);
         for (number, topic) in topics.enumerate() {
             let id = u16::try_from(number % ON_THEIR_WAY + 1).unwrap_or(1);
-            packet::publish_retained(&mut out, &topic, id, &[b'x'; BODY_BYTES]);
+            let mut body = [b'x'; BODY_BYTES];
+            if let Some(stamp) = body.first_chunk_mut() {
+                *stamp = now_nanos().to_be_bytes();
+            }
+            packet::publish_retained(&mut out, &topic, id, &body);
             waiting += 1;
             if waiting == ON_THEIR_WAY {
                 self.retained(&mut out, &mut waiting)?;

@@ -23,7 +23,7 @@ PYTHON = CACHE / "python/bin/python"
 APT = "/usr/lib/apt/apt-helper"
 # What each needs here; the certificates of the server, and so every suite, need openssl.
 NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
-         "paho-go": ["go"], "paho-c": ["cargo", "cmake", "cc", "make"],
+         "paho-go": ["go"], "paho-c": ["cargo", "cmake", "ctest", "cc", "make"],
          "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "hivemq": ["javac", "mvn"],
          "lapin": ["cargo"]}
 SH_S = 600
@@ -206,7 +206,7 @@ def gmqtt(place, version):
     sdist("gmqtt", place, version)
 
 
-@once("paho-c")
+@once("paho-c", "sources.json")
 def paho_c(place, version):
     """Of the crate that carries the C library with its tests."""
     (place / "src").mkdir()

@@ -154,6 +154,7 @@ def paho_python(folder):
 
 
 def gmqtt(folder):
+    # Of its own folder: what it installs has a package `tests`, which would stand before others'.
     return pytest("gmqtt", folder, "tests", HOST="127.0.0.1", USERNAME="")
 
 
@@ -164,9 +165,11 @@ def paho_c(folder):
             stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as cutter:
         report = Path(place) / "report.xml"
         # The same tests are there twice, linked both ways.
-        program = run("paho-c", "ctest", "--exclude-regex", "static$", "--timeout", "100",
-                      "--output-junit", report, cwd=folder / "build", limit_s=LONG_S)
-        cutter.kill()
+        try:
+            program = run("paho-c", "ctest", "--exclude-regex", "static$", "--timeout", "100",
+                          "--output-junit", report, cwd=folder / "build", limit_s=LONG_S)
+        finally:
+            cutter.kill()
         return counted(program, junit(report), failing=8)
 
 

@@ -120,6 +120,11 @@ async fn put_on<S: AsyncWrite>(
         socket.flush().await?;
         output.clear();
     }
+    while let Ok(word) = words.try_recv() {
+        if let Word::Close(code) = word {
+            status = code;
+        }
+    }
     if packets.is_between() {
         if !input.is_empty() {
             put_data(&input, &mut output);
