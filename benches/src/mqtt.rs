@@ -49,13 +49,9 @@ fn window(qos: Qos, subscribers: u16) -> Window {
     }
 }
 
-fn session_for(qos: Qos) -> Session {
-    if qos == Qos::AtMostOnce { Session::Clean } else { Session::Persistent }
-}
-
 fn one_to(subscribers: u16, load: Load, qos: Qos, window: Window) -> Result<Measured> {
     let topic = format!("bench/{}", load.run);
-    let session = session_for(qos);
+    let session = if qos == Qos::AtMostOnce { Session::Clean } else { Session::Persistent };
     let client_id = |number: u16| format!("sub-{}-{number}", load.run);
     let mut readers = Vec::new();
     for number in 0..subscribers {

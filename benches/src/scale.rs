@@ -124,7 +124,7 @@ fn idle(plan: &Plan) -> Result<Vec<Figure>> {
     }
     thread::sleep(SETTLE);
     let after = server.pid.resident_kib()?;
-    let each = (after - before) as f64 * 1024.0 / count as f64;
+    let each = after.saturating_sub(before) as f64 * 1024.0 / count as f64;
     let what = match count < plan.idle {
         true => {
             format!("{count} idle connections (a process may have {} files here)", files_max()?)

@@ -8,8 +8,8 @@ pub struct Reason(pub u8);
 
 impl Reason {
     pub const SUCCESS: Self = Self(0x00);
-    pub const NO_MATCHING_SUBSCRIBERS: Self = Self(0x10);
     pub const DISCONNECT_WITH_WILL: Self = Self(0x04);
+    pub const NO_MATCHING_SUBSCRIBERS: Self = Self(0x10);
     pub const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
     pub const CONTINUE_AUTHENTICATION: Self = Self(0x18);
     pub const REAUTHENTICATE: Self = Self(0x19);
