@@ -66,8 +66,8 @@ use clean::Cleaning;
 #[cfg(test)]
 pub(crate) use dead::DEATHS_MAX;
 use doomed::Doomed;
-use ship::Checkpointing;
 pub(crate) use ship::Indexed;
+use ship::{Checkpointing, Reached};
 
 /// Commands taken in one turn; more wait for the next one.
 const COMMANDS_PER_TURN: usize = 1024;
@@ -215,19 +215,23 @@ pub(crate) struct Commit {
     over_bounds: BTreeSet<QueueId>,
     /// Where the log ended at the last tick.
     ticked_at: Position,
+    /// The log did not grow between the last two ticks.
+    is_quiet: bool,
     /// How many trimmed segments the log's thread keeps to be used again.
     spares: u64,
     /// Dead records that wait for somebody to take them.
     doomed: BTreeMap<(QueueId, CursorId), Doomed>,
     timers: BTreeSet<(UnixMillis, Timer)>,
+    /// The session that the last tick looked at last, unless it came to the end.
+    looked_at: Option<(Arc<str>, String)>,
     ids: u64,
 
     checkpoint: Checkpointing,
     checkpoint_wanted: Vec<Reply<u64>>,
     /// Where the state was when the last checkpoint began.
-    checkpointed: Position,
+    checkpointed: Reached,
     /// The index on the disk is at least this far.
-    flushed: Position,
+    flushed: Reached,
     indexed: mpsc::Sender<Indexed>,
     clean: Cleaning,
     chores: Chores,
@@ -252,6 +256,8 @@ pub(crate) struct Start {
     pub(crate) planner: Planner,
     pub(crate) reader: Reader,
     pub(crate) sequence: u64,
+    /// Entries that the index did not know.
+    pub(crate) replayed: u64,
     pub(crate) jobs: SyncSender<Job>,
     pub(crate) aside: Aside,
 }
@@ -291,7 +297,10 @@ impl Commit {
     pub(crate) fn new(start: Start) -> (Self, mpsc::Receiver<Indexed>) {
         let now = (start.clock)();
         let written = start.planner.end();
-        let flushed = start.state.index.applied();
+        let flushed = Reached {
+            position: start.state.index.applied(),
+            entries: start.sequence.saturating_sub(start.replayed),
+        };
         let (indexed, indexed_in) = mpsc::channel(INDEXED_MAX);
         let tail = Tail::new(start.config.tail_cache_bytes);
         let mut commit = Self {
@@ -329,9 +338,11 @@ impl Commit {
             expired: Vec::new(),
             over_bounds: BTreeSet::new(),
             ticked_at: written,
+            is_quiet: false,
             spares: 0,
             doomed: BTreeMap::new(),
             timers: BTreeSet::from([(now.plus(TICK_MS), Timer::Tick)]),
+            looked_at: None,
             ids: 0,
             checkpoint: Checkpointing::None,
             checkpoint_wanted: Vec::new(),

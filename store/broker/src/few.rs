@@ -25,6 +25,11 @@ fn find<K: Ord, V>(row: &[(K, V)], key: &K) -> Result<usize, usize> {
 }
 
 impl<K: Ord, V> Few<K, V> {
+    /// Whether there are few.
+    pub(crate) fn is_row(&self) -> bool {
+        matches!(self, Self::Row(_))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Row(row) => row.is_empty(),

@@ -61,6 +61,7 @@ impl Broker {
             planner,
             reader: reader.clone(),
             sequence,
+            replayed: frames,
             jobs,
             aside: Aside::Runtime,
         };

@@ -201,6 +201,13 @@ impl Queue {
         self.found == Found::AsTopic && self.def.name.contains('/')
     }
 
+    /// Whether it is not kept in memory for its next use. Of topics below topics there may be a million,
+    /// and most are used once; of queues of filters, for sessions that sleep. One that very many read
+    /// takes long to come back.
+    pub(crate) fn leaves_early(&self) -> bool {
+        self.is_branch() || (matches!(self.found, Found::ByFilter(_)) && self.others.is_row())
+    }
+
     /// Whether all there is to it is in the index.
     pub(crate) fn may_leave(&self) -> bool {
         self.dirty_in == 0

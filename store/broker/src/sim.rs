@@ -29,6 +29,7 @@ mod model;
 mod play;
 mod pulls;
 mod rules;
+mod sleepers;
 mod space;
 mod turns;
 mod undecided;

@@ -21,4 +21,4 @@ pub use keys::{
     ReaderKey, RetainedKey, RetainedValue, SegmentKey, SegmentUse, SegmentValue, SessionKey,
     SessionValue, SubscriptionKey, SubscriptionValue, WakeKey, WriterKey, WriterValue,
 };
-pub use store::{Index, Tuning, VERSION};
+pub use store::{Ascending, Index, Tuning, VERSION};

@@ -31,6 +31,10 @@ use crate::{
     witness::Witness,
 };
 
+mod ascending;
+
+pub use ascending::Ascending;
+
 /// The version of the layout of all keys and values. An index of another version is refused;
 /// deleting it makes it anew from the log.
 pub const VERSION: u16 = 3;

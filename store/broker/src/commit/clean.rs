@@ -241,7 +241,8 @@ impl Commit {
     /// Whether the log must wait for the index: what it lets go of, the index on the disk must
     /// know, or a start would have to make the index anew. Of a short log that is quickly done.
     pub(super) fn index_holds_the_log(&self) -> bool {
-        self.clean.needed_from > self.flushed && self.log_bytes() > self.config.checkpoint_bytes
+        self.clean.needed_from > self.flushed.position
+            && self.log_bytes() > self.config.checkpoint_bytes
     }
 
     fn let_go_below(&mut self, below: Position) {

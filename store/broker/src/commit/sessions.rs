@@ -1,6 +1,6 @@
 //! Sessions: subscriptions with cursors that wait for their holder to come back.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use mainstem_index::{CursorKey, CursorName, IndexError, QueueName};
 use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId, Table, UnixMillis};
@@ -19,6 +19,9 @@ use crate::{
     namespace::{Reader, Session, Subscription, SubscriptionKey},
     policy::{DeliveryPolicy, Policy},
 };
+
+/// Sessions that one tick looks at: about a millisecond.
+const SESSIONS_PER_TICK: usize = 16_384;
 
 /// Subscriptions share the limit of this pool.
 const SESSION_POOL: u16 = 0;
@@ -163,6 +166,7 @@ impl Commit {
         }
         self.unseat(client, held.consumer);
         self.note_crowd(held.queue);
+        self.state.queues.note_asleep(held.queue);
         if let Some(member) = self.members.get_mut(&client) {
             member.consumers.retain(|other| *other != held.consumer);
         }
@@ -392,22 +396,25 @@ impl Commit {
             .flat_map(|space| space.filters.values())
             .copied()
             .collect();
-        let mut cursors: BTreeSet<(QueueId, CursorId)> = BTreeSet::new();
+        let (mut read, mut orphans) = (FxHashSet::default(), Vec::new());
+        let mut sort = |queue, cursor| match held.contains(&(queue, cursor)) {
+            true => drop(read.insert(queue)),
+            false => orphans.push((queue, cursor)),
+        };
         for found in self.state.index.scan::<CursorKey>() {
             let (key, _) = found?;
             // What was replayed is newer than the index.
             if filters.contains(&key.queue) && self.state.queues.peek(key.queue).is_none() {
-                cursors.insert((key.queue, key.cursor));
+                sort(key.queue, key.cursor);
             }
         }
         for (id, queue) in self.state.queues.resident() {
             if filters.contains(&id) {
-                cursors.extend(queue.cursors().map(|(cursor, _)| (id, cursor)));
+                queue.cursors().for_each(|(cursor, _)| sort(id, cursor));
             }
         }
-        let (kept, orphans): (Vec<_>, Vec<_>) =
-            cursors.into_iter().partition(|cursor| held.contains(cursor));
-        let read: FxHashSet<QueueId> = kept.into_iter().map(|(queue, _)| queue).collect();
+        // A hash map's order is not to be seen.
+        orphans.sort_unstable();
         for (queue, cursor) in orphans {
             if read.contains(&queue) {
                 self.log_lazily(Entry::CloseCursor { queue, cursor });
@@ -421,14 +428,31 @@ impl Commit {
         Ok(())
     }
 
-    /// Ends sessions whose holder has been away for too long.
+    /// Ends sessions whose holder has been away for too long: those of the next so many, since there may
+    /// be a million. One that is asked for by its client before its turn is found to have ended.
     pub(super) fn end_sessions(&mut self) {
         let now = self.now;
-        let mut ended = Vec::new();
-        for namespace in self.state.namespaces.values() {
-            for (id, session) in &namespace.sessions {
+        let (mut left, mut ended) = (SESSIONS_PER_TICK, Vec::new());
+        let from = self.looked_at.take();
+        let behind = |name: &Arc<str>| from.as_ref().is_none_or(|(last, _)| *name >= *last);
+        let mut spaces: Vec<_> = self
+            .state
+            .namespaces
+            .iter()
+            .filter(|(name, space)| behind(name) && !space.sessions.is_empty())
+            .collect();
+        spaces.sort_unstable_by_key(|(name, _)| *name);
+        'all: for (name, namespace) in spaces {
+            let from = from.as_ref().filter(|(last, _)| last == name);
+            let from = from.map_or(Bound::Unbounded, |(_, id)| Bound::Excluded(&**id));
+            for (id, session) in namespace.sessions.range::<str, _>((from, Bound::Unbounded)) {
                 if session.ends().reached(now) {
-                    ended.push((namespace.name.clone(), id.clone()));
+                    ended.push((name.clone(), id.clone()));
+                }
+                left -= 1;
+                if left == 0 {
+                    self.looked_at = Some((name.clone(), id.clone()));
+                    break 'all;
                 }
             }
         }

@@ -20,12 +20,19 @@ use crate::{
 /// Queues that one turn writes to a checkpoint, or lets go of after one: about a millisecond.
 const QUEUES_PER_TURN: usize = 1024;
 
+/// A place in the log, and how many entries lie before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub(super) position: Position,
+    pub(super) entries: u64,
+}
+
 /// How far a checkpoint is.
 pub(super) enum Checkpointing {
     None,
     /// Changed queues are being written to the batch, which says what was true at `applied`.
     Gathering {
-        applied: Position,
+        applied: Reached,
         begun: Moment,
         replies: Vec<Reply<u64>>,
     },
@@ -33,6 +40,7 @@ pub(super) enum Checkpointing {
     /// than the log.
     Gathered {
         checkpoint: Checkpoint,
+        applied: Reached,
         begun: Moment,
         replies: Vec<Reply<u64>>,
     },
@@ -47,7 +55,7 @@ pub(crate) struct Indexed {
     queues: Vec<QueueId>,
     /// How far the index on the disk is for sure, and the hash of everything in it if somebody
     /// asked.
-    outcome: Result<(Position, Option<u64>), IndexError>,
+    outcome: Result<(Reached, Option<u64>), IndexError>,
 }
 
 /// How long what nobody was promised (settlements above all) may stay unsynced.
@@ -57,8 +65,14 @@ const LAZY_SYNC_MS: u64 = 1000;
 const HELD_MS_MAX: u64 = 5;
 const HELD_BYTES_MAX: u64 = 256 << 10;
 
+/// So many entries are applied again by a restart at most, whatever their size, before those that come
+/// while a checkpoint is written: some seconds.
+const REPLAYED_MAX: u64 = 1 << 20;
+
 /// So many queues wait for a checkpoint at most, since what is written of them is gathered in memory.
 const CHANGED_QUEUES_MAX: usize = 1 << 18;
+/// So many do while nothing else is to be done: what is written down can leave memory.
+const CHANGED_QUEUES_WHEN_QUIET: usize = 1 << 12;
 
 impl Commit {
     /// Hands the open batch to the disk, if it is free and there is one.
@@ -200,9 +214,8 @@ impl Commit {
     /// Begins a checkpoint when enough was logged or changed, somebody asked, or the log wants to let go of
     /// what the index does not know yet.
     fn begin_checkpoint(&mut self) {
-        let grown = self.planner.end().0.saturating_sub(self.checkpointed.0);
-        let is_due = grown >= self.config.checkpoint_bytes
-            || self.state.queues.changed() >= CHANGED_QUEUES_MAX
+        let is_due = self.is_far_from(self.checkpointed)
+            || self.state.queues.changed() >= self.changed_max()
             || !self.checkpoint_wanted.is_empty()
             || self.index_holds_the_log();
         let is_free = matches!(self.checkpoint, Checkpointing::None);
@@ -210,11 +223,32 @@ impl Commit {
             return;
         }
         self.say_returned();
-        let applied = self.planner.end();
+        let applied = self.reached();
         self.checkpointed = applied;
         self.state.begin_checkpoint();
         let replies = mem::take(&mut self.checkpoint_wanted);
         self.checkpoint = Checkpointing::Gathering { applied, begun: Moment::now(), replies };
+    }
+
+    fn changed_max(&self) -> usize {
+        if self.is_quiet { CHANGED_QUEUES_WHEN_QUIET } else { CHANGED_QUEUES_MAX }
+    }
+
+    /// Where the log ends.
+    fn reached(&self) -> Reached {
+        Reached { position: self.planner.end(), entries: self.sequence }
+    }
+
+    /// Whether to apply the log again from there would take long.
+    fn is_far_from(&self, from: Reached) -> bool {
+        let Reached { position, entries } = self.reached();
+        position.0.saturating_sub(from.position.0) >= self.config.checkpoint_bytes
+            || entries.saturating_sub(from.entries) >= REPLAYED_MAX
+    }
+
+    #[cfg(test)]
+    pub(crate) fn flushed(&self) -> Position {
+        self.flushed.position
     }
 
     /// Whether a turn should follow although nobody asks for anything.
@@ -254,19 +288,19 @@ impl Commit {
                 // What was gathered before is in no other checkpoint.
                 other => return self.checkpoint = other,
             };
-        if let Some(checkpoint) = self.state.finish_gathering(applied) {
-            self.checkpoint = Checkpointing::Gathered { checkpoint, begun, replies };
+        if let Some(checkpoint) = self.state.finish_gathering() {
+            self.checkpoint = Checkpointing::Gathered { checkpoint, applied, begun, replies };
         }
     }
 
     /// Hands a gathered checkpoint to a thread that writes it, if the log is synced up to it.
     fn write_checkpoint(&mut self) -> Result<(), Fatal> {
         let waiting = mem::replace(&mut self.checkpoint, Checkpointing::None);
-        let (checkpoint, begun, replies) = match waiting {
-            Checkpointing::Gathered { checkpoint, begun, replies }
-                if checkpoint.applied <= self.synced =>
+        let (checkpoint, applied, begun, replies) = match waiting {
+            Checkpointing::Gathered { checkpoint, applied, begun, replies }
+                if applied.position <= self.synced =>
             {
-                (checkpoint, begun, replies)
+                (checkpoint, applied, begun, replies)
             }
             other => {
                 self.checkpoint = other;
@@ -276,21 +310,20 @@ impl Commit {
         let hashes = !replies.is_empty();
         let index = self.state.index.clone();
         let indexed = self.indexed.clone();
-        let flushes = checkpoint.applied.0.saturating_sub(self.flushed.0)
-            >= self.config.checkpoint_bytes
-            || self.index_holds_the_log();
+        let flushes = self.is_far_from(self.flushed) || self.index_holds_the_log();
         let flushed = self.flushed;
         let stages = self.stages.clone();
-        let (batch, applied, queues) = checkpoint.split();
+        let (batch, queues) = checkpoint.split();
         self.checkpoint = Checkpointing::Writing { replies };
         self.aside.run(move || {
             let write = || {
-                index.commit(batch, applied)?;
+                index.commit(batch, applied.position)?;
                 let committed = begun.lap(&stages.checkpoint);
-                let flushed = if flushes { index.flush()? } else { flushed };
                 if flushes {
+                    index.flush()?;
                     committed.lap(&stages.flush);
                 }
+                let flushed = if flushes { applied } else { flushed };
                 let hash = if hashes { Some(index.state_hash()?) } else { None };
                 Ok((flushed, hash))
             };
@@ -303,7 +336,7 @@ impl Commit {
     pub(crate) fn on_indexed(&mut self, indexed: Indexed) -> Result<(), Fatal> {
         let Indexed { queues, outcome } = indexed;
         let (flushed, hash) = outcome?;
-        self.flushed = self.flushed.max(flushed);
+        self.flushed = flushed;
         self.state.end_checkpoint(queues);
         if let Checkpointing::Writing { replies } =
             mem::replace(&mut self.checkpoint, Checkpointing::None)
@@ -346,7 +379,7 @@ impl Commit {
         }
         self.state.begin_checkpoint();
         while !self.state.gather(QUEUES_PER_TURN) {}
-        let checkpoint = self.state.finish_gathering(applied);
+        let checkpoint = self.state.finish_gathering();
         let planner = Box::new(self.planner);
         self.jobs.send(Job::Close { planner }).map_err(|_| Fatal::WriterGone)?;
         match done.recv().await.ok_or(Fatal::WriterGone)? {
@@ -354,7 +387,7 @@ impl Commit {
             Done::Written { .. } | Done::Space { .. } | Done::Closed => {}
         }
         if let Some(checkpoint) = checkpoint {
-            let (batch, applied, _) = checkpoint.split();
+            let (batch, _) = checkpoint.split();
             self.state.index.commit(batch, applied)?;
         }
         self.state.index.flush()?;

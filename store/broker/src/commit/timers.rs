@@ -65,6 +65,7 @@ impl Commit {
     fn note_pace(&mut self) -> Result<(), Fatal> {
         let end = self.planner.end();
         let grown = end.0 - mem::replace(&mut self.ticked_at, end).0;
+        self.is_quiet = grown == 0;
         let is_bounded = self.config.log_bytes_max != 0;
         let bytes = if is_bounded { 0 } else { grown.min(self.config.checkpoint_bytes) };
         let spares = bytes / self.config.segment_bytes;

@@ -113,7 +113,7 @@ impl World {
         config: &Config,
         index_dir: &Path,
     ) -> Result<Result<Self, Fatal>, OpenError> {
-        let Recovered { state, opened, sequence, .. } = replay(disk, config, index_dir)?;
+        let Recovered { state, opened, sequence, frames } = replay(disk, config, index_dir)?;
         let (planner, writer, reader, _) = opened;
         let (jobs, jobs_in) = sync_channel(JOBS_MAX);
         let start = Start {
@@ -124,6 +124,7 @@ impl World {
             planner,
             reader: reader.clone(),
             sequence,
+            replayed: frames,
             jobs,
             aside: Aside::Inline,
         };

@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 use mainstem_index::{Batch, WakeKey};
-use mainstem_schemas::{Position, QueueId, UnixMillis};
+use mainstem_schemas::{QueueId, UnixMillis};
 
 use super::State;
 
-/// What changed up to a position of the log, ready to be written down.
+/// What changed up to where it began, ready to be written down.
 pub(crate) struct Checkpoint {
-    pub(crate) batch: Batch,
-    pub(crate) applied: Position,
+    batch: Batch,
     queues: Vec<QueueId>,
 }
 
@@ -31,10 +30,10 @@ impl State {
         self.queues.gather(count)
     }
 
-    /// What was gathered, to be committed to the index once the log is durable up to `applied`.
-    pub(crate) fn finish_gathering(&mut self, applied: Position) -> Option<Checkpoint> {
+    /// What was gathered, to be committed to the index once the log is durable up to where it began.
+    pub(crate) fn finish_gathering(&mut self) -> Option<Checkpoint> {
         let (batch, queues) = self.queues.take_gathered()?;
-        Some(Checkpoint { batch, applied, queues })
+        Some(Checkpoint { batch, queues })
     }
 
     /// The index has a checkpoint: what it holds need not stay in memory.
@@ -103,7 +102,7 @@ impl State {
 
 impl Checkpoint {
     /// The two halves: what goes to the index, and what [`State::end_checkpoint`] wants.
-    pub(crate) fn split(self) -> (Batch, Position, Vec<QueueId>) {
-        (self.batch, self.applied, self.queues)
+    pub(crate) fn split(self) -> (Batch, Vec<QueueId>) {
+        (self.batch, self.queues)
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Queues {
     idle: VecDeque<QueueId>,
     /// Written by the last checkpoint, and not looked at since.
     evicting: Vec<QueueId>,
+    /// Somebody's who went away since.
+    asleep: Vec<QueueId>,
     resident_max: usize,
     /// No cursor that left memory gave a higher epoch: ids that name what it handed out stay its own.
     epoch_max: u32,
@@ -122,15 +124,23 @@ pub(crate) fn definition(
     Some((namespace, found, def, home))
 }
 
+/// How a queue is found, and the name that it is found by, if it has one.
+pub(super) fn found_by(name: &QueueName) -> (Found, &str) {
+    match name {
+        QueueName::Named(name) => (Found::ByName, name),
+        QueueName::Topic(topic) => (Found::AsTopic, topic),
+        QueueName::Filter(filter) => (Found::ByFilter(Box::new(filter.clone())), ""),
+    }
+}
+
 /// How a queue is found, and what it is called towards people.
 pub(crate) fn show(name: &QueueName) -> (Found, String) {
-    match name {
-        QueueName::Named(name) => (Found::ByName, name.clone()),
-        QueueName::Topic(topic) => (Found::AsTopic, topic.clone()),
-        QueueName::Filter(filter) => {
+    match found_by(name) {
+        (Found::ByFilter(filter), _) => {
             let shown = String::from_utf8_lossy(&filter.render()).into_owned();
-            (Found::ByFilter(Box::new(filter.clone())), shown)
+            (Found::ByFilter(filter), shown)
         }
+        (found, name) => (found, name.to_owned()),
     }
 }
 
@@ -148,6 +158,7 @@ impl Queues {
             gather: None,
             idle: VecDeque::new(),
             evicting: Vec::new(),
+            asleep: Vec::new(),
             resident_max,
             epoch_max: 0,
             failed: None,
@@ -317,6 +328,13 @@ impl Queues {
     pub(crate) fn begin_evicting(&mut self, written: Vec<QueueId>) {
         self.gone.1.clear();
         self.evicting = written;
+        self.evicting.append(&mut self.asleep);
+    }
+
+    /// Somebody who read a queue went away: it is looked at again when the next checkpoint is written,
+    /// even if that has nothing new of it.
+    pub(crate) fn note_asleep(&mut self, id: QueueId) {
+        self.asleep.push(id);
     }
 
     pub(crate) fn is_evicting(&self) -> bool {
@@ -331,8 +349,7 @@ impl Queues {
             let Some(id) = self.evicting.pop() else { break };
             let Some(queue) = self.resident.get_mut(&id) else { continue };
             queue.evict();
-            // Of topics below topics there may be a million, and most are used once.
-            if queue.is_branch() && queue.may_leave() {
+            if queue.leaves_early() && queue.may_leave() {
                 self.leave(id);
                 continue;
             }

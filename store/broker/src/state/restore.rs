@@ -1,24 +1,42 @@
 //! Reading back what a checkpoint wrote. Queues are read when they are first used.
 
+use std::{panic::resume_unwind, thread};
+
 use mainstem_index::{
-    BindingKey as StoredBinding, ExchangeKey, ExchangeValue, HeldKey, HeldValue, IndexError,
-    ParameterKey, QueueKey, ReaderKey, RetainedKey, RetainedValue, SegmentKey, SessionKey,
-    SessionValue, SubscriptionKey as StoredSubscription, SubscriptionValue, WriterKey,
+    BindingKey as StoredBinding, ExchangeKey, ExchangeValue, HeldKey, HeldValue, Index, IndexError,
+    ParameterKey, QueueKey, ReaderKey, RetainedKey, RetainedValue, SegmentKey, WriterKey,
 };
 use mainstem_schemas::{Position, UnixMillis};
 
-use super::{HeldBody, State, UNDECIDED, queues::definition};
+use super::{HeldBody, State, UNDECIDED, queues::found_by};
 use crate::{
     command::{Bind, ExchangeDef, ExchangeKind},
-    entry::Subscribed,
     exchange::{BindingKey, Destination, Exchange},
-    namespace::{Retained, Session},
+    namespace::Retained,
 };
+
+mod sleepers;
+
+use sleepers::Sleepers;
 
 impl State {
     /// Reads everything that must be in memory. Call once, on a fresh state.
     pub(crate) fn restore(&mut self) -> Result<(), IndexError> {
         let index = self.index.clone();
+        thread::scope(|scope| {
+            // What may be many is read by two hands.
+            let sleepers = scope.spawn(|| Sleepers::read(&index));
+            self.restore_rest(&index)?;
+            let all = sleepers.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            for (namespace, sleepers) in all {
+                sleepers.settle_in(self.namespace(&namespace));
+            }
+            Ok(())
+        })
+    }
+
+    /// All but the sessions.
+    fn restore_rest(&mut self, index: &Index) -> Result<(), IndexError> {
         for found in index.scan::<SegmentKey>() {
             let (key, value) = found?;
             self.segments.restore(key.number, value);
@@ -42,11 +60,13 @@ impl State {
             exchange.govern(&self.namespace(&key.namespace).rules);
             self.namespace(&key.namespace).exchanges.insert(exchange);
         }
+        // There may be a million, and few others between them.
+        let mut queues = index.ascending::<QueueKey>();
         for found in index.scan::<ReaderKey>() {
             let (key, ()) = found?;
-            let Some(value) = index.get(&QueueKey { queue: key.queue })? else { continue };
-            let Some((namespace, found, def, _)) = definition(key.queue, value) else { continue };
-            self.namespace(&namespace).add_queue(key.queue, &found, &def.name);
+            let Some(value) = queues.get(&QueueKey { queue: key.queue })? else { continue };
+            let (found, name) = found_by(&value.name);
+            self.namespace(&value.namespace).add_queue(key.queue, &found, name);
         }
         self.restore_names()?;
         for found in index.held(UNDECIDED, UnixMillis(u64::MAX)) {
@@ -83,20 +103,6 @@ impl State {
             if !key.to_exchange {
                 self.bound.entry(value.queue).or_default().push((bind.source, binding));
             }
-        }
-        for found in index.scan::<SessionKey>() {
-            let (key, SessionValue { expiry_s, detached, home }) = found?;
-            let session =
-                Session { expiry_s, detached, home, is_durable: true, ..Session::default() };
-            self.namespace(&key.namespace).sessions.insert(key.id, session);
-        }
-        for found in index.scan::<StoredSubscription>() {
-            let (key, value) = found?;
-            let SubscriptionValue { options, live, queue, cursor, home } = value;
-            let StoredSubscription { namespace, session, share, filter } = key;
-            let stored =
-                Subscribed { namespace, session, share, filter, options, live, queue, cursor };
-            self.insert_subscription(stored, home);
         }
         for found in index.scan::<RetainedKey>() {
             let (key, RetainedValue { position, size, expiry }) = found?;

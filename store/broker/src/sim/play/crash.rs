@@ -23,9 +23,9 @@ use crate::{
 fn write_down(state: &mut State, end: Position) {
     state.begin_checkpoint();
     while !state.gather(usize::MAX) {}
-    let (batch, applied, _) = state.finish_gathering(end).expect("it was begun").split();
+    let (batch, _) = state.finish_gathering().expect("it was begun").split();
     assert!(state.queues.failed.is_none(), "the index failed");
-    state.index.commit(batch, applied).unwrap();
+    state.index.commit(batch, end).unwrap();
 }
 
 impl Game {

@@ -246,3 +246,24 @@ fn names_are_a_namespaces_own_and_go_on_behind_one_of_them() {
     }
     assert_eq!(keys_of(index.names("/", Some("aa"))), all[3..]);
 }
+
+#[test]
+fn ascending_look_ups_find_what_single_ones_find() {
+    let (_dir, index) = open();
+    let there = |queue: u64| queue % 3 == 0 || (100..200).contains(&queue);
+    commit(&index, |batch| {
+        for queue in (0..1000).filter(|queue| there(*queue)) {
+            batch.put(&state_key(queue), &state(queue));
+            // Of other kinds, before and behind.
+            batch.put(&wake(queue, queue), &());
+        }
+    });
+    for step in [1, 2, 3, 7, 40, 333, 2000] {
+        let mut ascending = index.ascending();
+        for queue in (0..1100).step_by(step) {
+            let found = ascending.get(&state_key(queue)).unwrap();
+            assert_eq!(found, index.get(&state_key(queue)).unwrap(), "{queue} by {step}");
+            assert_eq!(found.is_some(), queue < 1000 && there(queue));
+        }
+    }
+}
