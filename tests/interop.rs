@@ -42,6 +42,17 @@ fn no_trap_of_amqp_is_stepped_into() {
     rules_hold("amqp_traps.py", |ports| vec![ports.amqp]);
 }
 
+/// What users may do is set over HTTP, and holds by every protocol and every spelling of an address.
+#[test]
+fn permissions_hold_whatever_is_spoken() {
+    let users = r#"[{ name = "guest", password = "guest", loopback_only = true },
+        { name = "job", password = "job", access_key = "job-key", secret_key = "job-secret" }]"#;
+    let server = Server::start_with(&[&format!("users={}", users.replace('\n', " "))]);
+    let Ports { amqp, mqtt, rocketmq, http } = server.ports();
+    let ports = [amqp, mqtt, rocketmq, http].map(|port| port.to_string());
+    holds("permissions.py", &ports.each_ref().map(String::as_str));
+}
+
 /// What RocketMQ's own client may expect of messages that do not come at once.
 #[test]
 fn rocketmqs_client_finds_rocketmq() {

@@ -1,97 +1,233 @@
-//! Who may log in: the users, the namespaces and the anonymous rule of the configuration.
+//! Who may log in, and what they may do then: the configuration's users and those that were set since.
+
+pub mod directory;
+pub mod grant;
+pub mod password;
+pub mod registry;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hmac::{Hmac, Mac};
-use mainstem_broker::{Authenticator, Challenge, LoginError};
+use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Rights};
 use mainstem_schemas::{Credentials, Principal, Secret};
+use ring::{hmac as keyed, rand::SystemRandom};
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
 
 use crate::{
-    config::{Anonymous, Config, User},
+    config::{Anonymous, Config},
     scram::Scram,
 };
+use directory::{Account, Directory, Proof};
+use grant::{Grant, Whose};
+use password::Kept;
 
 /// The name of somebody without one.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// The identities of a configuration.
-pub struct StaticUsers {
+/// Passwords that were found right and are not hashed again, so that whoever comes back is quick.
+const PROVEN_MAX: usize = 65_536;
+
+/// Everybody who may come in.
+pub struct Access {
     anonymous: Anonymous,
-    namespaces: HashSet<String>,
-    users: HashMap<String, User>,
-    /// Access key -> user name.
-    keys: HashMap<String, String>,
+    directory: RwLock<Arc<Directory>>,
+    /// How often the directory was replaced, and once more.
+    edition: AtomicU64,
     scram: Scram,
+    /// Of names, hashes and passwords that belong together, under a key that is this process's own.
+    proven: Mutex<HashSet<[u8; 32]>>,
+    secret: keyed::Key,
 }
 
-impl StaticUsers {
-    /// The identities of this configuration.
+/// Somebody who may do nothing any more.
+struct NoRights;
+
+impl Rights for NoRights {
+    fn is_all(&self) -> bool {
+        false
+    }
+
+    fn may(&self, _act: mainstem_broker::Act, _name: &str) -> bool {
+        false
+    }
+
+    fn may_use_key(&self, _act: mainstem_broker::Act, _exchange: &str, _key: &[u8]) -> bool {
+        false
+    }
+}
+
+impl Access {
+    /// What the configuration says.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let users = config.users.iter();
-        let keys = users.clone().filter(|user| !user.access_key.is_empty());
+        let secret = keyed::Key::generate(keyed::HMAC_SHA256, &SystemRandom::new());
         Self {
             anonymous: config.anonymous,
-            namespaces: config.namespaces.iter().cloned().collect(),
-            keys: keys.map(|user| (user.access_key.clone(), user.name.clone())).collect(),
-            scram: Scram::new(users.clone().map(|user| (&*user.name, &*user.password))),
-            users: users.map(|user| (user.name.clone(), user.clone())).collect(),
+            directory: RwLock::new(Arc::new(Directory::of(config))),
+            edition: AtomicU64::new(1),
+            scram: Scram::new(users.map(|user| (&*user.name, &*user.password))),
+            proven: Mutex::default(),
+            secret: secret.expect("the system gives random bytes"),
         }
     }
 
-    fn user_by_password(&self, name: &str, password: &[u8]) -> Option<&User> {
-        let user = self.users.get(name)?;
-        let same: bool = user.password.as_bytes().ct_eq(password).into();
-        same.then_some(user)
+    /// As it is now.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn user_by_signature(&self, key: &str, signed: &[u8], mac: &[u8]) -> Option<&User> {
-        let user = self.users.get(self.keys.get(key)?)?;
-        let mut expected = Hmac::<Sha1>::new_from_slice(user.secret_key.as_bytes()).ok()?;
-        expected.update(signed);
-        // Compares in constant time.
-        expected.verify_slice(mac).ok().map(|()| user)
+    pub(crate) fn replace(&self, directory: Directory) {
+        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
+        self.edition.fetch_add(1, Ordering::Release);
     }
 
-    fn name_of(&self, credentials: &Credentials) -> Result<&str, LoginError> {
+    fn is_password(&self, user: &str, account: &Account, password: &[u8]) -> bool {
+        match &account.proof {
+            Proof::Plain(known) => known.as_bytes().ct_eq(password).into(),
+            Proof::Kept(kept) if kept.is_quick() => kept.is_of(password),
+            Proof::Kept(kept) => {
+                let mark = self.mark(user, kept, password);
+                if self.is_proven(&mark) {
+                    return true;
+                }
+                let is_right = kept.is_of(password);
+                if is_right {
+                    let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+                    if proven.len() >= PROVEN_MAX {
+                        proven.clear();
+                    }
+                    proven.insert(mark);
+                }
+                is_right
+            }
+        }
+    }
+
+    fn is_proven(&self, mark: &[u8; 32]) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(mark)
+    }
+
+    fn mark(&self, user: &str, kept: &Kept, password: &[u8]) -> [u8; 32] {
+        let mut context = keyed::Context::with_key(&self.secret);
+        for part in [user.as_bytes(), kept.hash().as_bytes(), password] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+        let mut mark = [0; 32];
+        mark.copy_from_slice(context.sign().as_ref());
+        mark
+    }
+
+    /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
+    pub fn user_of(&self, credentials: &Credentials) -> Result<(String, Vec<String>), LoginError> {
+        let directory = self.directory();
+        let name = self.name_of(&directory, credentials)?;
+        let tags = directory.users.get(&name).map(|user| user.tags.clone()).unwrap_or_default();
+        Ok((name, tags))
+    }
+
+    /// Whose credentials these are.
+    fn name_of(
+        &self,
+        directory: &Directory,
+        credentials: &Credentials,
+    ) -> Result<String, LoginError> {
         let local = is_loopback(credentials.peer.ip());
-        let user = match &credentials.secret {
+        let account = |name: &str| directory.users.get(name);
+        let found = match &credentials.secret {
             Secret::Anonymous => {
                 return match self.anonymous {
-                    Anonymous::Anywhere => Ok(ANONYMOUS),
-                    Anonymous::Loopback if local => Ok(ANONYMOUS),
+                    Anonymous::Anywhere => Ok(ANONYMOUS.to_owned()),
+                    Anonymous::Loopback if local => Ok(ANONYMOUS.to_owned()),
                     Anonymous::Loopback | Anonymous::Off => Err(LoginError::BadCredentials),
                 };
             }
-            Secret::Password { user, password } => self.user_by_password(user, password),
-            Secret::Certificate { user } => self.users.get(user),
+            Secret::Password { user, password } => account(user)
+                .filter(|account| self.is_password(user, account, password))
+                .map(|account| (user.as_str(), account)),
+            Secret::Certificate { user } => account(user).map(|account| (user.as_str(), account)),
             Secret::Scram { user, said, proof } => {
                 let proves = self.scram.prove(user, said, proof);
-                self.users.get(user).filter(|_| proves)
+                // Of a password that was set since, it knows nothing.
+                let found =
+                    account(user).filter(|account| matches!(account.proof, Proof::Plain(_)));
+                found.filter(|_| proves).map(|account| (user.as_str(), account))
             }
-            Secret::Signature { key, signed, mac } => self.user_by_signature(key, signed, mac),
+            Secret::Signature { key, signed, mac } => {
+                directory.by_key(key).filter(|(_, account)| signs(account, signed, mac))
+            }
         };
-        match user {
+        match found {
             None => Err(LoginError::BadCredentials),
-            Some(user) if user.loopback_only && !local => Err(LoginError::LoopbackOnly),
-            Some(user) => Ok(&user.name),
+            Some((_, account)) if account.loopback_only && !local => Err(LoginError::LoopbackOnly),
+            Some((name, _)) => Ok(name.to_owned()),
         }
     }
 }
 
-impl Authenticator for StaticUsers {
+fn signs(account: &Account, signed: &[u8], mac: &[u8]) -> bool {
+    let Ok(mut expected) = Hmac::<Sha1>::new_from_slice(account.secret_key.as_bytes()) else {
+        return false;
+    };
+    expected.update(signed);
+    // Compares in constant time.
+    expected.verify_slice(mac).is_ok()
+}
+
+impl Authenticator for Access {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        let name: Arc<str> = self.name_of(credentials)?.into();
-        if !self.namespaces.contains(&credentials.namespace) {
+        let directory = self.directory();
+        let name: Arc<str> = self.name_of(&directory, credentials)?.into();
+        let namespace = &credentials.namespace;
+        if !directory.namespaces.contains_key(namespace) {
             return Err(LoginError::NoNamespace);
         }
-        Ok(Principal { name, namespace: credentials.namespace.as_str().into() })
+        let of = (namespace.clone(), (*name).to_owned());
+        let is_anonymous = matches!(credentials.secret, Secret::Anonymous);
+        if !is_anonymous && !directory.permissions.contains_key(&of) {
+            return Err(LoginError::NoAccess);
+        }
+        Ok(Principal { name, namespace: namespace.as_str().into() })
+    }
+
+    fn is_quick(&self, credentials: &Credentials) -> bool {
+        let Secret::Password { user, password } = &credentials.secret else { return true };
+        let directory = self.directory();
+        match directory.users.get(user).map(|account| &account.proof) {
+            Some(Proof::Kept(kept)) if !kept.is_quick() => {
+                self.is_proven(&self.mark(user, kept, password))
+            }
+            _ => true,
+        }
+    }
+
+    fn rights(&self, principal: &Principal, client_id: Option<&str>) -> Arc<dyn Rights> {
+        let (user, namespace) = (&*principal.name, &*principal.namespace);
+        let directory = self.directory();
+        if !directory.namespaces.contains_key(namespace) {
+            return Arc::new(NoRights);
+        }
+        if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
+            return Arc::new(AllRights);
+        }
+        match directory.grant(Whose { user, namespace, client_id }) {
+            Some(grant) => Arc::<Grant>::new(grant),
+            None => Arc::new(NoRights),
+        }
+    }
+
+    fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
     }
 
     fn challenge(&self, user: &str) -> Option<Challenge> {
@@ -124,7 +260,7 @@ mod tests {
         namespace: &str,
     ) -> Result<String, LoginError> {
         let layers: Vec<_> = sets.iter().map(|text| Layer::Set((*text).to_owned())).collect();
-        let users = StaticUsers::new(&Config::load(&layers).unwrap());
+        let users = Access::new(&Config::load(&layers).unwrap());
         let peer = peer.parse().unwrap();
         let principal =
             users.verify(&Credentials { namespace: namespace.to_owned(), secret, peer })?;

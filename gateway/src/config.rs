@@ -152,6 +152,9 @@ pub enum LogFormat {
 pub struct User {
     pub name: String,
     pub password: String,
+    /// RabbitMQ's tags: what it may do over HTTP.
+    #[serde(default = "administrator")]
+    pub tags: Vec<String>,
     /// Refused from any other machine.
     #[serde(default)]
     pub loopback_only: bool,
@@ -160,6 +163,10 @@ pub struct User {
     pub access_key: String,
     #[serde(default)]
     pub secret_key: String,
+}
+
+fn administrator() -> Vec<String> {
+    vec!["administrator".to_owned()]
 }
 
 /// Written by hand so that no log line can show a password.

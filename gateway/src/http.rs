@@ -1,5 +1,7 @@
 //! The HTTP port: health, metrics, publishing, listing, and MQTT over WebSocket.
 
+mod caller;
+mod identities;
 mod listing;
 pub mod normalize;
 mod origin;
@@ -31,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use normalize::view;
 
-use crate::{Config, metrics};
+use crate::{Config, access::registry::Registry, metrics};
 
 /// The pause after an accept failed, so that a shortage of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Gate {
     broker: Broker,
+    registry: Registry,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
     shutdown: CancellationToken,
@@ -53,13 +56,14 @@ struct Peer(SocketAddr);
 pub async fn run(
     listener: TcpListener,
     broker: Broker,
+    registry: Registry,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
     shutdown: CancellationToken,
 ) {
     let body_bytes_max = broker.config().message_bytes_max;
-    let gate =
-        Gate { broker, mqtt: mqtt.clone(), config: config.clone(), shutdown: shutdown.clone() };
+    let (own, over) = (mqtt.clone(), shutdown.clone());
+    let gate = Gate { broker, registry, mqtt: own, config: config.clone(), shutdown: over };
     let router = router(gate, body_bytes_max);
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
@@ -123,10 +127,12 @@ async fn serve_connection(
 
 fn router(gate: Gate, body_bytes_max: usize) -> Router {
     let outsiders = middleware::from_fn_with_state(gate.clone(), origin::refuse_foreign);
+    let others = middleware::from_fn_with_state(gate.clone(), origin::refuse_others);
     Router::new()
         .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
         .route_layer(outsiders)
+        .merge(identities::router().route_layer(others))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))

@@ -7,7 +7,7 @@ use mainstem_schemas::{Origin, Views};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, http, tls::Certificates};
+use crate::{access::registry::Registry, config::Config, http, tls::Certificates};
 
 /// A protocol that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl Protocol {
 #[derive(Clone)]
 pub struct Host {
     pub broker: Broker,
+    pub registry: Registry,
     pub mqtt: mainstem_mqtt::Service,
     pub config: Arc<Config>,
     pub tls: Certificates,
@@ -78,7 +79,7 @@ pub struct Host {
 impl Host {
     /// Serves a protocol until the shutdown, and returns when its connections have ended.
     pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
-        let Self { broker, mqtt, config, tls, shutdown } = self;
+        let Self { broker, registry, mqtt, config, tls, shutdown } = self;
         match protocol {
             Protocol::Amqp | Protocol::Amqps => {
                 let limits = Arc::new(config.amqp.clone());
@@ -92,7 +93,7 @@ impl Host {
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))
                     .await;
             }
-            Protocol::Http => http::run(listener, broker, mqtt, config, shutdown).await,
+            Protocol::Http => http::run(listener, broker, registry, mqtt, config, shutdown).await,
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use mainstem_broker::{Broker, OpenError};
+use mainstem_broker::{Broker, OpenError, Refusal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Protocol,
-    access::StaticUsers,
+    access::{Access, registry::Registry},
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
@@ -24,6 +24,8 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("cannot read who may log in: {0}")]
+    Store(Refusal),
     #[error("cannot tell where {label} listens: {error}", label = .0.label(), error = .1)]
     Address(Protocol, std::io::Error),
 }
@@ -39,7 +41,7 @@ impl StartError {
             Self::Open(OpenError::Io(_, error)) if is_denied(error) => 77,
             Self::Open(OpenError::Io(..)) | Self::Tls(TlsError::Write(..)) => 73,
             Self::Open(OpenError::Bounds { .. } | OpenError::LogBounds { .. }) | Self::Tls(_) => 78,
-            Self::Open(_) => 74,
+            Self::Open(_) | Self::Store(_) => 74,
         }
     }
 }
@@ -68,14 +70,18 @@ impl Server {
                 listener.local_addr().map_err(|error| StartError::Address(*protocol, error))?;
             addresses.push((*protocol, address));
         }
-        let broker = open(&config).await?;
+        let access = Arc::new(Access::new(&config));
+        let broker = open(&config, access.clone()).await?;
+        let registry = Registry::open(access, broker.clone()).await.map_err(StartError::Store)?;
         let tls = tls::certificates(&config)?;
         let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
         let shutdown = CancellationToken::new();
         let limits = Arc::new(config.mqtt.clone());
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
-        mqtt.see_to_wills(&config.namespaces).await;
-        let host = Host { broker: broker.clone(), mqtt, config, tls, shutdown: shutdown.clone() };
+        let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
+        mqtt.see_to_wills(&namespaces).await;
+        let (own, over) = (broker.clone(), shutdown.clone());
+        let host = Host { broker: own, registry, mqtt, config, tls, shutdown: over };
         let mut tasks = JoinSet::new();
         for (protocol, listener) in bound {
             tasks.spawn(host.clone().serve(protocol, listener));
@@ -108,11 +114,11 @@ impl Server {
     }
 }
 
-/// Opens the store, which reads the log, and makes the users' keys. Both may take long, and so are done
-/// beside the runtime's own threads.
-async fn open(config: &Config) -> Result<Broker, OpenError> {
-    let (store, config) = (config.broker(), config.clone());
-    let open = move || Broker::open(store, Box::new(StaticUsers::new(&config)), protocols::views());
+/// Opens the store, which reads the log. That may take long, and so is done beside the runtime's own
+/// threads.
+async fn open(config: &Config, access: Arc<Access>) -> Result<Broker, OpenError> {
+    let store = config.broker();
+    let open = move || Broker::open(store, access, protocols::views());
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -134,14 +134,24 @@ impl Filter {
     /// The filter in MQTT's words.
     #[must_use]
     pub fn render(&self) -> Bytes {
+        self.render_as(Dialect::Mqtt, b'+')
+    }
+
+    /// The filter as an AMQP binding key.
+    #[must_use]
+    pub fn render_key(&self) -> Bytes {
+        self.render_as(Dialect::Amqp, b'*')
+    }
+
+    fn render_as(&self, dialect: Dialect, any_one: u8) -> Bytes {
         let mut out = BytesMut::new();
         for (index, step) in self.steps.iter().enumerate() {
             if index > 0 {
-                out.put_u8(b'/');
+                out.put_u8(dialect.separator());
             }
             match step {
-                Step::Exact(segment) => Dialect::Mqtt.escape(segment, index == 0, &mut out),
-                Step::One => out.put_u8(b'+'),
+                Step::Exact(segment) => dialect.escape(segment, index == 0, &mut out),
+                Step::One => out.put_u8(any_one),
                 Step::Rest => out.put_u8(b'#'),
             }
         }

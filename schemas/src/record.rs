@@ -22,6 +22,17 @@ pub mod flags {
     pub const LITE: u16 = 1 << 2;
     /// The native block says something that is for routing only, and for no reader.
     pub const CONFIDENTIAL: u16 = 1 << 3;
+    /// Its sender may not write everywhere that its path leads to: see [`super::Doors`].
+    pub const CONFINED: u16 = 1 << 4;
+}
+
+/// Where a record that came by a path enters the exchange graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doors {
+    /// At the root exchange, and at the exchange that its first segment names.
+    Both,
+    Root,
+    Named,
 }
 
 /// A UUIDv7: milliseconds since the epoch, then random bits.
@@ -224,6 +235,29 @@ impl Record {
     #[must_use]
     pub fn is_retain(&self) -> bool {
         self.flags() & flags::RETAIN != 0
+    }
+
+    /// The same, entering only where its own kind of sender does by nature: by the name of a topic at the
+    /// exchange of that name, else at the root exchange.
+    #[must_use]
+    pub fn confined(&self) -> Self {
+        let mut bytes = BytesMut::from(&*self.bytes);
+        for (at, byte) in (2..).zip((self.flags() | flags::CONFINED).to_le_bytes()) {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        Self { bytes: bytes.freeze() }
+    }
+
+    /// Where it may enter.
+    #[must_use]
+    pub fn doors(&self) -> Doors {
+        match self.flags() & flags::CONFINED != 0 {
+            false => Doors::Both,
+            true if self.origin() == Origin::Rocketmq => Doors::Named,
+            true => Doors::Root,
+        }
     }
 
     #[must_use]

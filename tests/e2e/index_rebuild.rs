@@ -24,7 +24,7 @@ impl Authenticator for Anyone {
 
 fn open(data_dir: &Path) -> Broker {
     let config = Config::new(data_dir.to_owned());
-    Broker::open(config, Box::new(Anyone), Views::default()).expect("an empty data directory")
+    Broker::open(config, Arc::new(Anyone), Views::default()).expect("an empty data directory")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

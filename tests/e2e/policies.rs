@@ -46,7 +46,7 @@ impl House {
             .with(Origin::Amqp, mainstem_amqp::view)
             .with_routing(Origin::Amqp, mainstem_amqp::routing);
         let config = Config::new(data.path().to_owned());
-        let broker = Broker::open(config, Box::new(ByName), views).unwrap();
+        let broker = Broker::open(config, Arc::new(ByName), views).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();

@@ -133,7 +133,7 @@ impl Authenticator for Anyone {
 fn open(data_dir: &Path) -> Broker {
     let mut config = Config::new(data_dir.to_owned());
     config.durability = Durability::None;
-    Broker::open(config, Box::new(Anyone), Views::default()).expect("an empty data directory")
+    Broker::open(config, Arc::new(Anyone), Views::default()).expect("an empty data directory")
 }
 
 async fn login(broker: &Broker, namespace: &str) -> (Client, Inbox) {

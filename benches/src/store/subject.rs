@@ -41,7 +41,7 @@ pub(super) fn config(data: &Path) -> Config {
 }
 
 pub(super) fn open(data: &Path) -> Result<Broker> {
-    Ok(Broker::open(config(data), Box::new(Everybody), Views::default())?)
+    Ok(Broker::open(config(data), Arc::new(Everybody), Views::default())?)
 }
 
 pub(super) async fn login(broker: &Broker) -> Result<(Arc<Client>, Inbox)> {

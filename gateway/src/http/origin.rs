@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Gate, Peer};
+use super::{Gate, Peer, caller::ApiFault};
 use crate::access::is_loopback;
 
 /// Refuses what a page of another machine sends from this one, unless `http.origins` names it.
@@ -31,6 +31,38 @@ pub(super) async fn refuse_foreign(
     next.run(request).await
 }
 
+/// Refuses what a page of anybody else sends to the API, from wherever: a browser adds the password that
+/// its user once gave. Whoever is no browser names no origin.
+pub(super) async fn refuse_others(
+    State(gate): State<Gate>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let (Some(origin), host) = (headers.get(header::ORIGIN), headers.get(header::HOST)) else {
+        return next.run(request).await;
+    };
+    let is_ours = origin.to_str().is_ok_and(|origin| {
+        let named = &gate.config.http.origins;
+        is_own(origin, host.and_then(|host| host.to_str().ok()))
+            || (is_loopback(peer.ip()) && is_welcome(origin, named))
+            || named.iter().any(|name| name.eq_ignore_ascii_case(origin))
+    });
+    if !is_ours {
+        let path = request.uri().path();
+        tracing::info!(?origin, path, "refused a page that http.origins does not name");
+        return ApiFault::foreign().into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a page came from where it asks now.
+fn is_own(origin: &str, host: Option<&str>) -> bool {
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    authority.is_some() && authority == host
+}
+
 /// The `Host` of the request is not asked: a page may have any name lead to this machine.
 fn is_welcome(origin: &str, named: &[String]) -> bool {
     if named.iter().any(|name| name.eq_ignore_ascii_case(origin)) {
@@ -45,6 +77,15 @@ fn is_welcome(origin: &str, named: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_the_servers_own_where_it_came_from_it() {
+        assert!(is_own("http://box:15672", Some("box:15672")));
+        for origin in ["null", "", "http://box", "http://box:15673", "http://evil", "box:15672"] {
+            assert!(!is_own(origin, Some("box:15672")), "{origin}");
+        }
+        assert!(!is_own("http://box", None) && !is_own("null", None));
+    }
 
     #[test]
     fn pages_of_this_machine_and_named_ones_are_welcome() {

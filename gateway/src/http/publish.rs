@@ -91,8 +91,10 @@ pub(super) fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
 pub(super) fn login_refused(error: LoginError) -> Refused {
     let status = match error {
         LoginError::BadCredentials => StatusCode::UNAUTHORIZED,
-        LoginError::LoopbackOnly | LoginError::NoNamespace => StatusCode::FORBIDDEN,
-        LoginError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        LoginError::LoopbackOnly | LoginError::NoNamespace | LoginError::NoAccess => {
+            StatusCode::FORBIDDEN
+        }
+        LoginError::Closed | LoginError::Busy => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refused(status, error.to_string())
 }
@@ -101,6 +103,7 @@ pub(super) fn refused(refusal: Refusal) -> Refused {
     let status = match &refusal {
         Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => StatusCode::NOT_FOUND,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::Denied { .. } => StatusCode::FORBIDDEN,
         Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => {
             StatusCode::INSUFFICIENT_STORAGE
         }

@@ -81,6 +81,37 @@ impl Broker {
         self.shared.usage.enter(principal)
     }
 
+    /// Keeps something under a name that is of no meaning to the store, or in place of what had that
+    /// name. Returns when it is durable.
+    pub async fn keep(
+        &self,
+        namespace: &str,
+        component: &str,
+        name: &str,
+        value: Table,
+    ) -> Result<(), Refusal> {
+        self.set_parameter(key(namespace, component, name), value).await
+    }
+
+    /// Forgets what [`Broker::keep`] kept; tells whether it was there.
+    pub async fn let_go(
+        &self,
+        namespace: &str,
+        component: &str,
+        name: &str,
+    ) -> Result<bool, Refusal> {
+        self.delete_parameter(key(namespace, component, name)).await
+    }
+
+    /// All that is kept under a component, by name.
+    pub async fn kept(
+        &self,
+        namespace: &str,
+        component: &str,
+    ) -> Result<Vec<(String, Table)>, Refusal> {
+        self.parameters(namespace, component).await
+    }
+
     async fn set_parameter(&self, key: ParameterKey, value: Table) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::SetParameter { key, value, reply });

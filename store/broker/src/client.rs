@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -25,7 +25,7 @@ use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
         ExchangeDef, Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published,
-        QueueDef, QueueStats, SessionOpened, Stamp, Subscribe, Subscribed,
+        QueueDef, QueueStats, SessionOpened, Source, Stamp, Subscribe, Subscribed,
     },
     config::Config,
     error::{LoginError, Refusal},
@@ -37,9 +37,13 @@ use crate::{
 
 mod authenticator;
 mod reading;
+mod rights;
 mod sending;
 
+pub(crate) use authenticator::Hashing;
 pub use authenticator::{Authenticator, Challenge};
+use rights::Known;
+pub use rights::{Act, AllRights, Rights};
 use sending::Fetching;
 
 /// A record read from the log, and how it came where it is if it was not published there.
@@ -55,7 +59,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) uncommitted: Arc<Semaphore>,
-    pub(crate) authenticator: Box<dyn Authenticator>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) hashing: Hashing,
     pub(crate) views: Views,
     pub(crate) read: Box<ReadFn>,
     pub(crate) clients: AtomicU64,
@@ -96,17 +101,30 @@ impl Broker {
     /// Lets a peer in. The client and its inbox end together: dropping the client releases what
     /// it had in hand, ends its consumers and deletes its exclusive queues.
     pub async fn login(&self, credentials: &Credentials) -> Result<(Client, Inbox), LoginError> {
-        let principal = self.shared.authenticator.verify(credentials)?;
-        self.admit(principal).await.map_err(|_| LoginError::Closed)
+        let principal = self.identify(credentials).await?;
+        self.admit(principal, false).await.map_err(|_| LoginError::Closed)
     }
 
-    async fn admit(&self, principal: Principal) -> Result<(Client, Inbox), Refusal> {
+    async fn admit(&self, principal: Principal, is_own: bool) -> Result<(Client, Inbox), Refusal> {
         let id = ClientId(self.shared.clients.fetch_add(1, Ordering::Relaxed));
         let config = &self.shared.config;
         let (outbox, inbox) = inbox::pair(config.inbox_deliveries_max, config.inbox_bytes_max);
         let attach = Command::Attach { client: id, namespace: principal.namespace.clone(), outbox };
         self.shared.room().await?.send(attach);
-        Ok((Client { shared: self.shared.clone(), id, principal, detached: false }, inbox))
+        let rights = Known::new((0, Arc::new(AllRights)));
+        let shared = self.shared.clone();
+        Ok((
+            Client {
+                shared,
+                id,
+                principal,
+                rights,
+                client_id: OnceLock::new(),
+                is_own,
+                detached: false,
+            },
+            inbox,
+        ))
     }
 
     /// The CloudEvents reading of any record.
@@ -171,6 +189,10 @@ pub struct Client {
     shared: Arc<Shared>,
     id: ClientId,
     principal: Principal,
+    rights: Known,
+    client_id: OnceLock<String>,
+    /// It is the server's, which may do everything.
+    is_own: bool,
     detached: bool,
 }
 
@@ -179,13 +201,22 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Receipt<T = Published> {
     answer: oneshot::Receiver<Vec<T>>,
+    /// What became of those that were not sent, by where they stood, ascending.
+    unsent: Vec<(usize, T)>,
 }
+
+impl<T> Unpin for Receipt<T> {}
 
 impl<T> Future for Receipt<T> {
     type Output = Result<Vec<T>, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map_err(|_| Refusal::Closed)
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        let mut outcomes = answer.map_err(|_| Refusal::Closed)?;
+        for (at, outcome) in self.unsent.drain(..) {
+            outcomes.insert(at, outcome);
+        }
+        Poll::Ready(Ok(outcomes))
     }
 }
 
@@ -211,13 +242,16 @@ impl Client {
     }
 
     /// Publishes records in order. Waits while too many bytes are on their way to the disk. A
-    /// payload over `message_bytes_max` is refused in the receipt, alone.
-    pub async fn publish(&self, batch: Vec<Publish>) -> Result<Receipt, Refusal> {
+    /// payload over `message_bytes_max` is refused in the receipt, alone, and so is what this client
+    /// may not publish ([`Refusal::Denied`]).
+    pub async fn publish(&self, mut batch: Vec<Publish>) -> Result<Receipt, Refusal> {
+        let denied = self.let_in(&mut batch).into_iter();
         let bytes = batch.iter().map(|publish| publish.record.bytes().len()).sum();
         let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::Publish { client: self.id, batch, permit, reply });
-        Ok(Receipt { answer })
+        let unsent = denied.map(|(at, refusal)| (at, Published::Refused(refusal))).collect();
+        Ok(Receipt { answer, unsent })
     }
 
     /// Forgets writers (see [`crate::Terms::once`]), whose numbers begin anew, and tells which were
@@ -227,7 +261,7 @@ impl Client {
         let permit = self.shared.permit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::Forget { client: self.id, writers, permit, reply });
-        Ok(Receipt { answer })
+        Ok(Receipt { answer, unsent: Vec::new() })
     }
 
     /// Ends deliveries. Those of another connection, or ended already, are passed over.
@@ -247,6 +281,7 @@ impl Client {
         &self,
         request: DeclareExchange,
     ) -> Result<Declared<ExchangeDef>, Refusal> {
+        self.check_exchange(&request.def)?;
         self.ask(|reply| Command::DeclareExchange { client: self.id, request, reply }).await?
     }
 
@@ -257,6 +292,7 @@ impl Client {
 
     /// Deletes an exchange and its bindings. One that does not exist is no error.
     pub async fn delete_exchange(&self, name: String, if_unused: bool) -> Result<(), Refusal> {
+        self.check_deletion(&name, true)?;
         self.ask(|reply| Command::DeleteExchange { client: self.id, name, if_unused, reply })
             .await?
     }
@@ -266,6 +302,7 @@ impl Client {
         &self,
         request: DeclareQueue,
     ) -> Result<Declared<QueueDef>, Refusal> {
+        self.check_queue(&request.def)?;
         self.ask(|reply| Command::DeclareQueue { client: self.id, request, reply }).await?
     }
 
@@ -282,22 +319,26 @@ impl Client {
         if_unused: bool,
         if_empty: bool,
     ) -> Result<u64, Refusal> {
+        self.check_deletion(&name, false)?;
         self.ask(|reply| Command::DeleteQueue { client: self.id, name, if_unused, if_empty, reply })
             .await?
     }
 
     /// Drops what is ready in a queue and answers how many records that was.
     pub async fn purge_queue(&self, name: String) -> Result<u64, Refusal> {
+        self.check_reading(&name)?;
         self.ask(|reply| Command::PurgeQueue { client: self.id, name, reply }).await?
     }
 
     /// Binds; a binding that exists already is no error.
     pub async fn bind(&self, bind: Bind) -> Result<(), Refusal> {
+        self.check_bind(&bind)?;
         self.ask(|reply| Command::Bind { client: self.id, bind, reply }).await?
     }
 
     /// Unbinds; a binding that does not exist is no error.
     pub async fn unbind(&self, bind: Bind) -> Result<(), Refusal> {
+        self.check_bind(&bind)?;
         self.ask(|reply| Command::Unbind { client: self.id, bind, reply }).await?
     }
 
@@ -310,6 +351,8 @@ impl Client {
 
     /// Starts a consumer. Its deliveries come through the inbox, never before this answer is sent.
     pub async fn consume(&self, consume: Consume) -> Result<(), Refusal> {
+        let (Source::Queue(queue) | Source::Stream(queue, _)) = &consume.source;
+        self.check_reading(queue)?;
         self.ask(|reply| Command::Consume { client: self.id, consume, reply }).await?
     }
 
@@ -324,6 +367,7 @@ impl Client {
         queue: String,
         settle_at_once: bool,
     ) -> Result<Option<(Delivery, QueueStats)>, Refusal> {
+        self.check_reading(&queue)?;
         self.ask(|reply| Command::Get { client: self.id, queue, settle_at_once, reply }).await?
     }
 
@@ -346,6 +390,7 @@ impl Client {
     /// Adds a subscription to the session, or replaces its options. From the answer on, every
     /// matching record is kept or delivered.
     pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscribed, Refusal> {
+        self.check_filter(&subscribe.filter, subscribe.share.is_some())?;
         self.ask(|reply| Command::Subscribe { client: self.id, subscribe, reply }).await?
     }
 
@@ -367,6 +412,18 @@ impl Client {
     /// Finds a topic, or with `create` makes it: its queue keeps every record below its name from
     /// then on, and an exchange of the same name appears.
     pub async fn open_topic(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
+        if create && self.check_topic(Act::Configure, &topic).is_err() {
+            // One that is there need not be made.
+            let found = self.open_topic_as(topic.clone(), false).await;
+            if !matches!(found, Err(Refusal::NoTopic(_))) {
+                return found;
+            }
+            self.check_topic(Act::Configure, &topic)?;
+        }
+        self.open_topic_as(topic, create).await
+    }
+
+    async fn open_topic_as(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
         self.ask(|reply| Command::OpenTopic { client: self.id, topic, create, reply }).await?
     }
 
@@ -379,6 +436,7 @@ impl Client {
         group: String,
         policy: DeliveryPolicy,
     ) -> Result<GroupRef, Refusal> {
+        self.check_group(&topic, &group)?;
         self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, policy, reply })
             .await?
     }
@@ -546,6 +604,7 @@ impl Client {
         key: Bytes,
         max: usize,
     ) -> Result<Vec<(Offset, Position, u32)>, Refusal> {
+        self.check_topic(Act::Read, &topic)?;
         self.ask(|reply| Command::Lookup { client: self.id, topic, key, max, reply }).await?
     }
 

@@ -32,6 +32,10 @@ pub enum LoginError {
     LoopbackOnly,
     #[error("the namespace does not exist")]
     NoNamespace,
+    #[error("this account may do nothing in that namespace")]
+    NoAccess,
+    #[error("too many logins wait to be looked at")]
+    Busy,
     #[error("the server is shutting down")]
     Closed,
 }
@@ -63,6 +67,8 @@ pub enum Refusal {
     Predeclared(String),
     #[error("the binding's arguments are not valid: {0}")]
     BadArguments(String),
+    #[error("access to {what} refused for user '{user}'")]
+    Denied { what: String, user: String },
     #[error("the delivery is not outstanding")]
     Stale,
     #[error("the payload has {size} bytes, over the limit of {max}")]

@@ -45,7 +45,7 @@ mod sim;
 pub mod describe;
 pub mod survey;
 
-pub use client::{Authenticator, Broker, Challenge, Client, Receipt};
+pub use client::{Act, AllRights, Authenticator, Broker, Challenge, Client, Receipt, Rights};
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
     ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,

@@ -15,7 +15,7 @@ use mainstem_schemas::{Position, UnixMillis, Views};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
-    client::{Authenticator, Broker, ReadBack, Shared, Threads},
+    client::{Authenticator, Broker, Hashing, ReadBack, Shared, Threads},
     commit::{Aside, Commit, Start},
     config::Config,
     entry::{
@@ -39,7 +39,7 @@ impl Broker {
     /// replayed.
     pub fn open(
         config: Config,
-        authenticator: Box<dyn Authenticator>,
+        authenticator: Arc<dyn Authenticator>,
         views: Views,
     ) -> Result<Self, OpenError> {
         check_bounds(&config)?;
@@ -88,6 +88,7 @@ impl Broker {
             commands,
             uncommitted: Arc::new(Semaphore::new(config.uncommitted_bytes_max())),
             authenticator,
+            hashing: Hashing::default(),
             views,
             read: Box::new(move |position, size| read(&reader, position, size)),
             clients: AtomicU64::new(1),

@@ -6,6 +6,8 @@
 mod door;
 #[path = "store/limits.rs"]
 mod limits;
+#[path = "store/rights.rs"]
+mod rights;
 #[path = "store/rules.rs"]
 mod rules;
 

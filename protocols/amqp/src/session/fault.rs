@@ -152,6 +152,10 @@ impl Fault {
                 Code::AccessRefused,
                 format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'"),
             ),
+            Refusal::Denied { what, user } => Self::new(
+                Code::AccessRefused,
+                format!("access to {what} in vhost '{vhost}' refused for user '{user}'"),
+            ),
             Refusal::DefaultExchange => Self::default_exchange(),
             Refusal::Predeclared(name) => Self::reserved("exchange", name),
             Refusal::BadArguments(why) => Self::new(Code::PreconditionFailed, why.clone()),

@@ -140,7 +140,7 @@ impl Session {
     pub fn logged_in(&mut self, outcome: Result<(), LoginError>, effects: &mut Effects) {
         match outcome {
             // Which namespace it wants, the client says later.
-            Ok(()) | Err(LoginError::NoNamespace) => {
+            Ok(()) | Err(LoginError::NoNamespace | LoginError::NoAccess) => {
                 self.phase = Phase::Tuning;
                 let reply = Reply::Tune {
                     channel_max: self.limits.channel_max,
@@ -149,7 +149,7 @@ impl Session {
                 };
                 effects.push_back(Effect::Write { channel: 0, reply });
             }
-            Err(LoginError::BadCredentials | LoginError::LoopbackOnly) => {
+            Err(LoginError::BadCredentials | LoginError::LoopbackOnly | LoginError::Busy) => {
                 self.refuse_login(effects);
             }
             Err(LoginError::Closed) => self.hang_up(0, effects),
@@ -208,7 +208,12 @@ impl Session {
                 return;
             }
             Err(LoginError::NoNamespace) => format!("vhost {vhost} not found"),
-            Err(LoginError::BadCredentials | LoginError::LoopbackOnly) => {
+            Err(
+                LoginError::BadCredentials
+                | LoginError::LoopbackOnly
+                | LoginError::NoAccess
+                | LoginError::Busy,
+            ) => {
                 format!("access to vhost '{vhost}' refused for user '{}'", self.user)
             }
             Err(LoginError::Closed) => return self.shut_down(effects),

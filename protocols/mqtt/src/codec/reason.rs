@@ -22,6 +22,7 @@ impl Reason {
     pub const BAD_CREDENTIALS: Self = Self(0x86);
     pub const NOT_AUTHORIZED: Self = Self(0x87);
     pub const SERVER_UNAVAILABLE: Self = Self(0x88);
+    pub const SERVER_BUSY: Self = Self(0x89);
     pub const BANNED: Self = Self(0x8a);
     pub const SHUTTING_DOWN: Self = Self(0x8b);
     pub const BAD_AUTH_METHOD: Self = Self(0x8c);

@@ -219,7 +219,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         // [MQTT-3.3.2-5]: not started yet, so it need not be.
         let is_over = copy.expiry().reached(now);
-        (!is_own && !is_over).then_some(copy)
+        // What a group or a queue has was asked about when it was subscribed to.
+        let is_seen = copy.competing || self.client.may_see(&copy.record, copy.again.as_ref());
+        (!is_own && !is_over && is_seen).then_some(copy)
     }
 
     /// Sends copies in their order, as far as the client takes them.

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use mainstem_broker::{Client, Entered, Inbox, LoginError, OpenSession, Scope, SessionOpened};
+use mainstem_broker::{
+    Client, Entered, Inbox, LoginError, OpenSession, Publish as Offer, Scope, SessionOpened,
+};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -17,11 +19,12 @@ use super::{
     parking,
     peers::Holder,
     proving::{self, last_word},
+    wills,
 };
 use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
-    normalize::publisher_hash,
+    normalize::{Message, publisher_hash},
     session::{Options, Session, Terms, scram::Proof},
 };
 
@@ -194,6 +197,10 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
     })?;
     let assigned = connect.client_id.is_empty().then(|| format!("ms-{}", client.stamp().id));
     let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
+    client.set_client_id(&client_id);
+    if !may_leave_will(server, &client, &client_id, &connect) {
+        return Err(refused(Reason::NOT_AUTHORIZED, "the client may not publish its will"));
+    }
     let namespace = client.principal().namespace.clone();
     // Twice the time for farewells: the holder may need it for its socket and for its session.
     let patience = Duration::from_millis(server.limits.goodbye_ms.saturating_mul(2));
@@ -252,6 +259,20 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
     })
 }
 
+/// A will is published by the server when its client is gone: whether that may is asked now.
+fn may_leave_will(
+    server: &Arc<Server>,
+    client: &Client,
+    client_id: &str,
+    connect: &Connect,
+) -> bool {
+    let Some(will) = connect.will.clone() else { return true };
+    let sender = wills::sender(server, connect.version, &client.principal().namespace, client_id);
+    // One that cannot be published is told of when it would be.
+    let record = Message::from(will).record(&sender, client.stamp());
+    record.is_err() || record.is_ok_and(|record| client.may_publish(&Offer::new(record)).is_ok())
+}
+
 /// What the client wants to hear.
 pub(super) fn ears(connect: &Connect) -> Ears {
     Ears {
@@ -268,6 +289,10 @@ pub(super) fn login_refused(error: &LoginError) -> (Reason, &'static str) {
             (Reason::NOT_AUTHORIZED, "this account may log in from loopback only")
         }
         LoginError::NoNamespace => (Reason::NOT_AUTHORIZED, "no such namespace"),
+        LoginError::NoAccess => {
+            (Reason::NOT_AUTHORIZED, "this account may do nothing in that namespace")
+        }
+        LoginError::Busy => (Reason::SERVER_BUSY, "too many logins wait to be looked at"),
         LoginError::Closed => (Reason::SERVER_UNAVAILABLE, "the server shuts down"),
     }
 }

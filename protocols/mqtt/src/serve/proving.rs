@@ -140,9 +140,11 @@ pub(super) fn credentials(proof: &Proof, caller: &Caller) -> Credentials {
 fn no_more(error: &LoginError) -> (Reason, &'static str) {
     let reason = match error {
         LoginError::Closed => Reason::SHUTTING_DOWN,
-        LoginError::BadCredentials | LoginError::LoopbackOnly | LoginError::NoNamespace => {
-            Reason::NOT_AUTHORIZED
-        }
+        LoginError::Busy => Reason::SERVER_BUSY,
+        LoginError::BadCredentials
+        | LoginError::LoopbackOnly
+        | LoginError::NoNamespace
+        | LoginError::NoAccess => Reason::NOT_AUTHORIZED,
     };
     (reason, login_refused(error).1)
 }

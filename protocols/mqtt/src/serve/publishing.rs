@@ -129,7 +129,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 fn reason_of(refusal: &Refusal) -> Reason {
     match refusal {
         Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => Reason::QUOTA_EXCEEDED,
-        Refusal::Locked(_) | Refusal::Internal(_) => Reason::NOT_AUTHORIZED,
+        Refusal::Locked(_) | Refusal::Internal(_) | Refusal::Denied { .. } => {
+            Reason::NOT_AUTHORIZED
+        }
         Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => Reason::TOPIC_INVALID,
         Refusal::TooLarge { .. }
         | Refusal::InUse(_)

@@ -81,10 +81,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let code = match (refused, answer, &wish.filter) {
                 (_, Err(Refusal::Closed), _) => return Err(End::Closing),
                 (Some(refused), ..) => refused,
-                (None, Err(_), filter) => {
+                (None, Err(refusal), filter) => {
                     // A claim without a subscription would be nobody's use.
                     released.extend(filter.exclusive().cloned());
-                    Reason::IMPLEMENTATION_SPECIFIC
+                    match refusal {
+                        Refusal::Denied { .. } => Reason::NOT_AUTHORIZED,
+                        _ => Reason::IMPLEMENTATION_SPECIFIC,
+                    }
                 }
                 (None, Ok(_), TopicFilter::Queue(name)) => {
                     self.consume_queue(name.clone(), options, true).await
@@ -167,7 +170,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if let Err(refusal) = self.client.consume(consume).await {
             return match refusal {
                 Refusal::NoQueue(_) => Reason::FILTER_INVALID,
-                Refusal::Locked(_) | Refusal::ExclusiveConsumer(_) => Reason::NOT_AUTHORIZED,
+                Refusal::Locked(_) | Refusal::ExclusiveConsumer(_) | Refusal::Denied { .. } => {
+                    Reason::NOT_AUTHORIZED
+                }
                 _ => Reason::IMPLEMENTATION_SPECIFIC,
             };
         }

@@ -7,6 +7,7 @@ mod named;
 mod script;
 mod wills;
 
+use std::sync::Arc;
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -49,7 +50,7 @@ async fn start_within(dir: tempfile::TempDir, limits: Limits, log_bytes_max: u64
     config.message_bytes_max = 2 << 20;
     config.writers_max = WRITERS_MAX;
     let views = Views::default().with(Origin::Mqtt, crate::view);
-    let broker = Broker::open(config, Box::new(Everybody), views).unwrap();
+    let broker = Broker::open(config, Arc::new(Everybody), views).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

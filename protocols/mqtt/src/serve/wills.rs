@@ -158,7 +158,7 @@ async fn try_again(server: &Server, namespace: &str, client_id: String, records:
     }
 }
 
-fn sender<'a>(
+pub(super) fn sender<'a>(
     server: &Server,
     version: Version,
     namespace: &'a str,

@@ -36,7 +36,8 @@ impl From<LoginError> for Fault {
     fn from(error: LoginError) -> Self {
         let code = match error {
             LoginError::BadCredentials | LoginError::LoopbackOnly => Code::Unauthorized,
-            LoginError::NoNamespace => Code::Forbidden,
+            LoginError::NoNamespace | LoginError::NoAccess => Code::Forbidden,
+            LoginError::Busy => Code::TooManyRequests,
             LoginError::Closed => Code::InternalServerError,
         };
         Self::new(code, error.to_string())
@@ -63,7 +64,8 @@ impl From<Refusal> for Fault {
             | Refusal::Internal(_)
             | Refusal::DefaultExchange
             | Refusal::Predeclared(_)
-            | Refusal::BadArguments(_) => Code::Forbidden,
+            | Refusal::BadArguments(_)
+            | Refusal::Denied { .. } => Code::Forbidden,
         };
         Self::new(code, refusal.to_string())
     }

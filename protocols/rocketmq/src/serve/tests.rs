@@ -84,7 +84,7 @@ impl Server {
         config.message_bytes_max = 2 << 20;
         let views = Views::default().with(Origin::Rocketmq, crate::view);
         let broker =
-            Broker::open(config, Box::new(Everybody { pause: self.pause }), views).unwrap();
+            Broker::open(config, Arc::new(Everybody { pause: self.pause }), views).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();

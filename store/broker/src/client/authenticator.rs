@@ -1,8 +1,11 @@
 //! Who verifies peers, by one proof or by an exchange.
 
-use mainstem_schemas::{Credentials, Principal};
+use std::sync::Arc;
 
-use super::{Broker, Client};
+use mainstem_schemas::{Credentials, Principal};
+use tokio::sync::Semaphore;
+
+use super::{AllRights, Broker, Client, Rights};
 use crate::{
     error::{LoginError, Refusal},
     inbox::Inbox,
@@ -19,10 +22,41 @@ pub struct Challenge {
     pub iterations: u32,
 }
 
-/// Verifies who somebody is. Chosen when the process starts.
+/// Logins that wait for their passwords to be hashed: at 30 ms each, and one at a time, 15 s.
+const HASHING_WAIT_MAX: usize = 512;
+
+/// Passwords are hashed one at a time, so that a flood of logins takes one core at most.
+pub(crate) struct Hashing {
+    waiting: Semaphore,
+    working: Semaphore,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self { waiting: Semaphore::new(HASHING_WAIT_MAX), working: Semaphore::new(1) }
+    }
+}
+
+/// Verifies who somebody is, and says what they may do. Chosen when the process starts.
 pub trait Authenticator: Send + Sync {
     /// The identity behind `credentials`, allowed in the namespace they ask for.
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError>;
+
+    /// Whether [`Authenticator::verify`] answers within microseconds. Where it does not, since a password
+    /// is to be hashed, it is asked beside the threads that serve.
+    fn is_quick(&self, _credentials: &Credentials) -> bool {
+        true
+    }
+
+    /// What an identity may do that calls itself so, for as long as the edition is the same.
+    fn rights(&self, _principal: &Principal, _client_id: Option<&str>) -> Arc<dyn Rights> {
+        Arc::new(AllRights)
+    }
+
+    /// Grows when anybody's rights may have changed; at least 1.
+    fn edition(&self) -> u64 {
+        1
+    }
 
     /// What a client of this name is to prove itself with; names that nobody has are answered in the
     /// same way. `None` where no such exchange is offered.
@@ -43,12 +77,29 @@ const OWN_NAME: &str = "mainstem";
 impl Broker {
     /// A client of the server's own, which speaks for those who cannot any more.
     pub async fn own_client(&self, namespace: &str) -> Result<(Client, Inbox), Refusal> {
-        self.admit(Principal { name: OWN_NAME.into(), namespace: namespace.into() }).await
+        self.admit(Principal { name: OWN_NAME.into(), namespace: namespace.into() }, true).await
     }
 
-    /// The identity behind `credentials`, without letting it in.
+    /// The identity behind a proof that [`Authenticator::is_quick`] to check, without letting it in.
     pub fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         self.shared.authenticator.verify(credentials)
+    }
+
+    /// The identity behind `credentials`, without letting it in. Errors: [`LoginError::Busy`] when too
+    /// many wait whose passwords are to be hashed.
+    pub async fn identify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
+        let authenticator = &self.shared.authenticator;
+        if authenticator.is_quick(credentials) {
+            return authenticator.verify(credentials);
+        }
+        let Hashing { waiting, working } = &self.shared.hashing;
+        let _waits = waiting.try_acquire().map_err(|_| LoginError::Busy)?;
+        let works = working.acquire().await.map_err(|_| LoginError::Closed)?;
+        let (authenticator, credentials) = (authenticator.clone(), credentials.clone());
+        let verified =
+            tokio::task::spawn_blocking(move || authenticator.verify(&credentials)).await;
+        drop(works);
+        verified.map_err(|_| LoginError::Closed)?
     }
 
     /// See [`Authenticator::challenge`].

@@ -3,7 +3,7 @@
 use mainstem_schemas::{Offset, QueueId};
 use tokio::sync::oneshot;
 
-use super::{Client, sending::Fetching};
+use super::{Act, Client, sending::Fetching};
 use crate::{
     command::{BranchTerms, Command, Moved, Pull, Sought, Start, TopicCommand},
     error::Refusal,
@@ -15,6 +15,7 @@ impl Client {
     /// Where a place is in a topic, and what the topic has: true after a crash as well. A place
     /// outside is moved in. Errors: [`Refusal::NoTopic`].
     pub async fn seek(&self, topic: String, to: Start) -> Result<Sought, Refusal> {
+        self.check_topic(Act::Read, &topic)?;
         self.ask_topic(|reply| TopicCommand::Seek { topic, to, reply }).await?
     }
 
@@ -35,6 +36,7 @@ impl Client {
         topic: String,
         group: String,
     ) -> Result<Option<Offset>, Refusal> {
+        self.check_group(&topic, &group)?;
         self.ask_topic(|reply| TopicCommand::FindGroup { topic, group, reply }).await?
     }
 
@@ -48,6 +50,7 @@ impl Client {
         to: Start,
         policy: DeliveryPolicy,
     ) -> Result<Moved, Refusal> {
+        self.check_group(&topic, &group)?;
         self.ask_topic(|reply| TopicCommand::MoveGroup { topic, group, to, policy, reply }).await?
     }
 
@@ -55,6 +58,7 @@ impl Client {
     /// besides what the topic above keeps. Its name has `/` between segments, and serves like any
     /// topic's. Errors: [`Refusal::Limit`], when there are as many as there may be.
     pub async fn open_branch(&self, name: String, terms: BranchTerms) -> Result<QueueId, Refusal> {
+        self.check_topic(Act::Write, &name).or_else(|_| self.check_topic(Act::Read, &name))?;
         self.ask_topic(|reply| TopicCommand::OpenBranch { name, terms, reply }).await?
     }
 
@@ -66,6 +70,7 @@ impl Client {
         after: Option<String>,
         max: usize,
     ) -> Result<Vec<String>, Refusal> {
+        self.check_topic(Act::Read, &topic)?;
         self.ask_topic(|reply| TopicCommand::Branches { topic, after, max, reply }).await
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::LogError;
 use mainstem_schemas::{
-    Address, CursorId, Dialect, Entrance, Position, QueueId, Record, UnixMillis,
+    Address, CursorId, Dialect, Doors, Entrance, Position, QueueId, Record, UnixMillis,
 };
 
 use super::{
@@ -221,7 +221,7 @@ impl Commit {
         match to {
             DeadLetter::Topic(topic) => {
                 let kept_by = self.make_topic(namespace, topic);
-                let routed = self.route_to(namespace, address, &[], said, By::Store);
+                let routed = self.route_to(namespace, address, &[], said, By::Store(Doors::Both));
                 let mut route = routed.unwrap_or_default();
                 if !route.queues.contains(&kept_by) {
                     route.queues.push(kept_by);
@@ -234,7 +234,7 @@ impl Commit {
                     true => said.further_keys.as_slice(),
                     false => &[],
                 };
-                let routed = self.route_to(namespace, address, keys, said, By::Store);
+                let routed = self.route_to(namespace, address, keys, said, By::Store(Doors::Both));
                 routed.unwrap_or_default()
             }
         }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, CursorId, Dialect, Entrance, Offset, Path, Position, QueueId, Record,
-    UnixMillis, address::ROOT_EXCHANGE,
+    Address, ConsumerId, CursorId, Dialect, Doors, Entrance, Offset, Path, Position, QueueId,
+    Record, UnixMillis, address::ROOT_EXCHANGE,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,10 +55,10 @@ pub(super) struct Admitted {
 /// Who publishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// A client, who may not enter at an internal exchange.
-    Sender,
+    /// A client, who may not enter at an internal exchange, and may not everywhere that a path leads to.
+    Sender(Doors),
     /// The store itself, again: a dead record, or one that was held back.
-    Store,
+    Store(Doors),
 }
 
 /// Whether a record is what a front-end keeps for itself, and nobody's message: it is retained where
@@ -160,7 +160,7 @@ impl Commit {
             }
             _ => {
                 let address = record.address();
-                self.route_to(namespace, &address, &extra_keys, &said, By::Sender)?
+                self.route_to(namespace, &address, &extra_keys, &said, By::Sender(record.doors()))?
             }
         };
         if head.held.is_set() {
@@ -344,7 +344,7 @@ impl Commit {
                     .ok()
                     .and_then(|name| space.exchanges.get(name))
                     .ok_or_else(|| Refusal::NoExchange(lossy(&name)))?;
-                if exchange.def.internal && by == By::Sender {
+                if exchange.def.internal && matches!(by, By::Sender(_)) {
                     return Err(Refusal::Internal(exchange.def.name.clone()));
                 }
                 let keys = Keys { key: &key, further: extra_keys, said };
@@ -355,7 +355,8 @@ impl Commit {
             }
             Entrance::Path => {
                 let path = address.path();
-                route_path(space, &path, said, &mut led);
+                let (By::Sender(doors) | By::Store(doors)) = by;
+                route_path(space, &path, said, doors, &mut led);
                 (path, false)
             }
         };
@@ -416,7 +417,7 @@ impl Commit {
                 let address = Address::exchange(bind.destination.clone().into(), key);
                 let views = self.views;
                 let said = LazyCell::new(|| views.routing_of(&record));
-                let routed = self.route_to(namespace, &address, &[], &said, By::Store);
+                let routed = self.route_to(namespace, &address, &[], &said, By::Store(Doors::Both));
                 routed.map(|route| route.queues).unwrap_or_default()
             } else {
                 let found = self.state.find_named(namespace, bind.destination.as_bytes());
@@ -480,7 +481,7 @@ impl Commit {
         let namespace: Arc<str> = self.state.queues.intern(record.namespace());
         let said = Box::new(self.views.routing_of(&record));
         let (address, keys) = (record.address(), &said.further_keys);
-        let route = self.route_to(&namespace, &address, keys, &said, By::Store);
+        let route = self.route_to(&namespace, &address, keys, &said, By::Store(record.doors()));
         let mut route = route.unwrap_or_default();
         self.remember(&namespace, &route.histories, &record, &said);
         let admitted = self.admit(&mut route.queues, record.priority());
@@ -563,14 +564,18 @@ impl Commit {
 
 /// A record that came by path enters at the root exchange with its whole path as the key, and at
 /// the exchange its first segment names with the rest as the key.
-fn route_path(space: &Namespace, path: &Path, said: &Said<'_>, led: &mut Led) {
+fn route_path(space: &Namespace, path: &Path, said: &Said<'_>, doors: Doors, led: &mut Led) {
     if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
+        && doors != Doors::Named
         && !root.bindings.is_empty()
     {
         let key = path.render(Dialect::Amqp);
         space.exchanges.route(root, Keys { key: &key, further: &[], said }, led);
     }
     let Some((first, rest)) = path.split_first(Dialect::Amqp) else { return };
+    if doors == Doors::Root {
+        return;
+    }
     let named = std::str::from_utf8(first).ok().and_then(|name| space.exchanges.get(name));
     if let Some(exchange) = named
         && exchange.def.name != ROOT_EXCHANGE

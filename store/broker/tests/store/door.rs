@@ -1,6 +1,6 @@
 //! A store's door in a test: everybody is let in, into the namespace they ask for.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use mainstem_broker::{
     Authenticator, Broker, Client, Config, Inbox, LoginError, OpenError, Policy, QueueDef,
@@ -25,7 +25,7 @@ pub(crate) fn config(dir: &Path, segment_bytes: u64, message_bytes_max: usize) -
 }
 
 pub(crate) fn open(config: Config, views: Views) -> Result<Broker, OpenError> {
-    Broker::open(config, Box::new(Everybody), views)
+    Broker::open(config, Arc::new(Everybody), views)
 }
 
 pub(crate) async fn login(broker: &Broker) -> (Client, Inbox) {
@@ -43,7 +43,7 @@ pub(crate) fn queue(name: &str) -> QueueDef {
         exclusive: false,
         auto_delete: false,
         retention: Retention::Unsettled,
-        policy: std::sync::Arc::new(Policy::default()),
+        policy: Arc::new(Policy::default()),
         arguments: Table::new(),
     }
 }

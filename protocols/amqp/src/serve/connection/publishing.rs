@@ -7,7 +7,7 @@ use super::{Attached, Connection, Sent, Waiting};
 use crate::{
     normalize::{self, Delaying},
     serve::deliver,
-    session::{Content, Ticket, equivalence::is_delayed},
+    session::{Content, Fault, Ticket, equivalence::is_delayed},
 };
 
 impl Connection {
@@ -20,6 +20,10 @@ impl Connection {
         let Principal { namespace, name } = client.principal();
         match normalize::record(content, client.stamp(), namespace, name, delaying) {
             Ok(publish) => {
+                if let Err(refusal) = client.may_publish(&publish) {
+                    let fault = Fault::refused(&refusal, "exchange", namespace);
+                    return self.session.fail_publish(&ticket, &fault, &mut self.effects);
+                }
                 let record = ticket.mandatory.then(|| publish.record.clone());
                 self.sent.push(Sent { ticket, record });
                 self.publishes.push(publish);

@@ -1,0 +1,305 @@
+//! Changing who there is and what they may do: kept in the store, then true for everybody at once.
+
+use std::sync::Arc;
+
+use mainstem_broker::{Authenticator, Broker, LoginError, Refusal};
+use mainstem_schemas::{Credentials, Table};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::{
+    Access,
+    directory::{
+        Described, Directory, NAMESPACES, NOWHERE, PERMISSIONS, TOPIC_PERMISSIONS, USERS, gone,
+        table,
+    },
+    grant::{Permission, TopicPermission},
+    password::Kept,
+};
+
+/// Why something cannot be set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    #[error("{0}")]
+    Wrong(String),
+    #[error("no user '{0}'")]
+    NoUser(String),
+    #[error("no namespace '{0}'")]
+    NoNamespace(String),
+    #[error(transparent)]
+    Store(#[from] Refusal),
+}
+
+/// Bytes of a name.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Who may change it all is the caller's business.
+#[derive(Clone)]
+pub struct Registry {
+    access: Arc<Access>,
+    broker: Broker,
+    /// One change after the other.
+    turn: Arc<Mutex<()>>,
+    /// Those whose passwords are being hashed, one after the other.
+    hashing: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+/// Requests that wait for passwords to be hashed: at 30 ms each, two seconds.
+const HASHING_WAIT_MAX: usize = 64;
+
+impl Registry {
+    /// Reads what was kept. Until then there is what the configuration says.
+    pub async fn open(access: Arc<Access>, broker: Broker) -> Result<Self, Refusal> {
+        let mut directory = Directory::clone(&access.directory());
+        for component in [NAMESPACES, USERS] {
+            for (name, value) in broker.kept(NOWHERE, component).await? {
+                directory.apply(NOWHERE, component, &name, &value);
+            }
+        }
+        for namespace in directory.namespaces.keys().cloned().collect::<Vec<_>>() {
+            for component in [PERMISSIONS, TOPIC_PERMISSIONS] {
+                for (name, value) in broker.kept(&namespace, component).await? {
+                    directory.apply(&namespace, component, &name, &value);
+                }
+            }
+        }
+        access.replace(directory);
+        let (hashing, waiting) = (Semaphore::new(1), Semaphore::new(HASHING_WAIT_MAX));
+        let (hashing, waiting) = (Arc::new(hashing), Arc::new(waiting));
+        Ok(Self { access, broker, turn: Arc::default(), hashing, waiting })
+    }
+
+    /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
+    pub async fn authenticate(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(String, Vec<String>), LoginError> {
+        let (access, credentials) = (self.access.clone(), credentials.clone());
+        if access.is_quick(&credentials) {
+            return access.user_of(&credentials);
+        }
+        self.beside(move || access.user_of(&credentials)).await?
+    }
+
+    /// Hashes a password.
+    pub async fn hash(&self, password: Vec<u8>) -> Result<Kept, LoginError> {
+        self.beside(move || Kept::of(&password)).await
+    }
+
+    /// Does what takes long beside the threads that serve.
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoginError> {
+        let _waits = self.waiting.try_acquire().map_err(|_| LoginError::Busy)?;
+        let _works = self.hashing.acquire().await.map_err(|_| LoginError::Closed)?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| LoginError::Closed)
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.access.directory()
+    }
+
+    /// Makes a user, or changes one; tells whether it is new.
+    pub async fn set_user(
+        &self,
+        name: &str,
+        kept: &Kept,
+        tags: &[String],
+    ) -> Result<bool, AccessError> {
+        check_name("user", name)?;
+        if let Some(odd) = tags.iter().find(|tag| tag.contains(',') || tag.trim() != *tag) {
+            return Err(AccessError::Wrong(format!("'{odd}' is no tag")));
+        }
+        let _turn = self.turn.lock().await;
+        let is_new = !self.directory().users.contains_key(name);
+        let (algorithm, tags) = (kept.algorithm().word(), tags.join(","));
+        let value = table([("hash", kept.hash()), ("algorithm", algorithm), ("tags", &tags)]);
+        self.keep(NOWHERE, USERS, name, value).await?;
+        Ok(is_new)
+    }
+
+    /// Forgets a user with all that it may do; tells whether it was there. Its connections stay.
+    pub async fn delete_user(&self, name: &str) -> Result<bool, AccessError> {
+        let _turn = self.turn.lock().await;
+        let directory = self.directory();
+        if !directory.users.contains_key(name) {
+            return Ok(false);
+        }
+        for (namespace, user) in directory.permissions.keys().filter(|(_, user)| user == name) {
+            self.keep(namespace, PERMISSIONS, user, gone()).await?;
+        }
+        for (namespace, user, exchange) in directory.topics.keys().filter(|of| of.1 == name) {
+            self.drop_topic(namespace, user, exchange).await?;
+        }
+        self.keep(NOWHERE, USERS, name, gone()).await?;
+        Ok(true)
+    }
+
+    /// Makes a namespace, or describes one anew; tells whether it is new.
+    pub async fn set_namespace(
+        &self,
+        name: &str,
+        described: &Described,
+    ) -> Result<bool, AccessError> {
+        check_name("virtual host", name)?;
+        let _turn = self.turn.lock().await;
+        let is_new = !self.directory().namespaces.contains_key(name);
+        let Described { description, tags, default_queue_type } = described;
+        let value = table([
+            ("description", description),
+            ("tags", &tags.join(",")),
+            ("default_queue_type", default_queue_type),
+        ]);
+        self.keep(NOWHERE, NAMESPACES, name, value).await?;
+        Ok(is_new)
+    }
+
+    /// Forgets a namespace and what anybody may do in it; tells whether it was there. Nobody comes in any
+    /// more; what is in it is not touched.
+    pub async fn delete_namespace(&self, name: &str) -> Result<bool, AccessError> {
+        let _turn = self.turn.lock().await;
+        let directory = self.directory();
+        if !directory.namespaces.contains_key(name) {
+            return Ok(false);
+        }
+        for (namespace, user) in directory.permissions.keys().filter(|of| of.0 == name) {
+            self.keep(namespace, PERMISSIONS, user, gone()).await?;
+        }
+        for (namespace, user, exchange) in directory.topics.keys().filter(|of| of.0 == name) {
+            self.drop_topic(namespace, user, exchange).await?;
+        }
+        self.keep(NOWHERE, NAMESPACES, name, gone()).await?;
+        Ok(true)
+    }
+
+    /// Sets what a user may do in a namespace; tells whether it could do nothing there before.
+    pub async fn set_permission(
+        &self,
+        namespace: &str,
+        user: &str,
+        permission: &Permission,
+    ) -> Result<bool, AccessError> {
+        permission.check().map_err(AccessError::Wrong)?;
+        let _turn = self.turn.lock().await;
+        self.check_place(namespace, user)?;
+        let of = (namespace.to_owned(), user.to_owned());
+        let is_new = !self.directory().permissions.contains_key(&of);
+        let Permission { configure, write, read } = permission;
+        let value = table([("configure", configure), ("write", write), ("read", read)]);
+        self.keep(namespace, PERMISSIONS, user, value).await?;
+        Ok(is_new)
+    }
+
+    /// Takes back what a user may do in a namespace; tells whether there was something.
+    pub async fn delete_permission(
+        &self,
+        namespace: &str,
+        user: &str,
+    ) -> Result<bool, AccessError> {
+        let _turn = self.turn.lock().await;
+        self.check_place(namespace, user)?;
+        let of = (namespace.to_owned(), user.to_owned());
+        let was_there = self.directory().permissions.contains_key(&of);
+        if was_there {
+            self.keep(namespace, PERMISSIONS, user, gone()).await?;
+        }
+        Ok(was_there)
+    }
+
+    /// Sets which keys a user may use at an exchange; tells whether there was no bound before.
+    pub async fn set_topic_permission(
+        &self,
+        namespace: &str,
+        user: &str,
+        exchange: &str,
+        topic: &TopicPermission,
+    ) -> Result<bool, AccessError> {
+        topic.check().map_err(AccessError::Wrong)?;
+        let _turn = self.turn.lock().await;
+        self.check_place(namespace, user)?;
+        let of = (namespace.to_owned(), user.to_owned(), exchange.to_owned());
+        let is_new = !self.directory().topics.contains_key(&of);
+        let value = table([
+            ("user", user),
+            ("exchange", exchange),
+            ("write", &topic.write),
+            ("read", &topic.read),
+        ]);
+        self.keep(namespace, TOPIC_PERMISSIONS, &topic_name(user, exchange), value).await?;
+        Ok(is_new)
+    }
+
+    /// Takes the bounds for keys back, at one exchange or at all; tells whether there were some.
+    pub async fn delete_topic_permissions(
+        &self,
+        namespace: &str,
+        user: &str,
+        exchange: Option<&str>,
+    ) -> Result<bool, AccessError> {
+        let _turn = self.turn.lock().await;
+        self.check_place(namespace, user)?;
+        let directory = self.directory();
+        let mut was_there = false;
+        for of in directory.topics.keys().filter(|of| of.0 == namespace && of.1 == user) {
+            if exchange.is_none_or(|exchange| of.2 == exchange) {
+                was_there = true;
+                self.drop_topic(&of.0, &of.1, &of.2).await?;
+            }
+        }
+        Ok(was_there)
+    }
+
+    async fn drop_topic(
+        &self,
+        namespace: &str,
+        user: &str,
+        exchange: &str,
+    ) -> Result<(), AccessError> {
+        let name = topic_name(user, exchange);
+        self.broker.let_go(namespace, TOPIC_PERMISSIONS, &name).await?;
+        let mut directory = Directory::clone(&self.directory());
+        directory.topics.remove(&(namespace.to_owned(), user.to_owned(), exchange.to_owned()));
+        self.access.replace(directory);
+        Ok(())
+    }
+
+    async fn keep(
+        &self,
+        namespace: &str,
+        component: &str,
+        name: &str,
+        value: Table,
+    ) -> Result<(), AccessError> {
+        let mut directory = Directory::clone(&self.directory());
+        directory.apply(namespace, component, name, &value);
+        self.broker.keep(namespace, component, name, value).await?;
+        self.access.replace(directory);
+        Ok(())
+    }
+
+    fn check_place(&self, namespace: &str, user: &str) -> Result<(), AccessError> {
+        let directory = self.directory();
+        if !directory.namespaces.contains_key(namespace) {
+            return Err(AccessError::NoNamespace(namespace.to_owned()));
+        }
+        if !directory.users.contains_key(user) {
+            return Err(AccessError::NoUser(user.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn topic_name(user: &str, exchange: &str) -> String {
+    // No two pairs give the same text.
+    format!("{}:{user}{exchange}", user.len())
+}
+
+fn check_name(kind: &str, name: &str) -> Result<(), AccessError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
+        return Err(AccessError::Wrong(format!("'{name}' is no name of a {kind}")));
+    }
+    Ok(())
+}
