@@ -48,6 +48,8 @@ impl Origin {
 pub const ROOT_EXCHANGE: &str = "amq.topic";
 /// The first segment of a direct message to a queue: `$queue`, then the queue's name.
 pub const QUEUE_SEGMENT: &str = "$queue";
+/// What the queues begin with that stand for one connection's replies. Nobody else names a queue so.
+pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
 /// How a routing key on the default exchange names a topic instead of a queue.
 pub const TOPIC_KEY_PREFIX: &str = "$topic.";
 

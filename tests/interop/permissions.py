@@ -114,6 +114,56 @@ def namespaces_are_entered_by_right():
     said("a virtual host is entered by those who may do something in it")
 
 
+def namespaces_go_with_all_that_is_in_them():
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    assert api("PUT", "vhosts/short")[0] == 201
+    assert api("GET", "permissions/short/guest")[1]["read"] == ".*", "who makes it may use it"
+    channel = amqp("guest", "guest", "short").channel()
+    channel.confirm_delivery()
+    channel.exchange_declare("e", "topic", durable=True)
+    for name in ("q", "other"):
+        channel.queue_declare(name, durable=True)
+        channel.queue_bind(name, "e", "#")
+        channel.queue_bind(name, "amq.topic", "#")
+    channel.basic_publish("e", "a", b"x", pika.BasicProperties(delivery_mode=2))
+    device = Device("short:guest", "guest", name="sleeper", expiry_s=3600)
+    assert device.subscribe("a/#") == 1
+    device.client.publish("a/kept", "x", 1, retain=True)
+    assert device.events.get(timeout=WAIT_S) == 0
+    device.close()
+    assert api("DELETE", "vhosts/short")[0] == 204
+    assert api("DELETE", "vhosts/short")[0] == 404
+    assert api("GET", "vhosts/short")[0] == 404
+    try:
+        channel.queue_declare("q", durable=True)
+        raise AssertionError("it goes on")
+    except pika.exceptions.AMQPError:
+        pass
+    try:
+        amqp("guest", "guest", "short")
+        raise AssertionError("let in")
+    except pika.exceptions.ProbableAccessDeniedError as denied:
+        assert "vhost short not found" in str(denied), denied
+    assert api("PUT", "vhosts/short")[0] == 201
+    connection = amqp("guest", "guest", "short")
+    for ask in (lambda on: on.queue_declare("q", passive=True),
+                lambda on: on.exchange_declare("e", passive=True)):
+        try:
+            ask(connection.channel())
+            raise AssertionError("something is left")
+        except pika.exceptions.ChannelClosedByBroker as closed:
+            assert closed.reply_code == 404, closed
+    connection.close()
+    device = Device("short:guest", "guest", name="sleeper", expiry_s=3600)
+    assert not device.present
+    assert device.subscribe("#") == 1
+    device.publish("last")
+    assert device.heard.get(timeout=WAIT_S) == "last", "nothing is retained"
+    device.close()
+    assert api("DELETE", "vhosts/short")[0] == 204
+    said("a virtual host that is deleted goes with all that is in it")
+
+
 def amqp_asks():
     mine = {"configure": "^ann\\.", "write": "^(ann\\..*|amq\\.topic)$", "read": "^(ann\\.|amq\\.topic)"}
     assert api("PUT", "permissions/%2F/ann", mine)[0] == 201
@@ -156,6 +206,12 @@ def amqp_asks():
     publish("amq.topic", "y.x")
     count = channel().queue_declare("ann.q", passive=True).method.message_count
     assert count == 2, count
+    # Replies come to whoever asks for them.
+    asks = channel()
+    asks.basic_consume("amq.rabbitmq.reply-to", lambda *_: None, auto_ack=True)
+    asks.basic_publish("amq.topic", "x.ask", b"?", pika.BasicProperties(
+        reply_to="amq.rabbitmq.reply-to"))
+    asks.close()
     assert boss.queue_declare("orders.all", passive=True).method.message_count == 0
     connection.close()
     boss.connection.close()
@@ -163,21 +219,24 @@ def amqp_asks():
 
 
 class Device:
-    def __init__(self, user, password, will=None):
+    def __init__(self, user, password, will=None, name="device", expiry_s=0):
         self.events = queue.Queue()
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "device", protocol=mqtt.MQTTv5)
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
         client.username_pw_set(user, password)
-        client.on_connect = lambda c, u, flags, reason, p: self.events.put(reason.value)
+        client.on_connect = lambda c, u, flags, reason, p: self.events.put(
+            (reason.value, flags.session_present))
         client.on_subscribe = lambda c, u, mid, reasons, p: self.events.put(reasons[0].value)
         client.on_publish = lambda c, u, mid, reason, p: self.events.put(reason.value)
         self.heard = queue.Queue()
         client.on_message = lambda c, u, message: self.heard.put(message.topic)
         if will:
             client.will_set(will, "gone", 1)
-        client.connect("127.0.0.1", MQTT)
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = expiry_s
+        client.connect("127.0.0.1", MQTT, clean_start=False, properties=properties)
         client.loop_start()
         self.client = client
-        self.greeting = self.events.get(timeout=WAIT_S)
+        self.greeting, self.present = self.events.get(timeout=WAIT_S)
 
     def publish(self, topic):
         self.client.publish(topic, topic, 1)
@@ -297,6 +356,7 @@ def what_is_taken_back_is_gone():
 
 users_are_made_over_http()
 namespaces_are_entered_by_right()
+namespaces_go_with_all_that_is_in_them()
 amqp_asks()
 mqtt_asks()
 rocketmq_asks()

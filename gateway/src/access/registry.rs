@@ -157,21 +157,19 @@ impl Registry {
         Ok(is_new)
     }
 
-    /// Forgets a namespace and what anybody may do in it; tells whether it was there. Nobody comes in any
-    /// more; what is in it is not touched.
+    /// Forgets a namespace with everything in it; tells whether it was there. Nobody comes in any more, and
+    /// who is in may do nothing from then on.
     pub async fn delete_namespace(&self, name: &str) -> Result<bool, AccessError> {
         let _turn = self.turn.lock().await;
-        let directory = self.directory();
-        if !directory.namespaces.contains_key(name) {
+        if !self.directory().namespaces.contains_key(name) {
             return Ok(false);
         }
-        for (namespace, user) in directory.permissions.keys().filter(|of| of.0 == name) {
-            self.keep(namespace, PERMISSIONS, user, gone()).await?;
-        }
-        for (namespace, user, exchange) in directory.topics.keys().filter(|of| of.0 == name) {
-            self.drop_topic(namespace, user, exchange).await?;
-        }
         self.keep(NOWHERE, NAMESPACES, name, gone()).await?;
+        let mut directory = Directory::clone(&self.directory());
+        directory.permissions.retain(|(namespace, _), _| namespace != name);
+        directory.topics.retain(|(namespace, ..), _| namespace != name);
+        self.access.replace(directory);
+        self.broker.empty(name).await?;
         Ok(true)
     }
 

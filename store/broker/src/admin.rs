@@ -81,6 +81,18 @@ impl Broker {
         self.shared.usage.enter(principal)
     }
 
+    /// Ends everything in a namespace: sessions, queues, topics, exchanges, what is retained and what is
+    /// kept. Nobody should be let in meanwhile. Returns when that is durable.
+    pub async fn empty(&self, namespace: &str) -> Result<(), Refusal> {
+        loop {
+            let (namespace, (reply, answer)) = (namespace.to_owned(), oneshot::channel());
+            self.shared.room().await?.send(Command::Empty { namespace, reply });
+            if answer.await.map_err(|_| Refusal::Closed)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Keeps something under a name that is of no meaning to the store, or in place of what had that
     /// name. Returns when it is durable.
     pub async fn keep(

@@ -566,6 +566,11 @@ pub(crate) enum Command {
         component: String,
         reply: Reply<Vec<(String, Table)>>,
     },
+    /// Ends some of what is in a namespace; tells whether nothing is left.
+    Empty {
+        namespace: String,
+        reply: Reply<bool>,
+    },
     /// A barrier: answered when everything before it is as durable as it gets, with the state's
     /// hash when asked.
     Checkpoint {

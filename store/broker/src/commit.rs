@@ -45,6 +45,7 @@ mod dead;
 mod declare;
 mod deliver;
 mod doomed;
+mod emptying;
 mod handle;
 mod held;
 mod lookup;

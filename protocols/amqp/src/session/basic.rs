@@ -8,6 +8,7 @@ use mainstem_broker::{
 };
 use mainstem_schemas::{
     ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
+    address::REPLY_QUEUE_PREFIX,
 };
 
 use super::{
@@ -24,7 +25,7 @@ use crate::codec::{Reply, method::BasicConsume, table};
 /// What a client names to get replies without declaring a queue, and what our names for such
 /// queues begin with.
 pub(crate) const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
-pub(super) const DIRECT_REPLY_PREFIX: &str = "amq.rabbitmq.reply-to.";
+pub(super) const DIRECT_REPLY_PREFIX: &str = REPLY_QUEUE_PREFIX;
 
 /// Where a delivery goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use mainstem_schemas::{
     Address, Dialect, Entrance, Filter, Origin, Path, Principal, Record, Value,
-    address::ROOT_EXCHANGE, filter::Step, value::find,
+    address::{REPLY_QUEUE_PREFIX, ROOT_EXCHANGE},
+    filter::Step,
+    value::find,
 };
 
 use super::Client;
@@ -102,6 +104,10 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn check(&self, act: Act, thing: Thing<'_>) -> Result<(), Refusal> {
         let (kind, name) = thing.word();
+        if matches!(thing, Thing::Queue(_)) && name.starts_with(REPLY_QUEUE_PREFIX) {
+            // It is this connection's, or locked.
+            return Ok(());
+        }
         let name = if name.is_empty() { DEFAULT_EXCHANGE } else { name };
         if self.rights.may(act, name) {
             return Ok(());

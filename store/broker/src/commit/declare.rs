@@ -65,7 +65,7 @@ impl Commit {
     }
 
     /// Deletes an exchange, and the auto-delete exchanges that led only to it.
-    fn remove_exchange(&mut self, namespace: &str, name: &str) {
+    pub(super) fn remove_exchange(&mut self, namespace: &str, name: &str) {
         let mut doomed = vec![name.to_owned()];
         while let Some(name) = doomed.pop() {
             let exchanges = &self.state.namespace(namespace).exchanges;

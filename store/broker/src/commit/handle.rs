@@ -44,6 +44,10 @@ impl Commit {
             Command::Retained { client, filter, reply } => {
                 self.look_for_retained(client, filter, reply);
             }
+            Command::Empty { namespace, reply } => {
+                let is_empty = self.empty_some(&namespace);
+                self.answer_durably(Some(reply), is_empty);
+            }
             Command::Checkpoint { reply } => self.checkpoint_wanted.push(reply),
             Command::Stop { reply } => self.begin_stop(reply),
             other => self.handle_definition(other),

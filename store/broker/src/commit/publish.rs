@@ -96,7 +96,12 @@ impl Commit {
         self.open.permits.push(permit);
     }
 
-    fn publish_one(&mut self, namespace: &Arc<str>, publish: Publish, is_alone: bool) -> Published {
+    pub(super) fn publish_one(
+        &mut self,
+        namespace: &Arc<str>,
+        publish: Publish,
+        is_alone: bool,
+    ) -> Published {
         let forgets = is_alone && self.forgets(namespace, &publish.record);
         let may_take = if forgets { Ok(()) } else { self.may_take(&publish.record) };
         match may_take.and_then(|()| self.try_publish(namespace, publish)) {

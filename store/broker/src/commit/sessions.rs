@@ -222,7 +222,7 @@ impl Commit {
     }
 
     /// Forgets a session, its cursors, and queues that nobody else reads.
-    fn end_session(&mut self, namespace: &Arc<str>, id: &str) {
+    pub(super) fn end_session(&mut self, namespace: &Arc<str>, id: &str) {
         let Some(session) = self.session(namespace, id) else { return };
         let is_durable = session.is_durable;
         let held: Vec<(SubscriptionKey, Subscription)> =
