@@ -49,6 +49,10 @@ struct Gate {
 #[derive(Clone, Copy)]
 struct Peer(SocketAddr);
 
+/// Where it came to.
+#[derive(Clone, Copy)]
+struct Local(SocketAddr);
+
 /// Serves until the shutdown, and returns when the requests in progress were answered.
 pub async fn run(
     listener: TcpListener,
@@ -77,7 +81,10 @@ pub async fn run(
             Ok((stream, peer)) => {
                 // Without it small messages wait for acknowledgements; it works all the same.
                 let _best_effort = stream.set_nodelay(true);
+                // A socket without an address has ended already.
+                let Ok(local) = stream.local_addr() else { continue };
                 let router = router.clone().layer(Extension(Peer(peer)));
+                let router = router.layer(Extension(Local(local)));
                 let shutdown = shutdown.clone();
                 connections.spawn(async move {
                     serve_connection(stream, router, header_max, shutdown).await;
