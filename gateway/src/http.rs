@@ -1,5 +1,6 @@
-//! The HTTP port: health, metrics, publishing, listing, and MQTT over WebSocket.
+//! The HTTP port: health, metrics, publishing, listing, who is connected, and MQTT over WebSocket.
 
+mod connections;
 mod listing;
 pub mod normalize;
 mod origin;
@@ -133,6 +134,7 @@ fn router(gate: Gate, body_bytes_max: usize) -> Router {
     Router::new()
         .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
+        .merge(connections::router())
         .route_layer(outsiders)
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
