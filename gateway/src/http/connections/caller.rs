@@ -20,9 +20,8 @@ impl FromRequestParts<Gate> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, Response> {
         // Nobody sees others without a name of their own, whatever the rule for clients is.
-        let secret = match secret(&parts.headers) {
-            Ok(secret @ Secret::Password { .. }) => secret,
-            Ok(_) | Err(_) => return Err(refused("Login failed")),
+        let Ok(secret @ Secret::Password { .. }) = secret(&parts.headers) else {
+            return Err(refused("Login failed"));
         };
         let peer = Extension::<Peer>::from_request_parts(parts, gate).await;
         let Extension(Peer(peer)) = peer.map_err(IntoResponse::into_response)?;
