@@ -15,6 +15,8 @@ mod amqp_queues;
 mod amqps;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
+#[path = "e2e/connections.rs"]
+mod connections;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/hostile.rs"]

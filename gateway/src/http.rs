@@ -1,6 +1,7 @@
-//! The HTTP port: health, metrics, publishing, listing, and MQTT over WebSocket.
+//! The HTTP port: health, metrics, publishing, listing, who is connected, and MQTT over WebSocket.
 
 mod caller;
+mod connections;
 mod identities;
 mod listing;
 pub mod normalize;
@@ -52,6 +53,10 @@ struct Gate {
 #[derive(Clone, Copy)]
 struct Peer(SocketAddr);
 
+/// Where it came to.
+#[derive(Clone, Copy)]
+struct Local(SocketAddr);
+
 /// Serves until the shutdown, and returns when the requests in progress were answered.
 pub async fn run(
     listener: TcpListener,
@@ -81,7 +86,10 @@ pub async fn run(
             Ok((stream, peer)) => {
                 // Without it small messages wait for acknowledgements; it works all the same.
                 let _best_effort = stream.set_nodelay(true);
+                // A socket without an address has ended already.
+                let Ok(local) = stream.local_addr() else { continue };
                 let router = router.clone().layer(Extension(Peer(peer)));
+                let router = router.layer(Extension(Local(local)));
                 let shutdown = shutdown.clone();
                 connections.spawn(async move {
                     serve_connection(stream, router, header_max, shutdown).await;
@@ -132,7 +140,7 @@ fn router(gate: Gate, body_bytes_max: usize) -> Router {
         .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
         .route_layer(outsiders)
-        .merge(identities::router().route_layer(others))
+        .merge(connections::router().merge(identities::router()).route_layer(others))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))

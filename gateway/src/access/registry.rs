@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mainstem_broker::{Authenticator, Broker, LoginError, Refusal};
-use mainstem_schemas::{Credentials, Table};
+use mainstem_schemas::{Credentials, Principal, Table};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::{
@@ -121,7 +121,7 @@ impl Registry {
         Ok(is_new)
     }
 
-    /// Forgets a user with all that it may do; tells whether it was there. Its connections stay.
+    /// Forgets a user with all that it may do; tells whether it was there. Its connections end.
     pub async fn delete_user(&self, name: &str) -> Result<bool, AccessError> {
         let _turn = self.turn.lock().await;
         let directory = self.directory();
@@ -135,6 +135,7 @@ impl Registry {
             self.drop_topic(namespace, user, exchange).await?;
         }
         self.keep(NOWHERE, USERS, name, gone()).await?;
+        self.end_connections(|whose| *whose.name == *name, &format!("user '{name}' was deleted"));
         Ok(true)
     }
 
@@ -169,8 +170,18 @@ impl Registry {
         directory.permissions.retain(|(namespace, _), _| namespace != name);
         directory.topics.retain(|(namespace, ..), _| namespace != name);
         self.access.replace(directory);
+        let reason = format!("vhost '{name}' was deleted");
+        self.end_connections(|whose| *whose.namespace == *name, &reason);
         self.broker.empty(name).await?;
         Ok(true)
+    }
+
+    fn end_connections(&self, is_wanted: impl Fn(&Principal) -> bool, reason: &str) {
+        for connection in self.broker.connections() {
+            if is_wanted(connection.principal()) {
+                connection.end(reason);
+            }
+        }
     }
 
     /// Sets what a user may do in a namespace; tells whether it could do nothing there before.

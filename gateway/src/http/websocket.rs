@@ -9,9 +9,10 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mainstem_broker::Line;
 use sha1::{Digest, Sha1};
 
-use super::{Gate, Peer};
+use super::{Gate, Local, Peer};
 
 /// What a key is joined with (RFC 6455 §1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -21,6 +22,7 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 pub(super) async fn upgrade(
     State(gate): State<Gate>,
     Extension(Peer(peer)): Extension<Peer>,
+    Extension(Local(local)): Extension<Local>,
     mut request: Request,
 ) -> Response {
     let refused = |text| (StatusCode::BAD_REQUEST, text).into_response();
@@ -49,7 +51,7 @@ pub(super) async fn upgrade(
         let ended = |error| tracing::debug!(%error, "a WebSocket ended in its handshake");
         upgrade.await.map(TokioIo::new).map_err(ended).ok()
     };
-    if !gate.mqtt.websocket(handshake, peer) {
+    if !gate.mqtt.websocket(handshake, Line::new(peer, local, false)) {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n").into_response();
     }
     let answer = [

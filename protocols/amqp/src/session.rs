@@ -18,6 +18,7 @@ mod bounds;
 mod channel;
 pub(crate) mod equivalence;
 mod handshake;
+mod inventory;
 mod policy;
 mod publish;
 mod sieve;
@@ -34,7 +35,7 @@ pub use sieve::Sieve;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use mainstem_schemas::{ConsumerId, Settlement, UnixMillis, Verdict};
+use mainstem_schemas::{ConsumerId, Settlement, Table, UnixMillis, Verdict};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -104,6 +105,8 @@ pub struct Session {
     now: UnixMillis,
     capabilities: Capabilities,
     mechanism: &'static str,
+    /// What it said of itself, until that is told.
+    client_properties: Table,
     /// The name in the client's certificate, where the transport verified one.
     certified: Option<String>,
     user: String,
@@ -149,6 +152,7 @@ impl Session {
             now: UnixMillis::NONE,
             capabilities: Capabilities::default(),
             mechanism: "",
+            client_properties: Table::new(),
             certified,
             user: String::new(),
             vhost: String::new(),
@@ -489,7 +493,7 @@ impl Session {
         for id in open.unsettled.take_all() {
             effects.push_back(Effect::Settle(Settlement { id, verdict: Verdict::Release }));
         }
-        if std::mem::take(&mut open.pooled) {
+        if std::mem::take(&mut open.shared_prefetch) > 0 {
             effects.push_back(Effect::SetPool { pool: channel, limit: 0 });
         }
     }

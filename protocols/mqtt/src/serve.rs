@@ -27,9 +27,9 @@ mod wills;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use mainstem_broker::Broker;
+use mainstem_broker::{Broker, Line};
 use mainstem_schemas::certificate::common_name;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -113,18 +113,19 @@ impl Service {
                 accepted = accept(&listener, &self.slots) => accepted,
             };
             let Some((stream, permit)) = accepted else { continue };
-            let Ok(peer) = stream.peer_addr() else { continue };
+            let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { continue };
+            let line = Line::new(peer, local, tls.is_some());
             // Without it small packets wait for acknowledgements; the socket works all the same.
             let _best_effort = stream.set_nodelay(true);
             let server = self.server.clone();
             match &tls {
                 None => {
-                    let caller = Caller::in_clear(peer);
+                    let caller = Caller::by(line);
                     self.tasks.spawn(serve(server, stream.into_split(), caller, permit));
                 }
                 Some(tls) => {
                     let acceptor = TlsAcceptor::from(tls.clone());
-                    self.tasks.spawn(serve_tls(server, acceptor, stream, peer, permit));
+                    self.tasks.spawn(serve_tls(server, acceptor, stream, line, permit));
                 }
             }
         }
@@ -145,9 +146,9 @@ impl Service {
     }
 
     /// Serves the client behind a WebSocket when its handshake is over, if it comes to that. False
-    /// when there are `connections_max` already.
+    /// when there are `connections_max` already. Its bytes are counted without the frames' own.
     #[must_use]
-    pub fn websocket<S, F>(&self, handshake: F, peer: SocketAddr) -> bool
+    pub fn websocket<S, F>(&self, handshake: F, line: Arc<Line>) -> bool
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
         F: Future<Output = Option<S>> + Send + 'static,
@@ -158,7 +159,7 @@ impl Service {
             let Some(socket) = handshake.await else { return };
             let goodbye = Duration::from_millis(server.limits.goodbye_ms);
             let (stream, loops) = websocket::bridge(socket);
-            let caller = Caller::in_clear(peer);
+            let caller = Caller::by(line);
             let served = serve(server, tokio::io::split(stream), caller, permit);
             let (mut loops, mut served) = (pin!(loops), pin!(served));
             tokio::select! {
@@ -195,7 +196,7 @@ async fn serve_tls(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    peer: SocketAddr,
+    line: Arc<Line>,
     permit: OwnedSemaphorePermit,
 ) {
     let patience = Duration::from_millis(server.limits.connect_timeout_ms);
@@ -203,6 +204,7 @@ async fn serve_tls(
     let stream = match server.shutdown.run_until_cancelled(handshake).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => {
+            let peer = line.peer;
             tracing::info!(%peer, %error, "an mqtt connection was refused in its handshake");
             return;
         }
@@ -210,7 +212,7 @@ async fn serve_tls(
     };
     let shown = stream.get_ref().1.peer_certificates();
     let certified = shown.and_then(|chain| common_name(chain.first()?));
-    let caller = Caller { certified, is_encrypted: true, ..Caller::in_clear(peer) };
+    let caller = Caller { certified, ..Caller::by(line) };
     serve(server, tokio::io::split(stream), caller, permit).await;
 }
 

@@ -1,13 +1,14 @@
 //! What an operator asks of the store, in any namespace.
 
 use mainstem_index::ParameterKey;
-use mainstem_schemas::{Principal, Table};
+use mainstem_schemas::Table;
 use tokio::sync::oneshot;
 
 use crate::{
-    client::Broker,
+    client::{Broker, Client},
     command::Command,
     error::Refusal,
+    roll::Introduction,
     rules::{Authority, Rule},
     usage::{Bounded, Entered, Over, Scope, from_table, to_table},
 };
@@ -75,10 +76,11 @@ impl Broker {
         Ok(all.iter().filter_map(limit).collect())
     }
 
-    /// Counts a connection of a verified peer, for as long as the answer lives. Errors: its namespace
-    /// or its user has as many as it may.
-    pub fn enter(&self, principal: &Principal) -> Result<Entered, Over> {
-        self.shared.usage.enter(principal)
+    /// Counts a client's connection and puts it on the roll, for as long as the answer lives. Errors:
+    /// its namespace or its user has as many as it may.
+    pub fn enter(&self, client: &Client, introduction: Introduction) -> Result<Entered, Over> {
+        let (number, now) = (client.number(), self.now());
+        self.shared.usage.enter(client.principal(), number, introduction, now)
     }
 
     /// Ends everything in a namespace: sessions, queues, topics, exchanges, what is retained and what is

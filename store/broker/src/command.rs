@@ -14,6 +14,7 @@ use crate::{
     error::Refusal,
     inbox::{Delivery, Outbox},
     policy::{DeliveryPolicy, Policy},
+    roll::{ConsumersFrom, Consuming},
     state::key_hash,
 };
 
@@ -570,6 +571,14 @@ pub(crate) enum Command {
     Empty {
         namespace: String,
         reply: Reply<bool>,
+    },
+    /// Consumers of these clients, by client; of the first one those behind a consumer. With them, the
+    /// last one if there was no room for more.
+    Consumers {
+        clients: Vec<ClientId>,
+        after: ConsumerId,
+        max: usize,
+        reply: Reply<(Vec<Consuming>, Option<ConsumersFrom>)>,
     },
     /// A barrier: answered when everything before it is as durable as it gets, with the state's
     /// hash when asked.

@@ -101,6 +101,7 @@ pub(crate) struct Consumer {
     /// Zero for no limit.
     pub(crate) limit: u32,
     pub(crate) in_hand: u32,
+    pub(crate) priority: i32,
     pub(crate) settle_at_once: bool,
     pub(crate) exclusive: bool,
     /// The cursor was made for this consumer and goes with it.

@@ -8,7 +8,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mainstem_schemas::{Principal, Table, Value, value::find};
+use mainstem_schemas::{Principal, Table, UnixMillis, Value, value::find};
+
+use crate::roll::{Introduction, Roll, Standing};
 
 /// Whose limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +121,7 @@ struct Counts {
 pub(crate) struct Usage {
     /// Never held over anything that waits.
     counts: Mutex<Counts>,
+    pub(crate) roll: Roll,
 }
 
 impl Usage {
@@ -146,42 +149,56 @@ impl Usage {
         }
     }
 
-    pub(crate) fn enter(self: &Arc<Self>, principal: &Principal) -> Result<Entered, Over> {
-        let (namespace, user) = (principal.namespace.to_string(), principal.name.to_string());
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        principal: &Principal,
+        number: u64,
+        introduction: Introduction,
+        now: UnixMillis,
+    ) -> Result<Entered, Over> {
+        let (namespace, user) = (&*principal.namespace, &*principal.name);
         let mut counts = self.counts();
         let over = |party: Option<&Party>, scope: Scope| {
             let max = party.and_then(|p| p.connections_max.filter(|max| p.connections >= *max));
             max.map_or(Ok(()), |max| Err(Over { scope, max }))
         };
-        over(counts.namespaces.get(&namespace), Scope::Namespace(namespace.clone()))?;
-        over(counts.users.get(&user), Scope::User(user.clone()))?;
-        counts.namespaces.entry(namespace.clone()).or_default().connections += 1;
-        counts.users.entry(user.clone()).or_default().connections += 1;
+        over(counts.namespaces.get(namespace), Scope::Namespace(namespace.to_owned()))?;
+        over(counts.users.get(user), Scope::User(user.to_owned()))?;
+        counts.namespaces.entry(namespace.to_owned()).or_default().connections += 1;
+        counts.users.entry(user.to_owned()).or_default().connections += 1;
         drop(counts);
-        Ok(Entered { usage: self.clone(), namespace, user, channels: 0 })
+        let standing = self.roll.enter(number, principal, introduction, now);
+        Ok(Entered { usage: self.clone(), standing, channels: 0 })
     }
 }
 
-/// A connection that is counted, for as long as this lives.
+/// A connection that is counted and stands on the roll, for as long as this lives.
 #[derive(Debug)]
 pub struct Entered {
     usage: Arc<Usage>,
-    namespace: String,
-    user: String,
+    standing: Arc<Standing>,
     channels: u64,
 }
 
 impl Entered {
+    /// What stands on the roll.
+    #[must_use]
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
     /// The connection opens a channel besides so many others. Errors: with those the user has as many
     /// as it may.
     pub fn open_channel(&mut self, others: usize) -> Result<(), Over> {
         let mut counts = self.usage.counts();
-        let party = counts.users.entry(self.user.clone()).or_default();
+        let user = &*self.standing.principal().name;
+        let party = counts.users.entry(user.to_owned()).or_default();
         party.keep_channels(&mut self.channels, others as u64);
         if let Some(max) = party.channels_max.filter(|max| party.channels >= *max) {
-            return Err(Over { scope: Scope::User(self.user.clone()), max });
+            return Err(Over { scope: Scope::User(user.to_owned()), max });
         }
         party.keep_channels(&mut self.channels, others as u64 + 1);
+        self.standing.keep_channels(self.channels);
         Ok(())
     }
 
@@ -189,8 +206,10 @@ impl Entered {
     pub fn keep_channels(&mut self, open: usize) {
         if open as u64 != self.channels {
             let mut counts = self.usage.counts();
-            let party = counts.users.entry(self.user.clone()).or_default();
+            let user = self.standing.principal().name.to_string();
+            let party = counts.users.entry(user).or_default();
             party.keep_channels(&mut self.channels, open as u64);
+            self.standing.keep_channels(self.channels);
         }
     }
 }
@@ -198,9 +217,11 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.keep_channels(0);
+        self.usage.roll.leave(&self.standing);
+        let principal = self.standing.principal();
         let mut counts = self.usage.counts();
         let Counts { namespaces, users } = &mut *counts;
-        for (parties, name) in [(namespaces, &self.namespace), (users, &self.user)] {
+        for (parties, name) in [(namespaces, &*principal.namespace), (users, &*principal.name)] {
             if let Some(party) = parties.get_mut(name) {
                 party.connections = party.connections.saturating_sub(1);
                 if party.is_idle() {
@@ -213,22 +234,44 @@ impl Drop for Entered {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::SocketAddr,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
     use super::*;
+    use crate::roll::Line;
 
     #[test]
     fn connections_and_channels_are_counted_as_they_come_and_go() {
         let usage = Arc::new(Usage::default());
-        let of = |name: &str| Principal { name: name.into(), namespace: "/".into() };
+        let numbers = AtomicU64::new(1);
+        let enter = |name: &str| {
+            let principal = Principal { name: name.into(), namespace: "/".into() };
+            let at = SocketAddr::from(([127, 0, 0, 1], 1));
+            let introduction = Introduction {
+                line: Line::new(at, at, false),
+                protocol: "spoken",
+                mechanism: "",
+                client_id: String::new(),
+                properties: Table::new(),
+                frame_bytes_max: 0,
+                heartbeat_s: 0,
+                channels_max: 0,
+            };
+            let number = numbers.fetch_add(1, Ordering::Relaxed);
+            usage.enter(&principal, number, introduction, UnixMillis(1))
+        };
         let (all, ann) = (Scope::Namespace("/".to_owned()), Scope::User("ann".to_owned()));
-        let mut first = usage.enter(&of("ann")).unwrap();
+        let mut first = enter("ann").unwrap();
         usage.limit(&ann, Bounded::Connections, Some(1));
-        let over = usage.enter(&of("ann")).unwrap_err();
+        let over = enter("ann").unwrap_err();
         assert_eq!(over, Over { scope: ann.clone(), max: 1 });
         usage.limit(&all, Bounded::Connections, Some(2));
-        let second = usage.enter(&of("bob")).unwrap();
-        assert_eq!(usage.enter(&of("bob")).unwrap_err(), Over { scope: all.clone(), max: 2 });
+        let second = enter("bob").unwrap();
+        assert_eq!(enter("bob").unwrap_err(), Over { scope: all.clone(), max: 2 });
         drop(second);
-        let mut second = usage.enter(&of("bob")).unwrap();
+        let mut second = enter("bob").unwrap();
         usage.limit(&ann, Bounded::Channels, Some(2));
         assert_eq!((first.open_channel(0), first.open_channel(1)), (Ok(()), Ok(())));
         assert_eq!(first.open_channel(2), Err(Over { scope: ann.clone(), max: 2 }));

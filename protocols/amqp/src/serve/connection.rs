@@ -4,8 +4,8 @@ use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc, time:
 
 use bytes::{Bytes, BytesMut};
 use mainstem_broker::{
-    Broker, Client, Delivery, Entered, Inbox, LoginError, Notice, Publish, Published, Receipt,
-    Refusal,
+    Broker, Call, Client, Delivery, Entered, Inbox, Line, LoginError, Notice, Publish, Published,
+    Receipt, Refusal,
 };
 use mainstem_schemas::{Credentials, Record, Secret, Settlement};
 use tokio::{
@@ -55,6 +55,8 @@ enum Event {
     Alarm,
     /// It is time to look for deliveries that nobody settles.
     Look,
+    /// An operator wants something.
+    Called(Call),
     Shutdown,
 }
 
@@ -86,7 +88,7 @@ struct Waiting {
 }
 
 struct Connection {
-    peer: SocketAddr,
+    line: Arc<Line>,
     broker: Broker,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
@@ -100,7 +102,7 @@ struct Connection {
     effects: Effects,
     login: Option<Secret>,
     attached: Option<Attached>,
-    /// Counted in its virtual host and with its user.
+    /// Counted in its virtual host and with its user, and on the roll.
     entered: Option<Entered>,
     /// What the exchange last published to with a delay does about it, for the frames at hand.
     last_delaying: Option<(Bytes, Delaying)>,
@@ -130,11 +132,12 @@ pub(super) async fn serve(
     tls: Option<Arc<ServerConfig>>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let line = Line::new(peer, stream.local_addr()?, tls.is_some());
     let mut input = BytesMut::with_capacity(READ_BYTES_MIN);
     let wait = Duration::from_millis(limits.handshake_ms);
     let begin = async {
         let (mut reader, writer, certified) = stream::open(stream, tls).await?;
-        let header = read_header(&mut reader, &mut input).await?;
+        let header = read_header(&mut reader, &mut input, &line).await?;
         io::Result::Ok((reader, writer, certified, header))
     };
     let begun = tokio::select! {
@@ -143,7 +146,7 @@ pub(super) async fn serve(
     };
     let Ok(begun) = begun else { return Ok(()) };
     let (reader, writer, certified, header) = begun?;
-    let mut output = Output::new(writer);
+    let mut output = Output::new(writer, line.clone());
     if !matches!(header, PROTOCOL_HEADER | frame::PROTOCOL_HEADER_0_9) {
         output.buffer.extend_from_slice(&PROTOCOL_HEADER);
         return part(reader, output).await;
@@ -154,7 +157,7 @@ pub(super) async fn serve(
     let session = Session::start(limits.clone(), body_max, seed, certified, &mut effects);
     let looks = looks(session.shortest_timeout_ms());
     let mut connection = Connection {
-        peer,
+        line,
         broker,
         limits,
         shutdown,
@@ -207,15 +210,21 @@ fn look_interval(timeout_ms: u64) -> Duration {
 }
 
 /// The eight bytes every client begins with.
-async fn read_header(reader: &mut Reader, input: &mut BytesMut) -> io::Result<[u8; 8]> {
+async fn read_header(
+    reader: &mut Reader,
+    input: &mut BytesMut,
+    line: &Line,
+) -> io::Result<[u8; 8]> {
     loop {
         if let Some(header) = input.first_chunk::<8>().copied() {
             let _header = input.split_to(header.len());
             return Ok(header);
         }
-        if reader.read_buf(input).await? == 0 {
+        let read = reader.read_buf(input).await?;
+        if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        line.received.add(read);
     }
 }
 
@@ -247,6 +256,7 @@ impl Connection {
                     if read == 0 {
                         return Ok(());
                     }
+                    self.line.received.add(read);
                     self.silent_halves = 0;
                     if read >= self.read_bytes {
                         self.read_bytes = (read * 4).min(self.limits.read_bytes_max);
@@ -269,6 +279,7 @@ impl Connection {
                 Event::Look => {
                     self.session.look_at_unsettled(self.broker.now(), &mut self.effects);
                 }
+                Event::Called(call) => self.answer_call(call),
                 Event::Shutdown => {
                     self.told_shutdown = true;
                     self.session.shut_down(&mut self.effects);
@@ -288,7 +299,7 @@ impl Connection {
     }
 
     /// Waits for whatever comes first. Every branch is cancel-safe: reading, writability, the
-    /// inbox, a receipt, the alarms and the shutdown lose nothing when another branch wins.
+    /// inbox, a receipt, the alarms, a call and the shutdown lose nothing when another branch wins.
     async fn next(&mut self) -> Event {
         let can_read = self.can_read();
         if self.is_behind && can_read {
@@ -297,6 +308,7 @@ impl Connection {
         let is_waiting = self.output.is_waiting();
         let can_deliver = self.output.buffer.len() < self.limits.write_pause_bytes;
         let Self { reader, input, output, attached, notices, waiting, alarm, looks, .. } = self;
+        let entered = self.entered.as_ref();
         if can_read {
             input.reserve(self.read_bytes);
         }
@@ -312,6 +324,12 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
+        let called = async {
+            match entered {
+                Some(entered) => entered.standing().called().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             read = reader.read_buf(input), if can_read => Event::Read(read),
             outcome = outcome => Event::Outcome(outcome),
@@ -319,7 +337,21 @@ impl Connection {
             ready = output.writable(), if is_waiting => Event::Writable(ready),
             () = alarm.as_mut() => Event::Alarm,
             _ = looks.tick() => Event::Look,
+            call = called => Event::Called(call),
             () = self.shutdown.cancelled(), if !self.told_shutdown => Event::Shutdown,
+        }
+    }
+
+    fn answer_call(&mut self, call: Call) {
+        match call {
+            Call::End(reason) => {
+                tracing::info!(line = %self.line, reason, "an operator ends the connection");
+                self.session.end(&reason, &mut self.effects);
+            }
+            Call::Look(look) => {
+                // An error means that nobody waits for it any more.
+                let _unwanted = look.send(self.session.channels());
+            }
         }
     }
 
@@ -369,7 +401,7 @@ impl Connection {
             // Silence that is our own doing does not count.
             self.silent_halves = if self.can_read() { self.silent_halves + 1 } else { 0 };
             if self.silent_halves >= SILENT_HALVES_MAX {
-                tracing::info!(peer = %self.peer, "missed heartbeats");
+                tracing::info!(peer = %self.line.peer, "missed heartbeats");
                 return false;
             }
             if !std::mem::take(&mut self.output.is_active) && self.output.buffer.is_empty() {
@@ -437,8 +469,9 @@ impl Connection {
             }
             Effect::Enter { vhost } => {
                 let outcome = self.enter(&vhost).await;
-                let principal = self.attached.as_ref().map(|attached| attached.client.principal());
-                match principal.map(|principal| self.broker.enter(principal)).transpose() {
+                let client = self.attached.as_ref().map(|attached| &attached.client);
+                let introduced = client.map(|at| (at, self.session.introduce(self.line.clone())));
+                match introduced.map(|(at, words)| self.broker.enter(at, words)).transpose() {
                     Ok(entered) => {
                         self.entered = entered;
                         self.session.entered(vhost, outcome, &mut self.effects);
@@ -498,7 +531,7 @@ impl Connection {
     }
 
     fn credentials(&self, namespace: &str, login: &Secret) -> Credentials {
-        Credentials { namespace: namespace.to_owned(), secret: login.clone(), peer: self.peer }
+        Credentials { namespace: namespace.to_owned(), secret: login.clone(), peer: self.line.peer }
     }
 
     async fn log_in(&mut self, namespace: &str, login: &Secret) -> Result<(), LoginError> {

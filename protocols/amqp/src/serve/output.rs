@@ -1,8 +1,9 @@
 //! What waits to be written to the socket, in one contiguous buffer.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::{Buf, BytesMut};
+use mainstem_broker::Line;
 
 use super::stream::Writer;
 
@@ -12,6 +13,7 @@ const KEPT_BYTES: usize = 64 << 10;
 /// The writing end of a connection.
 pub(super) struct Output {
     writer: Writer,
+    line: Arc<Line>,
     pub(super) buffer: BytesMut,
     /// Whether something went out since the last heartbeat was due.
     pub(super) is_active: bool,
@@ -20,8 +22,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(writer: Writer) -> Self {
-        Self { writer, buffer: BytesMut::new(), is_active: false, needs_flush: false }
+    pub(super) fn new(writer: Writer, line: Arc<Line>) -> Self {
+        Self { writer, line, buffer: BytesMut::new(), is_active: false, needs_flush: false }
     }
 
     /// Writes what the socket takes now.
@@ -31,12 +33,17 @@ impl Output {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.buffer.advance(written);
+                    self.line.sent.add(written);
                     self.is_active = true;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.line.waits(self.buffer.len());
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
+        self.line.waits(0);
         if self.buffer.capacity() > KEPT_BYTES {
             self.buffer = BytesMut::new();
         }
@@ -63,6 +70,10 @@ impl Output {
     pub(super) async fn writable(&mut self) -> io::Result<()> {
         let waiting = self.buffer.len();
         self.writer.write(&mut self.buffer).await?;
+        let written = waiting.saturating_sub(self.buffer.len());
+        if written > 0 {
+            self.line.sent.add(written);
+        }
         if self.writer.holds_back() {
             self.needs_flush = waiting > 0;
             self.is_active = true;

@@ -59,7 +59,7 @@ impl Session {
         }
         let Some(open) = self.channels.get_mut(&channel) else { return Ok(()) };
         if global {
-            open.pooled = prefetch_count > 0;
+            open.shared_prefetch = prefetch_count;
             let limit = u32::from(prefetch_count);
             effects.push_back(Effect::SetPool { pool: channel, limit });
         } else {

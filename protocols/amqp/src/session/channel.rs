@@ -31,8 +31,8 @@ pub(crate) struct Channel {
     pub(crate) last_tag: u64,
     /// For each consumer that comes, 0 for no limit.
     pub(crate) prefetch: u16,
-    /// The limit of all consumers together is set in the store.
-    pub(crate) pooled: bool,
+    /// The limit of all consumers together, which is set in the store; 0 for none.
+    pub(crate) shared_prefetch: u16,
     pub(crate) mode: Mode,
     pub(crate) consumers: FxHashMap<Bytes, ConsumerId>,
     /// What an empty queue name stands for.
@@ -147,7 +147,7 @@ impl Channel {
             unsettled: Unsettled::default(),
             last_tag: 0,
             prefetch: 0,
-            pooled: false,
+            shared_prefetch: 0,
             mode: Mode::Plain,
             consumers: FxHashMap::default(),
             last_queue: None,

@@ -100,6 +100,7 @@ impl Session {
         let properties = table::parse(client_properties)
             .map_err(|_| Fault::malformed("the table of client properties"))?;
         self.capabilities = Capabilities::read(&properties);
+        self.client_properties = properties;
         let login = match mechanism {
             b"PLAIN" => {
                 self.mechanism = "PLAIN";

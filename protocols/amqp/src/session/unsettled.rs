@@ -70,6 +70,10 @@ impl Unsettled {
         self.live += 1;
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
     /// Takes the delivery with this tag.
     pub(crate) fn take(&mut self, tag: u64) -> Option<Held> {
         let at = self.entries.partition_point(|(other, _)| *other < tag);

@@ -36,6 +36,7 @@ impl Reason {
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    pub const ADMINISTRATIVE_ACTION: Self = Self(0x98);
 
     /// Whether it tells of a failure (MQTT 5 §2.4).
     #[must_use]

@@ -1,10 +1,11 @@
 //! One client's connection: the state, and the loop that everything wakes.
 
-use std::{collections::VecDeque, io, mem, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, mem, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mainstem_broker::{
-    Client, Entered, Inbox, Notice, Published, Receipt, Refusal, SessionOpened, Subscription,
+    Call, Client, Entered, Inbox, Line, Notice, Published, Receipt, Refusal, SessionOpened,
+    Subscription,
 };
 use mainstem_schemas::{Filter, Settlement, Verdict, filter::Step};
 use tokio::{
@@ -40,7 +41,6 @@ pub(super) struct Identity {
     /// The server chose the client identifier.
     pub(super) is_assigned: bool,
     pub(super) publisher: u64,
-    pub(super) peer: SocketAddr,
 }
 
 impl Identity {
@@ -55,8 +55,9 @@ pub(super) struct Connection<R, W> {
     pub(super) server: Arc<Server>,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
-    /// Counted in its namespace and with its user, until the session is closed.
-    _entered: Entered,
+    /// Counted in its namespace and with its user, and on the roll, until the session is closed.
+    entered: Entered,
+    pub(super) line: Arc<Line>,
     pub(super) holder: Holder,
     pub(super) identity: Identity,
     pub(super) session: Session,
@@ -71,8 +72,6 @@ pub(super) struct Connection<R, W> {
     pub(super) writer: W,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
-    /// What the writer took may stay there until it is flushed.
-    holds_back: bool,
     /// It was given something since it was flushed last.
     owes_flush: bool,
     /// Messages in the output that are not counted with everybody's yet.
@@ -114,6 +113,8 @@ pub(super) enum End {
     Fault(Fault),
     /// Another connection has the client id now, with a new session or with this one.
     TakenOver { clean: bool },
+    /// An operator wants it, for this reason.
+    Forced(String),
     /// The server shuts down.
     Closing,
 }
@@ -131,6 +132,8 @@ enum Event {
     Retained,
     Timer,
     Wanted,
+    /// An operator wants something.
+    Called(Call),
     Shutdown,
 }
 
@@ -147,7 +150,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) fn begin(
         server: Arc<Server>,
         opened: Opened,
-        (reader, writer, holds_back): (R, W, bool),
+        (reader, writer, line): (R, W, Arc<Line>),
         input: BytesMut,
     ) -> Self {
         let mut output = BytesMut::new();
@@ -166,7 +169,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             server,
             client: opened.client,
             inbox: opened.inbox,
-            _entered: opened.entered,
+            entered: opened.entered,
+            line,
             holder: opened.holder,
             identity: opened.identity,
             session: opened.session,
@@ -180,7 +184,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             writer,
             input,
             output,
-            holds_back,
             owes_flush: false,
             receipts: VecDeque::new(),
             settlements: Vec::new(),
@@ -227,7 +230,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Read(Ok(0) | Err(_)) | Event::Written(Err(_)) => Err(End::Lost),
                 Event::Read(Ok(bytes)) => self.on_bytes(bytes).await,
                 Event::Written(Ok(bytes)) => {
-                    self.owes_flush = self.holds_back && bytes > 0;
+                    // What the writer took may stay in the TLS session until it is flushed.
+                    self.owes_flush = self.line.is_encrypted && bytes > 0;
+                    if bytes > 0 {
+                        self.line.sent.add(bytes);
+                    }
                     let sent = mem::take(&mut self.publishes_sent);
                     statistics::count(&self.server.statistics.publishes_sent, sent);
                     statistics::count(&self.server.statistics.bytes_sent, bytes);
@@ -243,6 +250,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Retained => self.send_retained().await,
                 Event::Timer => self.on_timer().await,
                 Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
+                Event::Called(Call::End(reason)) => Err(End::Forced(reason)),
+                // It has no channels to tell of.
+                Event::Called(Call::Look(_)) => Ok(()),
                 Event::Shutdown => Err(End::Closing),
             };
             if let Err(end) = turn {
@@ -256,6 +266,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     async fn end_turn(&mut self) -> Result<(), End> {
         self.send_waiting().await?;
+        self.line.waits(self.output.len());
         self.flush_settlements().await
     }
 
@@ -291,6 +302,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             () = std::future::ready(()), if has_retained => Event::Retained,
             () = self.timer.as_mut() => Event::Timer,
             () = self.holder.wanted() => Event::Wanted,
+            call = self.entered.standing().called() => Event::Called(call),
             () = self.server.shutdown.cancelled() => Event::Shutdown,
         }
     }
@@ -298,6 +310,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn on_bytes(&mut self, bytes: usize) -> Result<(), End> {
         self.session.heard(self.started.elapsed());
         statistics::count(&self.server.statistics.bytes_received, bytes);
+        self.line.received.add(bytes);
         self.appetite.feed(bytes);
         self.take_packets().await?;
         // An idle connection does not keep the memory of its largest packet.

@@ -22,7 +22,7 @@ use crate::{
     normalize::testament::{Safe, Testament},
 };
 
-/// How long a peer that broke the rules may go on talking, so that it reads why before the
+/// How long a peer that broke the rules or is sent away may go on talking, so that it reads why before the
 /// connection is reset under it.
 pub(super) const LINGER: Duration = Duration::from_millis(250);
 
@@ -45,7 +45,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let _in_time = tokio::time::timeout(goodbye, self.take_receipts()).await;
         let new_expiry_s = match end {
             End::Left { session_expiry_s, .. } => session_expiry_s,
-            End::Lost | End::Fault(_) | End::TakenOver { .. } | End::Closing => None,
+            End::Lost | End::Fault(_) | End::TakenOver { .. } | End::Forced(_) | End::Closing => {
+                None
+            }
         };
         let new_expiry_s =
             new_expiry_s.map(|seconds| seconds.min(self.server.limits.session_expiry_max_s));
@@ -73,10 +75,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     fn log(&self, end: &End) {
-        let (client, peer) = (&self.identity.client_id, self.identity.peer);
+        let (client, peer) = (&self.identity.client_id, self.line.peer);
         match end {
             End::Fault(fault) => {
                 tracing::info!(client, %peer, reason = ?fault.reason, text = fault.text, "an mqtt client broke the rules");
+            }
+            End::Forced(reason) => {
+                tracing::info!(client, %peer, reason, "an operator ended an mqtt connection");
             }
             End::Left { .. } | End::Lost | End::TakenOver { .. } | End::Closing => {
                 tracing::debug!(client, %peer, ?end, "an mqtt connection ended");
@@ -91,6 +96,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             End::TakenOver { .. } => {
                 (Reason::TAKEN_OVER, "another connection uses this client identifier")
             }
+            End::Forced(reason) => (Reason::ADMINISTRATIVE_ACTION, &**reason),
             End::Closing => (Reason::SHUTTING_DOWN, "the server shuts down"),
         };
         self.send(&Reply::Disconnect { reason, text: Some(text.to_owned()) });
@@ -101,7 +107,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             self.writer.shutdown().await
         })
         .await;
-        if matches!((end, written), (End::Fault(_), Ok(Ok(())))) {
+        if matches!((end, written), (End::Fault(_) | End::Forced(_), Ok(Ok(())))) {
             let drain = async {
                 let mut scratch = BytesMut::with_capacity(4096);
                 while self.reader.read_buf(&mut scratch).await.is_ok_and(|bytes| bytes > 0) {
@@ -169,7 +175,7 @@ impl Remains {
             _ if delay_s == 0 => Fate::Published,
             End::TakenOver { clean } => wills::goes_on(!clean),
             End::Closing => Fate::Left,
-            End::Left { .. } | End::Lost | End::Fault(_) => {
+            End::Left { .. } | End::Lost | End::Fault(_) | End::Forced(_) => {
                 wills::outwait(&self.server, &self.holder, delay_s).await
             }
         };
@@ -181,7 +187,7 @@ impl Remains {
 fn publishes_will(end: &End) -> bool {
     match end {
         End::Left { publishes_will, .. } => *publishes_will,
-        End::Lost | End::Fault(_) | End::TakenOver { .. } | End::Closing => true,
+        End::Lost | End::Fault(_) | End::TakenOver { .. } | End::Forced(_) | End::Closing => true,
     }
 }
 

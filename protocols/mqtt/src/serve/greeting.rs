@@ -1,12 +1,13 @@
 //! From a socket's first bytes to a session: CONNECT, login, take-over, CONNACK.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mainstem_broker::{
-    Client, Entered, Inbox, LoginError, OpenSession, Publish as Offer, Scope, SessionOpened,
+    Client, Entered, Inbox, Introduction, Line, LoginError, OpenSession, Publish as Offer, Scope,
+    SessionOpened,
 };
-use mainstem_schemas::{Credentials, Secret};
+use mainstem_schemas::{Credentials, Secret, Value};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Instant,
@@ -25,25 +26,27 @@ use crate::{
     Limits,
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
     normalize::{Message, publisher_hash},
-    session::{Options, Session, Terms, scram::Proof},
+    session::{
+        Options, Session, Terms,
+        scram::{METHOD, Proof},
+    },
 };
 
 /// Who opened the connection, as far as can be seen before its first word.
 #[derive(Debug)]
 pub(super) struct Caller {
-    pub(super) peer: SocketAddr,
+    /// What is written may stay in the TLS session, where there is one, until it is flushed.
+    pub(super) line: Arc<Line>,
     /// The common name in its certificate, if it showed one that was verified.
     pub(super) certified: Option<String>,
-    /// What is written may stay in the TLS session until it is flushed.
-    pub(super) is_encrypted: bool,
     /// That it knows a password, if it proved that.
     pub(super) proof: Option<Proof>,
 }
 
 impl Caller {
-    /// One of whom nothing but its address is known.
-    pub(super) fn in_clear(peer: SocketAddr) -> Self {
-        Self { peer, certified: None, is_encrypted: false, proof: None }
+    /// One of whom nothing but the socket is known.
+    pub(super) fn by(line: Arc<Line>) -> Self {
+        Self { line, certified: None, proof: None }
     }
 }
 
@@ -72,9 +75,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut input = BytesMut::new();
         let patience = Duration::from_millis(server.limits.connect_timeout_ms);
         let greeting = async {
-            let connect = read_connect(&mut reader, &mut input, &server.limits).await?;
+            let line = &caller.line;
+            let connect = read_connect(&mut reader, &mut input, &server.limits, line).await?;
             let socket = (&mut reader, &mut writer);
-            let proof = proving::exchange(&server, &connect, socket, &mut input).await?;
+            let proof = proving::exchange(&server, &connect, socket, &mut input, line).await?;
             Ok((connect, proof))
         };
         // A stranger does not hold up the shutdown.
@@ -92,14 +96,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         match opened {
             Ok(opened) => {
-                let socket = (reader, writer, caller.is_encrypted);
+                let socket = (reader, writer, caller.line);
                 let mut connection = Self::begin(server, opened, socket, input);
                 connection.keep_will().await;
                 Some(connection)
             }
             Err(Refused::Silently) => None,
             Err(Refused::With(version, bytes_max, reason, text)) => {
-                let peer = caller.peer;
+                let peer = caller.line.peer;
                 tracing::info!(%peer, ?reason, text, "an mqtt connection was refused");
                 let mut output = BytesMut::new();
                 let refusal = ConnAck::refused(reason, text);
@@ -123,6 +127,7 @@ pub(super) async fn read_frame<R: AsyncRead + Unpin>(
     reader: &mut R,
     input: &mut BytesMut,
     limits: &Limits,
+    line: &Line,
 ) -> Result<Frame, Refused> {
     let bytes_max = limits.connect_bytes_max.min(limits.packet_bytes_max) as usize;
     loop {
@@ -134,7 +139,7 @@ pub(super) async fn read_frame<R: AsyncRead + Unpin>(
         }
         match reader.read_buf(input).await {
             Ok(0) | Err(_) => return Err(Refused::Silently),
-            Ok(_) => {}
+            Ok(bytes) => line.received.add(bytes),
         }
     }
 }
@@ -143,8 +148,9 @@ async fn read_connect<R: AsyncRead + Unpin>(
     reader: &mut R,
     input: &mut BytesMut,
     limits: &Limits,
+    line: &Line,
 ) -> Result<Connect, Refused> {
-    let frame = read_frame(reader, input, limits).await?;
+    let frame = read_frame(reader, input, limits, line).await?;
     let connect = connect::decode(&frame).map_err(|(version, fault)| match version {
         // Before MQTT 5 malformed bytes have no return code.
         Some(version) if version == Version::V5 || fault.reason == Reason::UNSUPPORTED_VERSION => {
@@ -210,7 +216,9 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
     }
     let holder = server.peers.take(key, connect.clean, patience).await;
     // The one that had the client id is counted no more.
-    let entered = server.broker.enter(client.principal());
+    let mut introduction = introduction(&connect, caller, &credentials, &client_id);
+    introduction.heartbeat_s = keep_alive_s(connect.keep_alive_s, &server.limits);
+    let entered = server.broker.enter(&client, introduction);
     let entered = entered.map_err(|over| refused(Reason::QUOTA_EXCEEDED, too_many(&over.scope)))?;
     let limits = &server.limits;
     let session_expiry_s = session_expiry_s(&connect, limits);
@@ -243,7 +251,7 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
     }
     let ears = ears(&connect);
     let publisher = publisher_hash(&namespace, &client_id);
-    let identity = Identity { namespace, client_id, is_assigned, publisher, peer: caller.peer };
+    let identity = Identity { namespace, client_id, is_assigned, publisher };
     Ok(Opened {
         client,
         inbox,
@@ -294,6 +302,35 @@ pub(super) fn login_refused(error: &LoginError) -> (Reason, &'static str) {
         }
         LoginError::Busy => (Reason::SERVER_BUSY, "too many logins wait to be looked at"),
         LoginError::Closed => (Reason::SERVER_UNAVAILABLE, "the server shuts down"),
+    }
+}
+
+/// What an operator sees of it. The properties are those that RabbitMQ shows.
+fn introduction(
+    connect: &Connect,
+    caller: &Caller,
+    credentials: &Credentials,
+    client_id: &str,
+) -> Introduction {
+    Introduction {
+        line: caller.line.clone(),
+        protocol: match connect.version {
+            Version::V31 => "MQTT 3-1",
+            Version::V311 => "MQTT 3-1-1",
+            Version::V5 => "MQTT 5-0",
+        },
+        mechanism: match credentials.secret {
+            Secret::Anonymous => "ANONYMOUS",
+            Secret::Password { .. } => "PLAIN",
+            Secret::Certificate { .. } => "EXTERNAL",
+            Secret::Scram { .. } => METHOD,
+            Secret::Signature { .. } => "",
+        },
+        client_id: client_id.to_owned(),
+        properties: vec![("client_id".to_owned(), Value::Text(client_id.to_owned()))],
+        frame_bytes_max: connect.properties.packet_bytes_max.unwrap_or(0),
+        heartbeat_s: 0,
+        channels_max: 0,
     }
 }
 
@@ -358,7 +395,7 @@ pub(super) fn named(name: &str) -> (String, String) {
 /// What the client shows: a proof goes before a name, and for a client that gives no name its
 /// certificate does, and needs no password.
 fn credentials(connect: &Connect, caller: &Caller) -> Credentials {
-    let peer = caller.peer;
+    let peer = caller.line.peer;
     if let Some(proof) = &caller.proof {
         return proving::credentials(proof, caller);
     }

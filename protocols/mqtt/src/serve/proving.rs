@@ -2,7 +2,7 @@
 //! before CONNACK, and again whenever it likes.
 
 use bytes::BytesMut;
-use mainstem_broker::{Broker, LoginError};
+use mainstem_broker::{Broker, Line, LoginError};
 use mainstem_schemas::{Credentials, Secret};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -68,6 +68,7 @@ pub(super) async fn exchange<R, W>(
     connect: &Connect,
     (reader, writer): (&mut R, &mut W),
     input: &mut BytesMut,
+    line: &Line,
 ) -> Result<Option<Proof>, Refused>
 where
     R: AsyncRead + Unpin,
@@ -91,7 +92,7 @@ where
             }
         };
         proving = next;
-        let frame = greeting::read_frame(reader, input, &server.limits).await?;
+        let frame = greeting::read_frame(reader, input, &server.limits, line).await?;
         let auth = match codec::decode(&frame, ears.version).map_err(refused)? {
             Packet::Auth(auth) => auth,
             Packet::Disconnect(_) => return Err(Refused::Silently),
@@ -132,7 +133,7 @@ pub(super) fn credentials(proof: &Proof, caller: &Caller) -> Credentials {
     let (namespace, user) = greeting::named(&proof.user);
     let said = proof.said.clone().into_bytes();
     let secret = Secret::Scram { user, said, proof: proof.proof.clone() };
-    Credentials { namespace, secret, peer: caller.peer }
+    Credentials { namespace, secret, peer: caller.line.peer }
 }
 
 /// Why a client that was let in is not any more. [MQTT-3.14.2-1]: a wrong password and a server that
@@ -177,7 +178,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 self.send(&step(Reason::CONTINUE_AUTHENTICATION, said));
             }
             Step::Proof(proof) => {
-                let caller = Caller::in_clear(self.identity.peer);
+                let caller = Caller::by(self.line.clone());
                 let verified = self.server.broker.verify(&credentials(&proof, &caller));
                 let refused = match verified {
                     Ok(principal) if principal == *self.client.principal() => None,

@@ -47,7 +47,7 @@ impl Front {
     ) -> Result<Call, Fault> {
         let caller = Caller::parse(request.metadata())?;
         let namespace = namespace(&caller, resource);
-        let member = self.member(&caller, &namespace, peer(request)?).await?;
+        let member = self.member(&caller, &namespace, &peer(request)?).await?;
         Ok(Call { caller, member })
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn namespace(caller: &Caller, resource: Option<&Resource>) -> String 
 }
 
 pub(super) fn peer<T>(request: &Request<T>) -> Result<Peer, Fault> {
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<Peer>().cloned();
     peer.ok_or_else(|| Fault::new(Code::InternalServerError, "the connection has no address"))
 }
 

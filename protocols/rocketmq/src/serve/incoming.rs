@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mainstem_broker::Line;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -29,8 +30,8 @@ const READY_MAX: usize = 64;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(pub(crate) Arc<Line>);
 
 /// One connection, with its place among those that may be open.
 pub(crate) struct Connection {
@@ -90,8 +91,9 @@ async fn accept(
         let (tls, ready) = (tls.clone(), ready.clone());
         tokio::spawn(async move {
             match timeout(patience, open(stream, tls)).await {
-                Ok(Ok(wire)) => {
-                    let connection = Connection { wire, peer: Peer(peer), _permit: permit };
+                Ok(Ok((wire, local))) => {
+                    let line = Line::new(peer, local, matches!(wire, Wire::Tls(_)));
+                    let connection = Connection { wire, peer: Peer(line), _permit: permit };
                     // An error means that the server ended, and the connection with it.
                     let _ended = ready.send(Ok(connection)).await;
                 }
@@ -102,24 +104,27 @@ async fn accept(
     }
 }
 
-async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wire> {
+/// With the wire comes its end on this side.
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<(Wire, SocketAddr)> {
     stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
     let mut first = [0; 1];
     let read = stream.peek(&mut first).await?;
     if read == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    match tls {
-        Some(tls) if first == [TLS_HANDSHAKE] => Ok(Wire::Tls(Box::new(tls.accept(stream).await?))),
-        Some(_) | None => Ok(Wire::Plain(stream)),
-    }
+    let wire = match tls {
+        Some(tls) if first == [TLS_HANDSHAKE] => Wire::Tls(Box::new(tls.accept(stream).await?)),
+        Some(_) | None => Wire::Plain(stream),
+    };
+    Ok((wire, local))
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -129,10 +134,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.wire {
+        let before = buf.filled().len();
+        let read = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        let bytes = buf.filled().len().saturating_sub(before);
+        if bytes > 0 {
+            self.peer.0.received.add(bytes);
         }
+        read
     }
 }
 
@@ -142,10 +153,14 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.peer.0.sent.add(*bytes);
         }
+        written
     }
 
     fn poll_write_vectored(
@@ -153,10 +168,14 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.peer.0.sent.add(*bytes);
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -6,17 +6,18 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
 };
 
-use mainstem_broker::{Client, Entered, Inbox};
-use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Verdict};
+use mainstem_broker::{Call, Client, Entered, Inbox, Introduction, Line};
+use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Value, Verdict};
 use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::{
     Front,
@@ -34,6 +35,8 @@ use crate::{
 };
 
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long a client may take to take its last word.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Who a member is: the same client id with another key or in another namespace is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,8 +58,8 @@ pub(super) struct Member {
     /// The lite topics that it reads.
     pub(super) lites: Arc<Lites>,
     pub(super) namespace: String,
-    /// Counted in its namespace and with its user.
-    _entered: Entered,
+    /// Counted in its namespace and with its user, and on the roll.
+    entered: Entered,
     inbox: Mutex<Inbox>,
     settings: Mutex<Option<Settled>>,
     /// Where commands for the client go: its newest telemetry stream, which ends without asking
@@ -88,7 +91,8 @@ impl Member {
     }
 
     /// From now on, commands for the client go here.
-    pub(super) fn listens(&self, stream: &Commands) {
+    pub(super) fn listens(&self, stream: &Commands, line: &Arc<Line>) {
+        self.entered.standing().moves(line);
         *self.stream.lock().expect("no holder of this lock panics") = Some(stream.downgrade());
     }
 
@@ -178,7 +182,7 @@ impl Front {
         &self,
         caller: &Caller,
         namespace: &str,
-        peer: Peer,
+        peer: &Peer,
     ) -> Result<Arc<Member>, Fault> {
         let now = self.broker.now();
         let key = key(caller, namespace);
@@ -212,14 +216,14 @@ impl Front {
         self.check_room(&members)?;
         let entered = self
             .broker
-            .enter(client.principal())
+            .enter(&client, introduction(caller, peer))
             .map_err(|over| Fault::new(Code::TooManyRequests, over.to_string()))?;
         let gone = self.shutdown.child_token();
         let member = Arc::new(Member {
             client: Arc::new(client),
             lites: Arc::new(Lites::new(gone.clone())),
             namespace: namespace.to_owned(),
-            _entered: entered,
+            entered,
             inbox: Mutex::new(inbox),
             settings: Mutex::new(None),
             stream: Mutex::new(None),
@@ -230,6 +234,7 @@ impl Front {
             life: Arc::new(()),
         });
         members.insert(key, member.clone());
+        tokio::spawn(attend(self.clone(), Arc::downgrade(&member), member.gone.clone()));
         Ok(member)
     }
 
@@ -249,8 +254,63 @@ impl Front {
         }
     }
 
-    fn credentials(&self, caller: &Caller, namespace: &str, peer: Peer) -> Credentials {
-        Credentials { namespace: namespace.to_owned(), secret: caller.secret.clone(), peer: peer.0 }
+    /// Ends a member at an operator's word: its polls end, what it had in hand comes back, and its
+    /// stream ends with the reason. Clients open another one, as after any loss of it.
+    async fn dismiss(&self, member: &Arc<Member>, reason: &str) {
+        self.members.lock().retain(|_, other| !Arc::ptr_eq(other, member));
+        member.gone.cancel();
+        if let Some(stream) = member.stream() {
+            let last = stream.send(Err(Status::unavailable(reason)));
+            // A client that takes nothing is gone, which is what was wanted.
+            let _taken = tokio::time::timeout(GOODBYE, last).await;
+        }
+    }
+
+    fn credentials(&self, caller: &Caller, namespace: &str, peer: &Peer) -> Credentials {
+        let (namespace, secret) = (namespace.to_owned(), caller.secret.clone());
+        Credentials { namespace, secret, peer: peer.0.peer }
+    }
+}
+
+fn introduction(caller: &Caller, peer: &Peer) -> Introduction {
+    let said = [("language", &caller.language), ("version", &caller.version)];
+    let said = said.into_iter().filter(|(_, text)| !text.is_empty());
+    Introduction {
+        line: peer.0.clone(),
+        protocol: "RocketMQ gRPC",
+        mechanism: match &caller.secret {
+            Secret::Signature { .. } => "MQv2-HMAC-SHA1",
+            Secret::Anonymous
+            | Secret::Password { .. }
+            | Secret::Certificate { .. }
+            | Secret::Scram { .. } => "ANONYMOUS",
+        },
+        client_id: caller.client_id.clone(),
+        properties: said.map(|(name, text)| (name.to_owned(), Value::Text(text.clone()))).collect(),
+        frame_bytes_max: 0,
+        heartbeat_s: 0,
+        channels_max: 0,
+    }
+}
+
+/// Does what an operator asks of a member, for as long as it is known. It does not keep the member.
+async fn attend(front: Front, member: Weak<Member>, gone: CancellationToken) {
+    let Some(standing) = member.upgrade().map(|member| member.entered.standing().clone()) else {
+        return;
+    };
+    loop {
+        // Cancel-safe: a call is taken by whoever returns with it.
+        match gone.run_until_cancelled(standing.called()).await {
+            // It has no channels to tell of.
+            Some(Call::Look(_)) => {}
+            Some(Call::End(reason)) => {
+                if let Some(member) = member.upgrade() {
+                    front.dismiss(&member, &reason).await;
+                }
+                return;
+            }
+            None => return,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Front {
             let shutdown = front.shutdown.clone();
             // Cancel-safe: when the server ends, what was not answered need not be.
             let ended = tokio::select! {
-                ended = front.converse(&caller, peer, request.into_inner(), &answers) => ended,
+                ended = front.converse(&caller, &peer, request.into_inner(), &answers) => ended,
                 () = shutdown.cancelled() => Ok(()),
                 () = answers.closed() => Ok(()),
             };
@@ -64,7 +64,7 @@ impl Front {
     async fn converse(
         &self,
         caller: &Caller,
-        peer: Peer,
+        peer: &Peer,
         mut commands: Streaming<TelemetryCommand>,
         answers: &Commands,
     ) -> Result<(), Status> {
@@ -80,7 +80,7 @@ impl Front {
                 Effect::Settle(settled) => {
                     let answer = session::answer(&settled);
                     *member.settings() = Some(*settled);
-                    member.listens(answers);
+                    member.listens(answers, &peer.0);
                     if answers.send(Ok(answer)).await.is_err() {
                         return Ok(());
                     }

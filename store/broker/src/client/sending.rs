@@ -27,6 +27,13 @@ impl Shared {
     }
 }
 
+impl Client {
+    /// Its number among all clients since the start.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.0
+    }
+}
+
 /// A fetch in progress. Deliveries that arrive for a caller that is gone are released.
 pub(super) struct Fetching<'a> {
     pub(super) client: &'a Client,

@@ -125,7 +125,7 @@ impl Commit {
         }
     }
 
-    /// Commands about topics, groups, and single records.
+    /// Commands about topics, groups, single records, and consumers.
     fn handle_body(&mut self, command: Command) {
         match command {
             Command::OpenTopic { client, topic, create, reply } => {
@@ -164,6 +164,9 @@ impl Commit {
                 send(reply, places);
             }
             Command::Unreadable { client, id } => self.set_aside(client, id),
+            Command::Consumers { clients, after, max, reply } => {
+                send(reply, self.list_consumers(&clients, after, max));
+            }
             _ => unreachable!("`handle` keeps every other command"),
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     error::Refusal,
     inbox::Delivery,
     member::Consumer,
+    roll::{ConsumersFrom, Consuming},
 };
 
 impl Commit {
@@ -67,11 +68,12 @@ impl Commit {
             pool: consume.pool,
             limit: consume.limit,
             in_hand: 0,
+            priority: consume.priority,
             settle_at_once: consume.settle_at_once,
             exclusive: consume.exclusive,
             owns_cursor,
         };
-        self.seat(client, consume.consumer, consumer, consume.priority);
+        self.seat(client, consume.consumer, consumer);
         Ok(())
     }
 
@@ -112,24 +114,67 @@ impl Commit {
     }
 
     /// Puts a consumer on its cursor's round and lets it have what is ready.
-    pub(super) fn seat(
-        &mut self,
-        client: ClientId,
-        id: ConsumerId,
-        consumer: Consumer,
-        priority: i32,
-    ) {
+    pub(super) fn seat(&mut self, client: ClientId, id: ConsumerId, consumer: Consumer) {
         let Some(member) = self.members.get_mut(&client) else { return };
         member.consumers.push(id);
         member.hands.insert((consumer.queue, consumer.cursor));
         self.consumers.insert((client, id), consumer);
         if let Some(queue) = self.state.queues.get(consumer.queue) {
             if let Some(cursor) = queue.cursor_mut(consumer.cursor) {
+                let priority = consumer.priority;
                 cursor.sit(Seat { priority, client, consumer: id });
             }
             queue.note_wanted(consumer.cursor);
         }
         self.touch_cursor(consumer.queue, consumer.cursor);
+    }
+
+    /// Consumers of these clients, at most `max`, of the first client those behind a consumer; and the
+    /// last one, if there may be more behind it.
+    pub(super) fn list_consumers(
+        &self,
+        clients: &[ClientId],
+        after: ConsumerId,
+        max: usize,
+    ) -> (Vec<Consuming>, Option<ConsumersFrom>) {
+        let mut page = Vec::new();
+        let mut after = Some(after);
+        for client in clients {
+            let after = after.take().unwrap_or(ConsumerId(0));
+            let Some(member) = self.members.get(client) else { continue };
+            let behind = member.consumers.iter().copied().filter(|id| *id > after);
+            let mut ids: Vec<ConsumerId> = behind.collect();
+            ids.sort_unstable();
+            for id in ids {
+                page.extend(self.consuming(*client, id));
+                if page.len() >= max {
+                    return (page, Some((client.0, id)));
+                }
+            }
+        }
+        (page, None)
+    }
+
+    fn consuming(&self, client: ClientId, id: ConsumerId) -> Option<Consuming> {
+        let consumer = self.consumers.get(&(client, id))?;
+        // It is in memory for as long as somebody consumes from it.
+        let queue = self.state.queues.peek(consumer.queue)?;
+        let cursor = queue.cursor(consumer.cursor)?;
+        let first = cursor.seats.first();
+        let takes_turns = cursor.policy.single_active;
+        Some(Consuming {
+            connection: client.0,
+            consumer: id,
+            queue: queue.def.name.clone(),
+            pool: consumer.pool,
+            limit: consumer.limit,
+            priority: consumer.priority,
+            exclusive: consumer.exclusive,
+            settles_at_once: consumer.settle_at_once,
+            takes_turns,
+            is_active: !takes_turns
+                || first.is_some_and(|seat| seat.client == client && seat.consumer == id),
+        })
     }
 
     pub(super) fn cancel(&mut self, client: ClientId, id: ConsumerId) -> bool {

@@ -141,11 +141,12 @@ impl Commit {
             pool: SESSION_POOL,
             limit: 0,
             in_hand,
+            priority: 0,
             settle_at_once: false,
             exclusive: false,
             owns_cursor: false,
         };
-        self.seat(client, held.consumer, consumer, 0);
+        self.seat(client, held.consumer, consumer);
     }
 
     /// Stops a subscription's records.

@@ -77,7 +77,7 @@ impl Connection {
     /// A refusal of what nobody waits for means that the store has stopped.
     pub(super) fn note_refusal(&mut self, done: Result<(), Refusal>) {
         if let Err(refusal) = done {
-            tracing::debug!(peer = %self.peer, %refusal, "the store refused");
+            tracing::debug!(peer = %self.line.peer, %refusal, "the store refused");
             self.session.shut_down(&mut self.effects);
         }
     }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use mainstem_broker::HeldPlace;
+use mainstem_broker::{HeldPlace, Line};
 use mainstem_schemas::Position;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -239,7 +239,8 @@ async fn what_a_sender_left_behind_is_known() {
     let request = |message| {
         let mut request = Request::new(SendMessageRequest { messages: vec![message] });
         request.metadata_mut().insert("x-mq-client-id", MetadataValue::from_static("a"));
-        request.extensions_mut().insert(Whence("127.0.0.1:1".parse().unwrap()));
+        let at = "127.0.0.1:1".parse().unwrap();
+        request.extensions_mut().insert(Whence(Line::new(at, at, false)));
         request
     };
     // The topic is there, so that a send has nothing to wait for but itself.
