@@ -1,7 +1,7 @@
 //! What an operator asks of the store, in any namespace.
 
 use mainstem_index::ParameterKey;
-use mainstem_schemas::{Principal, Table};
+use mainstem_schemas::{Principal, Table, Value};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -11,6 +11,10 @@ use crate::{
     rules::{Authority, Rule},
     usage::{Bounded, Entered, Over, Scope, from_table, to_table},
 };
+
+/// The component that kept values are under, and the one entry of each.
+const SETTINGS: &str = "settings";
+const VALUE: &str = "value";
 
 impl Broker {
     /// Sets a rule, or replaces the one of that name. It holds for queues and exchanges that are
@@ -73,6 +77,41 @@ impl Broker {
         let limit =
             |(name, value): &(String, Table)| Some((Bounded::from_word(name)?, from_table(value)?));
         Ok(all.iter().filter_map(limit).collect())
+    }
+
+    /// Keeps a value under the name that an operator gives it, for him to find again; in the namespace
+    /// of no name, for all of them. Returns when it is durable.
+    pub async fn set_setting(
+        &self,
+        namespace: &str,
+        name: &str,
+        value: Value,
+    ) -> Result<(), Refusal> {
+        self.set_parameter(key(namespace, SETTINGS, name), vec![(VALUE.to_owned(), value)]).await
+    }
+
+    /// Takes a kept value back; tells whether it was there.
+    pub async fn delete_setting(&self, namespace: &str, name: &str) -> Result<bool, Refusal> {
+        self.delete_parameter(key(namespace, SETTINGS, name)).await
+    }
+
+    /// All kept values of a namespace, by name.
+    pub async fn list_settings(&self, namespace: &str) -> Result<Vec<(String, Value)>, Refusal> {
+        let all = self.parameters(namespace, SETTINGS).await?.into_iter();
+        let value = |table: Table| table.into_iter().next().map(|(_, value)| value);
+        Ok(all.filter_map(|(name, table)| Some((name, value(table)?))).collect())
+    }
+
+    /// How many connections are counted in, and channels of theirs.
+    #[must_use]
+    pub fn occupancy(&self) -> (u64, u64) {
+        self.shared.usage.occupancy()
+    }
+
+    /// Whether publishes are refused because the disk, or the log's bound, has no room for them.
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        self.shared.usage.is_out_of_room()
     }
 
     /// Counts a connection of a verified peer, for as long as the answer lives. Errors: its namespace

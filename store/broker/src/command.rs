@@ -17,8 +17,11 @@ use crate::{
     state::key_hash,
 };
 
+mod listing;
 mod topic;
 
+pub(crate) use listing::ListCommand;
+pub use listing::Ruled;
 pub(crate) use topic::TopicCommand;
 pub use topic::{BranchTerms, Moved, Pull, Sought};
 
@@ -565,6 +568,11 @@ pub(crate) enum Command {
         namespace: String,
         component: String,
         reply: Reply<Vec<(String, Table)>>,
+    },
+    /// Something about what a namespace has.
+    List {
+        namespace: String,
+        ask: ListCommand,
     },
     /// A barrier: answered when everything before it is as durable as it gets, with the state's
     /// hash when asked.

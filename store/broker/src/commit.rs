@@ -47,6 +47,7 @@ mod deliver;
 mod doomed;
 mod handle;
 mod held;
+mod listing;
 mod lookup;
 mod members;
 mod outgrow;
