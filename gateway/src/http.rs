@@ -1,6 +1,7 @@
 //! The HTTP port: health, metrics, publishing, listing, and MQTT over WebSocket.
 
 mod listing;
+mod management;
 pub mod normalize;
 mod origin;
 mod publish;
@@ -31,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use normalize::view;
 
-use crate::{Config, metrics};
+use crate::{Config, Protocol, metrics};
+use management::Node;
 
 /// The pause after an accept failed, so that a shortage of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +44,9 @@ struct Gate {
     broker: Broker,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
+    /// Where each protocol listens.
+    addresses: Arc<[(Protocol, SocketAddr)]>,
+    node: Arc<Node>,
     shutdown: CancellationToken,
 }
 
@@ -55,11 +60,21 @@ pub async fn run(
     broker: Broker,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
+    addresses: Arc<[(Protocol, SocketAddr)]>,
     shutdown: CancellationToken,
 ) {
     let body_bytes_max = broker.config().message_bytes_max;
-    let gate =
-        Gate { broker, mqtt: mqtt.clone(), config: config.clone(), shutdown: shutdown.clone() };
+    let node = Arc::new(Node::new(broker.now()));
+    let (watched, ended) = (node.clone(), shutdown.clone());
+    let watch = tokio::spawn(async move { watched.watch(ended).await });
+    let gate = Gate {
+        broker,
+        mqtt: mqtt.clone(),
+        config: config.clone(),
+        addresses,
+        node,
+        shutdown: shutdown.clone(),
+    };
     let router = router(gate, body_bytes_max);
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
@@ -93,6 +108,7 @@ pub async fn run(
     while connections.join_next().await.is_some() {}
     // Those that became WebSockets.
     mqtt.drain().await;
+    watch.abort();
 }
 
 async fn serve_connection(
@@ -123,6 +139,7 @@ async fn serve_connection(
 
 fn router(gate: Gate, body_bytes_max: usize) -> Router {
     let outsiders = middleware::from_fn_with_state(gate.clone(), origin::refuse_foreign);
+    let management = management::routes(&gate);
     Router::new()
         .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
@@ -131,6 +148,7 @@ fn router(gate: Gate, body_bytes_max: usize) -> Router {
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(scrape))
+        .merge(management)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(gate)
 }

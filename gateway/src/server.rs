@@ -75,7 +75,14 @@ impl Server {
         let limits = Arc::new(config.mqtt.clone());
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
         mqtt.see_to_wills(&config.namespaces).await;
-        let host = Host { broker: broker.clone(), mqtt, config, tls, shutdown: shutdown.clone() };
+        let host = Host {
+            broker: broker.clone(),
+            mqtt,
+            config,
+            addresses: addresses.clone().into(),
+            tls,
+            shutdown: shutdown.clone(),
+        };
         let mut tasks = JoinSet::new();
         for (protocol, listener) in bound {
             tasks.spawn(host.clone().serve(protocol, listener));

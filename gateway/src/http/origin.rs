@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Gate, Peer};
+use super::{Gate, Peer, management::Failure};
 use crate::access::is_loopback;
 
 /// Refuses what a page of another machine sends from this one, unless `http.origins` names it.
@@ -27,6 +27,24 @@ pub(super) async fn refuse_foreign(
         let path = request.uri().path();
         tracing::info!(?origin, path, "refused a page that http.origins does not name");
         return (StatusCode::FORBIDDEN, "http.origins does not name this page's\n").into_response();
+    }
+    next.run(request).await
+}
+
+/// Refuses what any page sends but those of the browser's own machine and those that `http.origins`
+/// names, wherever the browser is.
+pub(super) async fn refuse_pages(
+    State(gate): State<Gate>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(origin) = request.headers().get(header::ORIGIN)
+        && !origin.to_str().is_ok_and(|origin| is_welcome(origin, &gate.config.http.origins))
+    {
+        let path = request.uri().path();
+        tracing::info!(?origin, path, "refused a page that http.origins does not name");
+        let reason = "http.origins does not name this page's";
+        return Failure::new(StatusCode::FORBIDDEN, "forbidden", reason).into_response();
     }
     next.run(request).await
 }

@@ -51,7 +51,8 @@ impl Commit {
     ) -> Page<ExchangeShown, String> {
         let space = self.state.namespace(namespace);
         let all = space.exchanges.iter();
-        let is_behind = |exchange: &&Exchange| after.is_none_or(|after| *exchange.def.name > *after);
+        let is_behind =
+            |exchange: &&Exchange| after.is_none_or(|after| *exchange.def.name > *after);
         let mut behind: Vec<&Exchange> = all.filter(is_behind).collect();
         let has_more = behind.len() > ITEMS_MAX;
         if has_more {
@@ -145,8 +146,9 @@ impl Commit {
             };
             let room = ITEMS_MAX - found.len();
             let behind = exchange.bindings.range((from, Unbounded));
-            let wanted = behind
-                .take_while(|(key, _)| destination.as_ref().is_none_or(|to| key.destination == *to));
+            let wanted = behind.take_while(|(key, _)| {
+                destination.as_ref().is_none_or(|to| key.destination == *to)
+            });
             found.extend(
                 wanted
                     .take(room)

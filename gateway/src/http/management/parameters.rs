@@ -1,0 +1,118 @@
+//! `/api/parameters` and `/api/global-parameters`: values that are kept for who set them.
+
+use axum::extract::Path;
+use serde_json::{Value as Json, json};
+
+use super::{
+    answer::{self, Answer, Failure},
+    body::Body,
+    caller::Caller,
+    gathering::{self, Gathering},
+    values,
+};
+
+/// Stands between a component and a name where both are kept as one.
+const BETWEEN: char = '\0';
+/// Where those are kept that are no namespace's.
+const GLOBAL: &str = "";
+
+pub(super) async fn list_all(caller: Caller) -> Answer {
+    list_of(&caller, None, &caller.namespaces()).await
+}
+
+pub(super) async fn list_component(caller: Caller, Path(component): Path<String>) -> Answer {
+    list_of(&caller, Some(&component), &caller.namespaces()).await
+}
+
+pub(super) async fn list(caller: Caller, path: Path<(String, String)>) -> Answer {
+    let (component, vhost) = path.0;
+    caller.check_namespace(&vhost)?;
+    list_of(&caller, Some(&component), &[vhost]).await
+}
+
+async fn list_of(caller: &Caller, component: Option<&str>, namespaces: &[String]) -> Answer {
+    let mut all = Gathering::new(&caller.query)?;
+    for vhost in namespaces {
+        for (key, value) in caller.gate.broker.list_settings(vhost).await? {
+            let Some((of, name)) = key.split_once(BETWEEN) else { continue };
+            if component.is_none_or(|component| component == of) {
+                all.add(name, || shown(of, vhost, name, values::show(&value)));
+            }
+        }
+    }
+    all.answer()
+}
+
+type Place = (String, String, String);
+
+pub(super) async fn show(caller: Caller, Path((component, vhost, name)): Path<Place>) -> Answer {
+    caller.check_namespace(&vhost)?;
+    let value = find(&caller, &vhost, &key(&component, &name)?).await?;
+    let value = value.ok_or_else(Failure::not_found)?;
+    gathering::show(&caller.query, shown(&component, &vhost, &name, value))
+}
+
+pub(super) async fn set(
+    caller: Caller,
+    Path((component, vhost, name)): Path<Place>,
+    body: Body,
+) -> Answer {
+    caller.check_namespace(&vhost)?;
+    let key = key(&component, &name)?;
+    let value = values::value(body.value("value")?)?;
+    let before = find(&caller, &vhost, &key).await?;
+    caller.gate.broker.set_setting(&vhost, &key, value).await?;
+    Ok(answer::put(before.is_none()))
+}
+
+pub(super) async fn delete(caller: Caller, Path((component, vhost, name)): Path<Place>) -> Answer {
+    caller.check_namespace(&vhost)?;
+    forget(&caller, &vhost, &key(&component, &name)?).await
+}
+
+pub(super) async fn list_global(caller: Caller) -> Answer {
+    let mut all = Gathering::new(&caller.query)?;
+    for (name, value) in caller.gate.broker.list_settings(GLOBAL).await? {
+        all.add(&name, || json!({ "name": name, "value": values::show(&value) }));
+    }
+    all.answer()
+}
+
+pub(super) async fn show_global(caller: Caller, Path(name): Path<String>) -> Answer {
+    let value = find(&caller, GLOBAL, &name).await?.ok_or_else(Failure::not_found)?;
+    gathering::show(&caller.query, json!({ "name": name, "value": value }))
+}
+
+pub(super) async fn set_global(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
+    let value = values::value(body.value("value")?)?;
+    let before = find(&caller, GLOBAL, &name).await?;
+    caller.gate.broker.set_setting(GLOBAL, &name, value).await?;
+    Ok(answer::put(before.is_none()))
+}
+
+pub(super) async fn delete_global(caller: Caller, Path(name): Path<String>) -> Answer {
+    forget(&caller, GLOBAL, &name).await
+}
+
+async fn find(caller: &Caller, namespace: &str, key: &str) -> Result<Option<Json>, Failure> {
+    let all = caller.gate.broker.list_settings(namespace).await?;
+    Ok(all.iter().find(|(name, _)| name == key).map(|(_, value)| values::show(value)))
+}
+
+async fn forget(caller: &Caller, namespace: &str, key: &str) -> Answer {
+    if !caller.gate.broker.delete_setting(namespace, key).await? {
+        return Err(Failure::not_found());
+    }
+    Ok(answer::gone())
+}
+
+fn key(component: &str, name: &str) -> Result<String, Failure> {
+    if component.contains(BETWEEN) {
+        return Err(Failure::bad("a component's name has no zero byte"));
+    }
+    Ok(format!("{component}{BETWEEN}{name}"))
+}
+
+fn shown(component: &str, vhost: &str, name: &str, value: Json) -> Json {
+    json!({ "component": component, "vhost": vhost, "name": name, "value": value })
+}
