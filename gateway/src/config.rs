@@ -29,6 +29,7 @@ pub struct Config {
     pub listeners: Listeners,
     pub tls: Tls,
     pub http: Http,
+    pub interop: Interop,
     pub log: Log,
     pub users: Vec<User>,
     pub amqp: mainstem_amqp::Limits,
@@ -127,6 +128,14 @@ pub struct Http {
     pub header_ms_max: u64,
     /// Web pages that may publish and speak MQTT from this machine, besides its own.
     pub origins: Vec<String>,
+}
+
+/// What tools are told that were made for other servers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interop {
+    /// The RabbitMQ that the HTTP API says it is.
+    pub rabbitmq_version: String,
 }
 
 /// What is logged, and how.

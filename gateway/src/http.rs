@@ -4,6 +4,7 @@ mod caller;
 mod connections;
 mod identities;
 mod listing;
+mod management;
 pub mod normalize;
 mod origin;
 mod publish;
@@ -34,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use normalize::view;
 
-use crate::{Config, access::registry::Registry, metrics};
+use crate::{Config, Protocol, access::registry::Registry, metrics};
+use management::Node;
 
 /// The pause after an accept failed, so that a shortage of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,6 +48,9 @@ struct Gate {
     registry: Registry,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
+    /// Where each protocol listens.
+    addresses: Arc<[(Protocol, SocketAddr)]>,
+    node: Arc<Node>,
     shutdown: CancellationToken,
 }
 
@@ -64,11 +69,22 @@ pub async fn run(
     registry: Registry,
     mqtt: mainstem_mqtt::Service,
     config: Arc<Config>,
+    addresses: Arc<[(Protocol, SocketAddr)]>,
     shutdown: CancellationToken,
 ) {
     let body_bytes_max = broker.config().message_bytes_max;
-    let (own, over) = (mqtt.clone(), shutdown.clone());
-    let gate = Gate { broker, registry, mqtt: own, config: config.clone(), shutdown: over };
+    let node = Arc::new(Node::new(broker.now()));
+    let (watched, ended) = (node.clone(), shutdown.clone());
+    let watch = tokio::spawn(async move { watched.watch(ended).await });
+    let gate = Gate {
+        broker,
+        registry,
+        mqtt: mqtt.clone(),
+        config: config.clone(),
+        addresses,
+        node,
+        shutdown: shutdown.clone(),
+    };
     let router = router(gate, body_bytes_max);
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
@@ -105,6 +121,7 @@ pub async fn run(
     while connections.join_next().await.is_some() {}
     // Those that became WebSockets.
     mqtt.drain().await;
+    watch.abort();
 }
 
 async fn serve_connection(
@@ -135,16 +152,16 @@ async fn serve_connection(
 
 fn router(gate: Gate, body_bytes_max: usize) -> Router {
     let outsiders = middleware::from_fn_with_state(gate.clone(), origin::refuse_foreign);
-    let others = middleware::from_fn_with_state(gate.clone(), origin::refuse_others);
+    let management = management::routes(&gate);
     Router::new()
         .route("/topics/{*path}", post(publish::publish).get(listing::list))
         .route("/mqtt", get(websocket::upgrade))
         .route_layer(outsiders)
-        .merge(connections::router().merge(identities::router()).route_layer(others))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(scrape))
+        .merge(management)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(gate)
 }

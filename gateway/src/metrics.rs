@@ -51,6 +51,13 @@ pub fn render() -> String {
     handle().map(PrometheusHandle::render).unwrap_or_default()
 }
 
+/// A counter without labels on a page that [`render`] gave.
+#[must_use]
+pub fn counter(page: &str, name: &str) -> u64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Folds histograms until the shutdown.
 pub async fn keep_up(shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);

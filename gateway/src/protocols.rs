@@ -72,6 +72,8 @@ pub struct Host {
     pub registry: Registry,
     pub mqtt: mainstem_mqtt::Service,
     pub config: Arc<Config>,
+    /// Where each protocol listens.
+    pub addresses: Arc<[(Protocol, SocketAddr)]>,
     pub tls: Certificates,
     pub shutdown: CancellationToken,
 }
@@ -79,7 +81,7 @@ pub struct Host {
 impl Host {
     /// Serves a protocol until the shutdown, and returns when its connections have ended.
     pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
-        let Self { broker, registry, mqtt, config, tls, shutdown } = self;
+        let Self { broker, registry, mqtt, config, addresses, tls, shutdown } = self;
         match protocol {
             Protocol::Amqp | Protocol::Amqps => {
                 let limits = Arc::new(config.amqp.clone());
@@ -93,7 +95,9 @@ impl Host {
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))
                     .await;
             }
-            Protocol::Http => http::run(listener, broker, registry, mqtt, config, shutdown).await,
+            Protocol::Http => {
+                http::run(listener, broker, registry, mqtt, config, addresses, shutdown).await;
+            }
         }
     }
 }

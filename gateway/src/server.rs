@@ -80,8 +80,15 @@ impl Server {
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
         let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
         mqtt.see_to_wills(&namespaces).await;
-        let (own, over) = (broker.clone(), shutdown.clone());
-        let host = Host { broker: own, registry, mqtt, config, tls, shutdown: over };
+        let host = Host {
+            broker: broker.clone(),
+            registry,
+            mqtt,
+            config,
+            addresses: addresses.clone().into(),
+            tls,
+            shutdown: shutdown.clone(),
+        };
         let mut tasks = JoinSet::new();
         for (protocol, listener) in bound {
             tasks.spawn(host.clone().serve(protocol, listener));

@@ -40,6 +40,7 @@ fn every_field_is_in_the_default_file() {
     check(Some("listeners"), fields::<super::Listeners>());
     check(Some("tls"), fields::<super::Tls>());
     check(Some("http"), fields::<super::Http>());
+    check(Some("interop"), fields::<super::Interop>());
     check(Some("log"), fields::<super::Log>());
     check(Some("amqp"), fields::<mainstem_amqp::Limits>());
     check(Some("mqtt"), fields::<mainstem_mqtt::Limits>());

@@ -1,23 +1,18 @@
 //! Who asks the API, and what their tags let them do (RabbitMQ's management plugin).
 
-use axum::{
-    Json,
-    extract::FromRequestParts,
-    http::{HeaderValue, StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
-};
-use mainstem_broker::{LoginError, Refusal};
+use axum::{extract::FromRequestParts, http::request::Parts};
+use mainstem_broker::{Client, Inbox};
 use mainstem_schemas::{Credentials, Secret};
-use serde_json::json;
 
-use super::{Gate, Peer, publish::secret};
-use crate::access::registry::AccessError;
+use super::{Gate, Peer, management::Failure, publish::secret};
 
 /// A user who may use the API.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) name: String,
     pub(super) tags: Vec<String>,
+    /// What showed who it is, for no namespace yet.
+    credentials: Credentials,
 }
 
 impl Caller {
@@ -26,8 +21,8 @@ impl Caller {
     }
 
     /// Errors: the caller does not look after the whole server.
-    pub(super) fn must_administrate(&self) -> Result<(), ApiFault> {
-        self.has_one_of(&["administrator"]).then_some(()).ok_or_else(ApiFault::not_authorised)
+    pub(super) fn must_administrate(&self) -> Result<(), Failure> {
+        self.has_one_of(&["administrator"]).then_some(()).ok_or_else(not_authorised)
     }
 
     /// Whether it sees what is everybody's.
@@ -36,23 +31,34 @@ impl Caller {
     }
 
     /// Errors: the caller may not see what is everybody's.
-    pub(super) fn must_monitor(&self) -> Result<(), ApiFault> {
-        self.monitors().then_some(()).ok_or_else(ApiFault::not_authorised)
+    pub(super) fn must_monitor(&self) -> Result<(), Failure> {
+        self.monitors().then_some(()).ok_or_else(not_authorised)
     }
 
     /// Errors: the caller may not say what queues and exchanges go by.
-    pub(super) fn must_make_policies(&self) -> Result<(), ApiFault> {
+    pub(super) fn must_make_policies(&self) -> Result<(), Failure> {
         let may = self.has_one_of(&["administrator", "policymaker"]);
-        may.then_some(()).ok_or_else(ApiFault::not_authorised)
+        may.then_some(()).ok_or_else(not_authorised)
     }
 
     /// Errors: the caller has nothing to do with that namespace, or there is none.
-    pub(super) fn must_see(&self, gate: &Gate, namespace: &str) -> Result<(), ApiFault> {
+    pub(super) fn must_see(&self, gate: &Gate, namespace: &str) -> Result<(), Failure> {
         let directory = gate.registry.directory();
         if !directory.namespaces.contains_key(namespace) {
-            return Err(ApiFault::not_found());
+            return Err(Failure::not_found());
         }
-        self.sees(gate, namespace).then_some(()).ok_or_else(ApiFault::not_authorised)
+        self.sees(gate, namespace).then_some(()).ok_or_else(not_authorised)
+    }
+
+    /// Lets the caller work in a namespace. Errors: there is none of that name, or nothing for it to do.
+    pub(super) async fn enter(
+        &self,
+        gate: &Gate,
+        namespace: &str,
+    ) -> Result<(Client, Inbox), Failure> {
+        let credentials =
+            Credentials { namespace: namespace.to_owned(), ..self.credentials.clone() };
+        Ok(gate.broker.login(&credentials).await?)
     }
 
     /// Whether the caller may do anything in that namespace, or see everything.
@@ -63,113 +69,30 @@ impl Caller {
 }
 
 impl FromRequestParts<Gate> for Caller {
-    type Rejection = ApiFault;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, ApiFault> {
+    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, Failure> {
         let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
-            return Err(ApiFault::login_failed());
+            return Err(login_failed());
         };
-        let secret = secret(&parts.headers).map_err(|_| ApiFault::login_failed())?;
+        let secret = secret(&parts.headers).map_err(|_| login_failed())?;
         if matches!(secret, Secret::Anonymous) {
-            return Err(ApiFault::login_failed());
+            return Err(login_failed());
         }
         let credentials = Credentials { namespace: String::new(), secret, peer };
         let (name, tags) = gate.registry.authenticate(&credentials).await?;
-        let caller = Self { name, tags };
+        let caller = Self { name, tags, credentials };
         if !caller.has_one_of(&["administrator", "monitoring", "policymaker", "management"]) {
-            return Err(ApiFault::refused("Not management user"));
+            return Err(Failure::unauthorized("Not management user"));
         }
         Ok(caller)
     }
 }
 
-/// Why a request is not carried out, in the API's own shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiFault {
-    status: StatusCode,
-    error: &'static str,
-    reason: String,
+fn login_failed() -> Failure {
+    Failure::unauthorized("Login failed")
 }
 
-impl ApiFault {
-    pub(super) fn bad(reason: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error: "bad_request", reason: reason.into() }
-    }
-
-    pub(super) fn not_found() -> Self {
-        let (status, reason) = (StatusCode::NOT_FOUND, "Not Found".to_owned());
-        Self { status, error: "Object Not Found", reason }
-    }
-
-    fn login_failed() -> Self {
-        Self::refused("Login failed")
-    }
-
-    fn refused(reason: &str) -> Self {
-        let status = StatusCode::UNAUTHORIZED;
-        Self { status, error: "not_authorized", reason: reason.to_owned() }
-    }
-
-    pub(super) fn foreign() -> Self {
-        let reason = "http.origins does not name this page's".to_owned();
-        Self { status: StatusCode::FORBIDDEN, error: "forbidden", reason }
-    }
-
-    fn not_authorised() -> Self {
-        Self::refused("User not authorised to access object")
-    }
-}
-
-impl IntoResponse for ApiFault {
-    fn into_response(self) -> Response {
-        let Self { status, error, reason } = self;
-        let body = Json(json!({ "error": error, "reason": reason }));
-        let mut response = (status, body).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let realm = HeaderValue::from_static("Basic realm=\"Mainstem Management\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-        }
-        response
-    }
-}
-
-impl From<LoginError> for ApiFault {
-    fn from(error: LoginError) -> Self {
-        match error {
-            LoginError::BadCredentials | LoginError::NoNamespace | LoginError::NoAccess => {
-                Self::login_failed()
-            }
-            LoginError::LoopbackOnly => Self::refused("User can only log in via localhost"),
-            LoginError::Busy | LoginError::Closed => Self {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                error: "service_unavailable",
-                reason: error.to_string(),
-            },
-        }
-    }
-}
-
-impl From<AccessError> for ApiFault {
-    fn from(error: AccessError) -> Self {
-        match error {
-            AccessError::Wrong(reason) => Self::bad(reason),
-            AccessError::NoUser(_) | AccessError::NoNamespace(_) => Self::bad(error.to_string()),
-            AccessError::Store(refusal) => refusal.into(),
-        }
-    }
-}
-
-impl From<Refusal> for ApiFault {
-    fn from(refusal: Refusal) -> Self {
-        let status = match &refusal {
-            Refusal::NoExchange(_) | Refusal::NoQueue(_) | Refusal::NoTopic(_) => {
-                return Self::not_found();
-            }
-            Refusal::Denied { .. } => return Self::not_authorised(),
-            Refusal::Closed | Refusal::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            _ => return Self::bad(refusal.to_string()),
-        };
-        Self { status, error: "service_unavailable", reason: refusal.to_string() }
-    }
+fn not_authorised() -> Failure {
+    Failure::unauthorized("User not authorised to access object")
 }

@@ -8,18 +8,19 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode, Uri},
+    response::IntoResponse,
     routing::get,
 };
 use mainstem_broker::roll::{Channel, Consuming, Standing};
 use mainstem_schemas::ConsumerId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Gate,
-    caller::{ApiFault, Caller},
+    caller::Caller,
+    management::{Answer, Failure, list},
 };
 
 /// How long connections may take to tell of their channels, all together. One that does not tell in
@@ -58,17 +59,14 @@ fn may_end(caller: &Caller, standing: &Standing) -> bool {
     caller.must_administrate().is_ok() || *standing.principal().name == *caller.name
 }
 
-async fn connections(State(gate): State<Gate>, caller: Caller) -> Json<Vec<Value>> {
-    Json(list_connections(&gate, |it| sees(&caller, it)))
+async fn connections(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answer {
+    list(&uri, list_connections(&gate, |it| sees(&caller, it)))
 }
 
-async fn connection(
-    State(gate): State<Gate>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Response {
+async fn connection(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Answer {
     let found = find(&gate, &name).into_iter().find(|it| sees(&caller, it));
-    found.map_or_else(not_found, |it| Json(shapes::connection(node(&gate), &it)).into_response())
+    let found = found.ok_or_else(Failure::not_found)?;
+    Ok(Json(shapes::connection(node(&gate), &found)).into_response())
 }
 
 /// Clients may share a socket, and with it the name: all of them end.
@@ -77,22 +75,23 @@ async fn end_connection(
     caller: Caller,
     Path(name): Path<String>,
     headers: HeaderMap,
-) -> Response {
+) -> Answer {
     let mut found = find(&gate, &name);
     found.retain(|it| may_end(&caller, it));
     if found.is_empty() {
-        return not_found();
+        return Err(Failure::not_found());
     }
     end(&found, &headers);
-    StatusCode::NO_CONTENT.into_response()
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn connections_of(
     State(gate): State<Gate>,
     caller: Caller,
     Path(user): Path<String>,
-) -> Json<Vec<Value>> {
-    Json(list_connections(&gate, |it| *it.principal().name == *user && sees(&caller, it)))
+    uri: Uri,
+) -> Answer {
+    list(&uri, list_connections(&gate, |it| *it.principal().name == *user && sees(&caller, it)))
 }
 
 async fn end_connections_of(
@@ -110,44 +109,46 @@ async fn connections_in(
     State(gate): State<Gate>,
     caller: Caller,
     Path(vhost): Path<String>,
-) -> Result<Json<Vec<Value>>, ApiFault> {
+    uri: Uri,
+) -> Answer {
     caller.must_see(&gate, &vhost)?;
     let wanted = |it: &Standing| *it.principal().namespace == *vhost && sees(&caller, it);
-    Ok(Json(list_connections(&gate, wanted)))
+    list(&uri, list_connections(&gate, wanted))
 }
 
 async fn channels_of_connection(
     State(gate): State<Gate>,
     caller: Caller,
     Path(name): Path<String>,
-) -> Response {
+) -> Answer {
     let mut found = find(&gate, &name);
     found.retain(|it| sees(&caller, it));
     if found.is_empty() {
-        return not_found();
+        return Err(Failure::not_found());
     }
-    Json(channel_values(&gate, found).await).into_response()
+    Ok(Json(channel_values(&gate, found).await).into_response())
 }
 
-async fn channels(State(gate): State<Gate>, caller: Caller) -> Json<Vec<Value>> {
-    Json(list_channels(&gate, |it| sees(&caller, it)).await)
+async fn channels(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answer {
+    list(&uri, list_channels(&gate, |it| sees(&caller, it)).await)
 }
 
 async fn channels_in(
     State(gate): State<Gate>,
     caller: Caller,
     Path(vhost): Path<String>,
-) -> Result<Json<Vec<Value>>, ApiFault> {
+    uri: Uri,
+) -> Answer {
     caller.must_see(&gate, &vhost)?;
     let wanted = |it: &Standing| *it.principal().namespace == *vhost && sees(&caller, it);
-    Ok(Json(list_channels(&gate, wanted).await))
+    list(&uri, list_channels(&gate, wanted).await)
 }
 
 /// The channel, with its consumers.
-async fn channel(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Response {
+async fn channel(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Answer {
     let parts = name.strip_suffix(')').and_then(|name| name.rsplit_once(" ("));
-    let Some((connection, number)) = parts else { return not_found() };
-    let Ok(number) = number.parse::<u16>() else { return not_found() };
+    let Some((connection, number)) = parts else { return Err(Failure::not_found()) };
+    let Ok(number) = number.parse::<u16>() else { return Err(Failure::not_found()) };
     let mut found = find(&gate, connection);
     found.retain(|it| sees(&caller, it));
     for (standing, channels) in told(found).await {
@@ -156,7 +157,7 @@ async fn channel(State(gate): State<Gate>, caller: Caller, Path(name): Path<Stri
         };
         let mut value = shapes::channel(node(&gate), &standing, channel);
         let namespace = standing.principal().namespace.to_string();
-        let Ok(consumers) = consumers_of(&gate, &namespace).await else { return closed() };
+        let consumers = consumers_of(&gate, &namespace).await?;
         let its = consumers
             .iter()
             .filter(|it| it.connection == standing.number() && it.pool == number)
@@ -165,24 +166,23 @@ async fn channel(State(gate): State<Gate>, caller: Caller, Path(name): Path<Stri
         if let Value::Object(fields) = &mut value {
             fields.insert("consumer_details".to_owned(), its.into());
         }
-        return Json(value).into_response();
+        return Ok(Json(value).into_response());
     }
-    not_found()
+    Err(Failure::not_found())
 }
 
-async fn consumers(State(gate): State<Gate>, caller: Caller) -> Response {
-    let found = list_consumers(&gate, |namespace| caller.sees(&gate, namespace)).await;
-    found.map_or_else(closed_by, |found| Json(found).into_response())
+async fn consumers(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answer {
+    list(&uri, list_consumers(&gate, |namespace| caller.sees(&gate, namespace)).await?)
 }
 
 async fn consumers_in(
     State(gate): State<Gate>,
     caller: Caller,
     Path(vhost): Path<String>,
-) -> Result<Response, ApiFault> {
+    uri: Uri,
+) -> Answer {
     caller.must_see(&gate, &vhost)?;
-    let found = list_consumers(&gate, |namespace| *namespace == *vhost).await;
-    Ok(found.map_or_else(closed_by, |found| Json(found).into_response()))
+    list(&uri, list_consumers(&gate, |namespace| *namespace == *vhost).await?)
 }
 
 /// The connections that are wanted, by number.
@@ -207,7 +207,7 @@ async fn channel_values(gate: &Gate, connections: Vec<Arc<Standing>>) -> Vec<Val
 async fn list_consumers(
     gate: &Gate,
     is_wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<Value>, Closed> {
+) -> Result<Vec<Value>, Failure> {
     let wanted = |it: &Standing| is_wanted(&it.principal().namespace);
     let connections = select(gate, wanted);
     let mut namespaces: Vec<Arc<str>> =
@@ -230,14 +230,10 @@ async fn list_consumers(
     Ok(each.collect())
 }
 
-/// The store shuts down.
-struct Closed;
-
-async fn consumers_of(gate: &Gate, namespace: &str) -> Result<Vec<Consuming>, Closed> {
+async fn consumers_of(gate: &Gate, namespace: &str) -> Result<Vec<Consuming>, Failure> {
     let (mut found, mut from) = (Vec::new(), None);
     loop {
-        let page = gate.broker.consumers(namespace, from, PAGE).await;
-        let (page, next) = page.map_err(|_| Closed)?;
+        let (page, next) = gate.broker.consumers(namespace, from, PAGE).await?;
         found.extend(page);
         match next {
             Some(next) => from = Some(next),
@@ -301,19 +297,5 @@ fn tag(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&str> {
 
 /// What this server is called among others.
 fn node(gate: &Gate) -> &str {
-    &gate.config.amqp.cluster_name
-}
-
-fn not_found() -> Response {
-    let reason = json!({"error": "Object Not Found", "reason": "Not Found"});
-    (StatusCode::NOT_FOUND, Json(reason)).into_response()
-}
-
-fn closed_by(_: Closed) -> Response {
-    closed()
-}
-
-fn closed() -> Response {
-    let reason = json!({"error": "service_unavailable", "reason": "the server shuts down"});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(reason)).into_response()
+    &gate.node.name
 }

@@ -1,9 +1,9 @@
 //! `/api/users`, `/api/vhosts`, `/api/permissions` and `/api/topic-permissions`, as RabbitMQ's management
 //! plugin has them.
 
-mod permissions;
-mod users;
-mod vhosts;
+pub(super) mod permissions;
+pub(super) mod users;
+pub(super) mod vhosts;
 
 use axum::{
     Router,
@@ -14,7 +14,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Gate, caller::ApiFault};
+use super::{Gate, management::Failure};
 
 pub(super) fn router() -> Router<Gate> {
     Router::new()
@@ -50,9 +50,9 @@ pub(super) fn router() -> Router<Gate> {
 }
 
 /// What a request brings; an empty one stands for an object with nothing in it.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiFault> {
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
     let body = if body.is_empty() { b"{}" } else { &body[..] };
-    serde_json::from_slice(body).map_err(|error| ApiFault::bad(format!("not_json: {error}")))
+    serde_json::from_slice(body).map_err(|error| Failure::bad(format!("not_json: {error}")))
 }
 
 /// The answer to what makes or changes something.
@@ -61,6 +61,6 @@ fn made(is_new: bool) -> Response {
 }
 
 /// The answer to what takes something away.
-fn gone(was_there: bool) -> Result<StatusCode, ApiFault> {
-    was_there.then_some(StatusCode::NO_CONTENT).ok_or_else(ApiFault::not_found)
+fn gone(was_there: bool) -> Result<StatusCode, Failure> {
+    was_there.then_some(StatusCode::NO_CONTENT).ok_or_else(Failure::not_found)
 }

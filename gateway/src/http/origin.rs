@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Gate, Peer, caller::ApiFault};
+use super::{Gate, Peer, management::Failure};
 use crate::access::is_loopback;
 
 /// Refuses what a page of another machine sends from this one, unless `http.origins` names it.
@@ -52,7 +52,8 @@ pub(super) async fn refuse_others(
     if !is_ours {
         let path = request.uri().path();
         tracing::info!(?origin, path, "refused a page that http.origins does not name");
-        return ApiFault::foreign().into_response();
+        let reason = "http.origins does not name this page's";
+        return Failure::new(StatusCode::FORBIDDEN, "forbidden", reason).into_response();
     }
     next.run(request).await
 }

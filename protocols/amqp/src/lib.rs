@@ -6,9 +6,11 @@
 
 pub mod codec;
 pub mod limits;
+pub mod message;
 pub mod normalize;
 pub mod serve;
 pub mod session;
+pub mod topology;
 
 pub use limits::Limits;
 pub use normalize::{routing, view};

@@ -13,6 +13,9 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use ask::ask;
+pub(crate) use deliver::told;
+
 use crate::limits::Limits;
 
 /// Pause after a failed accept: out of descriptors is the usual reason, and others must close

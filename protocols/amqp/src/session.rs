@@ -22,13 +22,14 @@ mod inventory;
 mod policy;
 mod publish;
 mod sieve;
-mod topology;
+pub(crate) mod topology;
 mod unpublished;
 mod unsettled;
 
-pub(crate) use basic::DIRECT_REPLY;
 pub use basic::Handing;
+pub(crate) use basic::{DIRECT_REPLY, check_gettable, counts_returns};
 pub use effect::{Answer, Answered, Ask, Content, Effect, Request, Then, Ticket};
+pub use equivalence::{kind_words, type_word};
 pub use fault::{Code, Fault};
 pub use sieve::Sieve;
 

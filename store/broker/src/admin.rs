@@ -126,6 +126,18 @@ impl Broker {
         self.parameters(namespace, component).await
     }
 
+    /// How many connections are counted in, and channels of theirs.
+    #[must_use]
+    pub fn occupancy(&self) -> (u64, u64) {
+        self.shared.usage.occupancy()
+    }
+
+    /// Whether publishes are refused because the disk, or the log's bound, has no room for them.
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        self.shared.usage.is_out_of_room()
+    }
+
     async fn set_parameter(&self, key: ParameterKey, value: Table) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::SetParameter { key, value, reply });

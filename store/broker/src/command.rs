@@ -18,8 +18,11 @@ use crate::{
     state::key_hash,
 };
 
+mod listing;
 mod topic;
 
+pub(crate) use listing::ListCommand;
+pub use listing::Ruled;
 pub(crate) use topic::TopicCommand;
 pub use topic::{BranchTerms, Moved, Pull, Sought};
 
@@ -579,6 +582,11 @@ pub(crate) enum Command {
         after: ConsumerId,
         max: usize,
         reply: Reply<(Vec<Consuming>, Option<ConsumersFrom>)>,
+    },
+    /// Something about what a namespace has.
+    List {
+        namespace: String,
+        ask: ListCommand,
     },
     /// A barrier: answered when everything before it is as durable as it gets, with the state's
     /// hash when asked.

@@ -48,6 +48,7 @@ mod doomed;
 mod emptying;
 mod handle;
 mod held;
+mod listing;
 mod lookup;
 mod members;
 mod outgrow;

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod error;
 pub mod inbox;
+pub mod listing;
 
 mod open;
 
@@ -50,12 +51,13 @@ pub use client::{Act, AllRights, Authenticator, Broker, Challenge, Client, Recei
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
     ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,
-    Published, Pull, QueueDef, QueueStats, Retention, SessionOpened, Sought, Source, Stamp, Start,
-    Subscribe, Subscribed, Subscription, Terms, session_writer,
+    Published, Pull, QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp,
+    Start, Subscribe, Subscribed, Subscription, Terms, session_writer,
 };
 pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
+pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};
 pub use roll::{Call, Introduction, Line};

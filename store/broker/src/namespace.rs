@@ -1,7 +1,12 @@
 //! One namespace: its exchanges, its queues by what they are found by, its filters, retained
 //! records and sessions.
 
-use std::{cmp::Ordering, collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use mainstem_schemas::{
     ConsumerId, CursorId, Dialect, Filter, Path, Position, QueueId, UnixMillis, filter::Step,
@@ -113,6 +118,8 @@ pub(crate) struct Namespace {
     pub(crate) rules: Arc<Rules>,
     /// Queues in memory by name, and names that are gone although the index may still have them.
     pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
+    /// Names of queues that the index never has.
+    pub(crate) transient: BTreeSet<Box<[u8]>>,
     /// How many named queues there are, once somebody asked.
     pub(crate) queues: Option<u64>,
     pub(crate) topics: FxHashMap<String, QueueId>,
@@ -142,6 +149,7 @@ impl Namespace {
             exchanges: Exchanges::default(),
             rules: Arc::default(),
             named: FxHashMap::default(),
+            transient: BTreeSet::new(),
             queues: None,
             topics: FxHashMap::default(),
             branches: BTreeMap::new(),
@@ -158,6 +166,9 @@ impl Namespace {
         match found {
             Found::ByName => {
                 self.named.insert(name.as_bytes().into(), Some(id));
+                if id.is_transient() {
+                    self.transient.insert(name.as_bytes().into());
+                }
                 self.queues = self.queues.map(|count| count + 1);
             }
             Found::ByFilter(filter) => {
@@ -186,6 +197,7 @@ impl Namespace {
                 self.queues = self.queues.map(|count| count.saturating_sub(1));
                 if id.is_transient() {
                     self.named.remove(name.as_bytes());
+                    self.transient.remove(name.as_bytes());
                 } else {
                     self.named.insert(name.as_bytes().into(), None);
                 }

@@ -12,7 +12,7 @@ use fancy_regex::{Regex, RegexBuilder};
 use mainstem_schemas::{Table, Value, value::find};
 
 use crate::{
-    command::{ExchangeDef, QueueDef, Retention},
+    command::{ExchangeDef, QueueDef, Retention, Ruled},
     error::Refusal,
     policy::{DeadLetter, Overflow, Policy, attempts_max, keeps_dead, shared},
 };
@@ -176,6 +176,17 @@ impl Compiled {
     fn matches(&self, name: &str) -> bool {
         self.regex.is_match(name).unwrap_or(false)
     }
+
+    fn is_for_queue(&self, def: &QueueDef, kind: QueueType) -> bool {
+        let mut keys = self.rule.definition.iter().map(|(key, _)| key);
+        self.rule.apply_to.is_for(kind)
+            && keys.all(|key| !unknown_to(kind, key))
+            && self.matches(&def.name)
+    }
+
+    fn is_for_exchange(&self, def: &ExchangeDef) -> bool {
+        matches!(self.rule.apply_to, ApplyTo::All | ApplyTo::Exchanges) && self.matches(&def.name)
+    }
 }
 
 /// All rules of a namespace.
@@ -243,12 +254,7 @@ impl Rules {
             return declared.clone();
         }
         let kind = queue_type(def);
-        let asked = self.asked(|one| {
-            let keys = one.rule.definition.iter();
-            one.rule.apply_to.is_for(kind)
-                && keys.map(|(key, _)| key).all(|key| !unknown_to(kind, key))
-                && one.matches(&def.name)
-        });
+        let asked = self.asked(|one| one.is_for_queue(def, kind));
         if asked.is_empty() {
             return declared.clone();
         }
@@ -257,10 +263,30 @@ impl Rules {
 
     /// What is asked of an exchange.
     pub(crate) fn of_exchange(&self, def: &ExchangeDef) -> Asked {
-        let is_for = |to| matches!(to, ApplyTo::All | ApplyTo::Exchanges);
-        let asked = self.asked(|one| is_for(one.rule.apply_to) && one.matches(&def.name));
+        let asked = self.asked(|one| one.is_for_exchange(def));
         let text = |key| asked.get(key).and_then(Value::as_text).map(str::to_owned);
         Asked { alternate: text("alternate-exchange"), address: text("address") }
+    }
+
+    /// By which rules a queue goes.
+    pub(crate) fn ruling_of_queue(&self, def: &QueueDef) -> Ruled {
+        let kind = queue_type(def);
+        self.ruling(|one| one.is_for_queue(def, kind))
+    }
+
+    /// By which rules an exchange goes.
+    pub(crate) fn ruling_of_exchange(&self, def: &ExchangeDef) -> Ruled {
+        self.ruling(|one| one.is_for_exchange(def))
+    }
+
+    fn ruling(&self, matches: impl Fn(&Compiled) -> bool) -> Ruled {
+        let first = |list: &[Compiled]| {
+            list.iter().find(|one| matches(one)).map(|one| one.rule.name.clone())
+        };
+        let (user, operator) = (first(&self.users), first(&self.operators));
+        let asked = self.asked(matches).into_iter();
+        let definition = asked.map(|(key, value)| (key.to_owned(), value)).collect();
+        Ruled { user, operator, definition }
     }
 }
 

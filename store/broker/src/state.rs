@@ -36,6 +36,7 @@ use crate::{
 mod bodies;
 mod checkpoint;
 mod define;
+mod listing;
 mod parameters;
 mod queues;
 mod restore;

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mainstem_schemas::{Principal, Table, UnixMillis, Value, value::find};
@@ -122,12 +125,29 @@ pub(crate) struct Usage {
     /// Never held over anything that waits.
     counts: Mutex<Counts>,
     pub(crate) roll: Roll,
+    out_of_room: AtomicBool,
 }
 
 impl Usage {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // Nothing in here can panic half way.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All namespaces' connections, and all users' channels.
+    pub(crate) fn occupancy(&self) -> (u64, u64) {
+        let counts = self.counts();
+        let connections = counts.namespaces.values().map(|party| party.connections).sum();
+        (connections, counts.users.values().map(|party| party.channels).sum())
+    }
+
+    /// Publishes are refused for want of room from now on, or are taken again.
+    pub(crate) fn note_room(&self, is_out: bool) {
+        self.out_of_room.store(is_out, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        self.out_of_room.load(Ordering::Relaxed)
     }
 
     /// A limit was set or taken back.

@@ -16,14 +16,11 @@ use crate::{
         directory::Directory,
         grant::{Permission, TopicPermission},
     },
-    http::{
-        Gate,
-        caller::{ApiFault, Caller},
-    },
+    http::{Gate, caller::Caller, management::Failure},
 };
 
 type Pair = Path<(String, String)>;
-type Listed = Result<Json<Value>, ApiFault>;
+type Listed = Result<Json<Value>, Failure>;
 
 #[derive(Deserialize)]
 pub(super) struct Wanted {
@@ -128,7 +125,7 @@ pub(super) async fn show(
 ) -> Listed {
     caller.must_administrate()?;
     let found = all(&gate.registry.directory(), |v, u| v == vhost && u == user);
-    found.into_iter().next().map(Json).ok_or_else(ApiFault::not_found)
+    found.into_iter().next().map(Json).ok_or_else(Failure::not_found)
 }
 
 pub(super) async fn show_topics(
@@ -139,7 +136,7 @@ pub(super) async fn show_topics(
     caller.must_administrate()?;
     let found = all_topics(&gate.registry.directory(), |v, u| v == vhost && u == user);
     if found.is_empty() {
-        return Err(ApiFault::not_found());
+        return Err(Failure::not_found());
     }
     Ok(Json(found.into()))
 }
@@ -149,7 +146,7 @@ pub(super) async fn set(
     State(gate): State<Gate>,
     Path((vhost, user)): Pair,
     body: Bytes,
-) -> Result<Response, ApiFault> {
+) -> Result<Response, Failure> {
     caller.must_administrate()?;
     let Wanted { configure, write, read } = read(&body)?;
     let permission = Permission { configure, write, read };
@@ -160,7 +157,7 @@ pub(super) async fn delete(
     caller: Caller,
     State(gate): State<Gate>,
     Path((vhost, user)): Pair,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     gone(gate.registry.delete_permission(&vhost, &user).await?)
 }
@@ -170,7 +167,7 @@ pub(super) async fn set_topic(
     State(gate): State<Gate>,
     Path((vhost, user)): Pair,
     body: Bytes,
-) -> Result<Response, ApiFault> {
+) -> Result<Response, Failure> {
     caller.must_administrate()?;
     let WantedTopic { exchange, write, read } = read(&body)?;
     let topic = TopicPermission { write, read };
@@ -181,7 +178,7 @@ pub(super) async fn delete_topics(
     caller: Caller,
     State(gate): State<Gate>,
     Path((vhost, user)): Pair,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     gone(gate.registry.delete_topic_permissions(&vhost, &user, None).await?)
 }
@@ -190,7 +187,7 @@ pub(super) async fn delete_topic(
     caller: Caller,
     State(gate): State<Gate>,
     Path((vhost, user, exchange)): Path<(String, String, String)>,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     gone(gate.registry.delete_topic_permissions(&vhost, &user, Some(&exchange)).await?)
 }
@@ -200,10 +197,10 @@ fn known_user(
     caller: &Caller,
     gate: &Gate,
     user: &str,
-) -> Result<std::sync::Arc<Directory>, ApiFault> {
+) -> Result<std::sync::Arc<Directory>, Failure> {
     if caller.name != user {
         caller.must_administrate()?;
     }
     let directory = gate.registry.directory();
-    if directory.users.contains_key(user) { Ok(directory) } else { Err(ApiFault::not_found()) }
+    if directory.users.contains_key(user) { Ok(directory) } else { Err(Failure::not_found()) }
 }

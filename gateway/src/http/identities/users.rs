@@ -16,10 +16,7 @@ use crate::{
         directory::Account,
         password::{Algorithm, Kept},
     },
-    http::{
-        Gate,
-        caller::{ApiFault, Caller},
-    },
+    http::{Gate, caller::Caller, management::Failure},
 };
 
 /// Names in one request to delete users.
@@ -82,15 +79,12 @@ pub(super) async fn whoami(caller: Caller) -> Json<Value> {
 pub(super) async fn hash(
     caller: Caller,
     Path(password): Path<String>,
-) -> Result<Json<Value>, ApiFault> {
+) -> Result<Json<Value>, Failure> {
     caller.must_administrate()?;
     Ok(Json(json!({ "ok": Kept::salted(password.as_bytes()).hash() })))
 }
 
-pub(super) async fn list(
-    caller: Caller,
-    State(gate): State<Gate>,
-) -> Result<Json<Value>, ApiFault> {
+pub(super) async fn list(caller: Caller, State(gate): State<Gate>) -> Result<Json<Value>, Failure> {
     caller.must_administrate()?;
     let directory = gate.registry.directory();
     Ok(Json(directory.users.iter().map(|(name, account)| shown(name, account)).collect()))
@@ -99,7 +93,7 @@ pub(super) async fn list(
 pub(super) async fn without_permissions(
     caller: Caller,
     State(gate): State<Gate>,
-) -> Result<Json<Value>, ApiFault> {
+) -> Result<Json<Value>, Failure> {
     caller.must_administrate()?;
     let directory = gate.registry.directory();
     let has_some = |user: &str| directory.permissions.keys().any(|(_, other)| other == user);
@@ -111,10 +105,10 @@ pub(super) async fn show(
     caller: Caller,
     State(gate): State<Gate>,
     Path(user): Path<String>,
-) -> Result<Json<Value>, ApiFault> {
+) -> Result<Json<Value>, Failure> {
     caller.must_administrate()?;
     let directory = gate.registry.directory();
-    let account = directory.users.get(&user).ok_or_else(ApiFault::not_found)?;
+    let account = directory.users.get(&user).ok_or_else(Failure::not_found)?;
     Ok(Json(shown(&user, account)))
 }
 
@@ -123,32 +117,28 @@ pub(super) async fn set(
     State(gate): State<Gate>,
     Path(user): Path<String>,
     body: Bytes,
-) -> Result<Response, ApiFault> {
+) -> Result<Response, Failure> {
     caller.must_administrate()?;
     Ok(made(put(&gate, &user, read(&body)?).await?))
 }
 
 /// Makes or changes a user; tells whether it is new.
-pub(in crate::http) async fn put(
-    gate: &Gate,
-    user: &str,
-    wanted: Wanted,
-) -> Result<bool, ApiFault> {
+pub(in crate::http) async fn put(gate: &Gate, user: &str, wanted: Wanted) -> Result<bool, Failure> {
     let Wanted { password, password_hash, hashing_algorithm, tags } = wanted;
     let directory = gate.registry.directory();
     let known = directory.users.get(user);
     let kept = match (password, password_hash) {
         (Some(_), Some(_)) => {
-            return Err(ApiFault::bad("password and password_hash are both given"));
+            return Err(Failure::bad("password and password_hash are both given"));
         }
         (Some(password), None) if password.is_empty() => Kept::none(),
         (Some(password), None) => gate.registry.hash(password.into_bytes()).await?,
         (None, Some(hash)) => {
             let word = hashing_algorithm.as_deref().unwrap_or(Algorithm::Sha256.word());
             let algorithm = Algorithm::from_word(word)
-                .ok_or_else(|| ApiFault::bad(format!("hashing_algorithm {word} is not known")))?;
+                .ok_or_else(|| Failure::bad(format!("hashing_algorithm {word} is not known")))?;
             Kept::read(algorithm, &hash)
-                .ok_or_else(|| ApiFault::bad(format!("password_hash is no hash of {word}")))?
+                .ok_or_else(|| Failure::bad(format!("password_hash is no hash of {word}")))?
         }
         // Without one it stays as it is.
         (None, None) => known.map_or_else(Kept::none, Account::shown),
@@ -162,7 +152,7 @@ pub(super) async fn delete(
     caller: Caller,
     State(gate): State<Gate>,
     Path(user): Path<String>,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     gone(gate.registry.delete_user(&user).await?)
 }
@@ -171,11 +161,11 @@ pub(super) async fn bulk_delete(
     caller: Caller,
     State(gate): State<Gate>,
     body: Bytes,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     let Several { users } = read(&body)?;
     if users.len() > BULK_MAX {
-        return Err(ApiFault::bad(format!("more than {BULK_MAX} users at once")));
+        return Err(Failure::bad(format!("more than {BULK_MAX} users at once")));
     }
     for user in users {
         // One that is not there is as wished.

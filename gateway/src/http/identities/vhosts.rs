@@ -13,10 +13,7 @@ use serde_json::{Value, json};
 use super::{gone, made, read, users::Tags};
 use crate::{
     access::{directory::Described, grant::Permission},
-    http::{
-        Gate,
-        caller::{ApiFault, Caller},
-    },
+    http::{Gate, caller::Caller, management::Failure},
 };
 
 #[derive(Deserialize)]
@@ -59,10 +56,10 @@ pub(super) async fn show(
     caller: Caller,
     State(gate): State<Gate>,
     Path(vhost): Path<String>,
-) -> Result<Json<Value>, ApiFault> {
+) -> Result<Json<Value>, Failure> {
     caller.must_see(&gate, &vhost)?;
     let directory = gate.registry.directory();
-    let described = directory.namespaces.get(&vhost).ok_or_else(ApiFault::not_found)?;
+    let described = directory.namespaces.get(&vhost).ok_or_else(Failure::not_found)?;
     Ok(Json(shown(&vhost, described)))
 }
 
@@ -72,7 +69,7 @@ pub(super) async fn set(
     State(gate): State<Gate>,
     Path(vhost): Path<String>,
     body: Bytes,
-) -> Result<Response, ApiFault> {
+) -> Result<Response, Failure> {
     caller.must_administrate()?;
     let is_new = put(&gate, &vhost, read(&body)?).await?;
     if is_new {
@@ -86,7 +83,7 @@ pub(in crate::http) async fn put(
     gate: &Gate,
     vhost: &str,
     wanted: Wanted,
-) -> Result<bool, ApiFault> {
+) -> Result<bool, Failure> {
     let Wanted { description, tags, default_queue_type } = wanted;
     let known = gate.registry.directory().namespaces.get(vhost).cloned().unwrap_or_default();
     let described = Described {
@@ -101,7 +98,7 @@ pub(super) async fn delete(
     caller: Caller,
     State(gate): State<Gate>,
     Path(vhost): Path<String>,
-) -> Result<StatusCode, ApiFault> {
+) -> Result<StatusCode, Failure> {
     caller.must_administrate()?;
     gone(gate.registry.delete_namespace(&vhost).await?)
 }

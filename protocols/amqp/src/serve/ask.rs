@@ -5,7 +5,7 @@ use mainstem_broker::Client;
 use crate::session::{Answer, Answered, Request};
 
 /// Asks, and waits for the answer.
-pub(super) async fn ask(client: &Client, request: Request) -> Answered {
+pub(crate) async fn ask(client: &Client, request: Request) -> Answered {
     Ok(match request {
         Request::DeclareExchange(def) => {
             let request = mainstem_broker::DeclareExchange { def };

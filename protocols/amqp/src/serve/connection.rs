@@ -522,7 +522,7 @@ impl Connection {
     async fn ask(&mut self, channel: u16, request: crate::session::Request, then: Then) {
         self.last_delaying = None;
         let Some(attached) = &self.attached else { return };
-        let answer = ask::ask(&attached.client, request).await;
+        let answer = ask(&attached.client, request).await;
         if let Then::Cancelled { .. } = &then {
             // What was handed to the consumer before it ended goes out before cancel-ok.
             self.take_ready_notices().await;

@@ -51,7 +51,7 @@ pub(super) fn put_delivery(
 }
 
 /// How the record came to its queue, and back to it if that is told at all.
-fn told(delivery: &Delivery, counts_returns: bool) -> Told<'_> {
+pub(crate) fn told(delivery: &Delivery, counts_returns: bool) -> Told<'_> {
     let returns = if counts_returns { delivery.attempt.saturating_sub(1) } else { 0 };
     let passage = delivery.passage.as_deref();
     let address = passage.map(|passage| &passage.address);

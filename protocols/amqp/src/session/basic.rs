@@ -317,12 +317,7 @@ impl Session {
         no_ack: bool,
         def: &QueueDef,
     ) -> Result<Ask, Fault> {
-        if is_stream(def) {
-            return Err(Fault::not_implemented(format!(
-                "basic.get not supported by stream queues queue '{queue}' in vhost '{}'",
-                self.vhost
-            )));
-        }
+        check_gettable(def, &self.vhost)?;
         let timeout_ms = self.timeout_of(def);
         self.note_timeout(timeout_ms);
         let known = Known { queue, counts_returns: counts_returns(def), timeout_ms };
@@ -433,8 +428,19 @@ fn got(channel: u16, known: Known, no_ack: bool) -> Ask {
     Ask { channel, request, then: Then::Got { counts_returns, timeout_ms } }
 }
 
+/// Errors: the queue is a stream.
+pub(crate) fn check_gettable(def: &QueueDef, vhost: &str) -> Result<(), Fault> {
+    if is_stream(def) {
+        return Err(Fault::not_implemented(format!(
+            "basic.get not supported by stream queues queue '{}' in vhost '{vhost}'",
+            def.name
+        )));
+    }
+    Ok(())
+}
+
 /// A quorum queue tells how often a record came back.
-fn counts_returns(queue: &QueueDef) -> bool {
+pub(crate) fn counts_returns(queue: &QueueDef) -> bool {
     equivalence::type_of(&queue.arguments) == "quorum"
 }
 

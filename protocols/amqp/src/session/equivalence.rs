@@ -190,7 +190,7 @@ pub(super) fn exchange(
 
 /// Errors: the queue that is there is another one than wanted. Whether it is exclusive is a
 /// matter of access, 405; the rest is 406.
-pub(super) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<(), Fault> {
+pub(crate) fn queue(wanted: &QueueDef, found: &QueueDef, vhost: &str) -> Result<(), Fault> {
     if wanted.exclusive != found.exclusive {
         return Err(Fault::locked(&wanted.name, vhost));
     }
@@ -231,12 +231,19 @@ pub(crate) fn is_delayed(exchange: &ExchangeDef) -> bool {
     find(&exchange.arguments, DELAYED_TYPE).is_some()
 }
 
-fn type_word(exchange: &ExchangeDef) -> &'static str {
+/// The word for an exchange's type.
+#[must_use]
+pub fn type_word(exchange: &ExchangeDef) -> &'static str {
     if is_delayed(exchange) {
         return DELAYED;
     }
     let found = KIND_WORDS.into_iter().find(|(_, kind)| *kind == exchange.kind);
     found.map_or("", |(word, _)| word)
+}
+
+/// The words for all types of exchange.
+pub fn kind_words() -> impl Iterator<Item = &'static str> {
+    KIND_WORDS.into_iter().map(|(word, _)| word).chain([DELAYED])
 }
 
 fn same(name: &str, resource: &str, wanted: &str, found: &str) -> Result<(), Fault> {

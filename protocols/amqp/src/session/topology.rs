@@ -30,7 +30,7 @@ impl Session {
         let (request, then) = match method {
             Method::ExchangeDeclare(declare) => self.exchange_declare(&declare)?,
             Method::ExchangeDelete { exchange, if_unused, no_wait } => {
-                let name = self.deletable_exchange(&exchange)?;
+                let name = deletable_exchange(&exchange, &self.vhost)?;
                 let request = Request::DeleteExchange { name, if_unused };
                 (request, Then::ExchangeDeleted { no_wait })
             }
@@ -86,43 +86,18 @@ impl Session {
             };
             return Ok((Request::FindExchange(name), then));
         }
-        let mut arguments = arguments(&declare.arguments)?;
-        let kind = if &*declare.kind == DELAYED {
-            delayed_kind(&arguments)?
-        } else {
-            arguments.retain(|(name, _)| name != equivalence::DELAYED_TYPE);
-            exchange_kind(&declare.kind)?
-        };
-        let def = ExchangeDef {
+        let terms = ExchangeTerms {
             name: name.clone(),
-            kind,
+            kind: declare.kind.clone(),
             durable: declare.durable,
             auto_delete: declare.auto_delete,
             internal: declare.internal,
-            arguments,
+            arguments: arguments(&declare.arguments)?,
         };
-        let reserved = name.starts_with(RESERVED_PREFIX);
-        let request = if reserved {
-            Request::FindExchange(name.clone())
-        } else {
-            Request::DeclareExchange(def.clone())
-        };
+        let def = terms.def()?;
+        let request = exchange_request(&def);
+        let reserved = is_reserved(&name);
         Ok((request, Then::ExchangeDeclared { name, wanted: Some(def), reserved, no_wait }))
-    }
-
-    fn deletable_exchange(&self, name: &[u8]) -> Result<String, Fault> {
-        let name = name_of(name)?;
-        if name.is_empty() {
-            return Err(Fault::default_exchange());
-        }
-        if name.starts_with(RESERVED_PREFIX) {
-            let text = format!(
-                "deletion of system exchange '{name}' in vhost '{}' not allowed",
-                self.vhost
-            );
-            return Err(Fault::new(Code::AccessRefused, text));
-        }
-        Ok(name)
     }
 
     fn queue_declare(&mut self, declare: &QueueDeclare) -> Result<(Request, Then), Fault> {
@@ -134,7 +109,7 @@ impl Session {
                 Then::QueueDeclared { name: given.clone(), wanted: None, reserved: false, no_wait };
             return Ok((Request::FindQueue(given), then));
         }
-        let reserved = given.starts_with(RESERVED_PREFIX);
+        let reserved = is_reserved(&given);
         let arguments = arguments(&declare.arguments)?;
         let name = match given.is_empty() {
             true => match text(&arguments, NAME_PREFIX) {
@@ -146,24 +121,15 @@ impl Session {
             },
             false => given,
         };
-        let resource = format!("queue '{name}' in vhost '{}'", self.vhost);
-        equivalence::check_queue_arguments(&arguments, &resource)?;
-        let def = QueueDef {
-            id: QueueId::default(),
+        let terms = QueueTerms {
             name: name.clone(),
-            durable: declare.durable && !declare.exclusive,
+            durable: declare.durable,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
-            retention: equivalence::retention(&arguments),
-            policy: Arc::new(policy::of(&arguments)),
             arguments,
         };
-        equivalence::check_stream(&def, &resource)?;
-        let request = if reserved {
-            Request::FindQueue(name.clone())
-        } else {
-            Request::DeclareQueue(def.clone())
-        };
+        let def = terms.def(&self.vhost)?;
+        let request = queue_request(&def, reserved);
         Ok((request, Then::QueueDeclared { name, wanted: Some(def), reserved, no_wait }))
     }
 
@@ -216,11 +182,8 @@ impl Session {
                 effects.push_back(Effect::Write { channel, reply });
                 return Ok(None);
             }
-            Err(Refusal::NoQueue(name)) if reserved => {
-                return Err(Fault::reserved("queue", &name));
-            }
-            Err(Refusal::Limit { max, .. }) if let Then::QueueDeclared { name, .. } = &then => {
-                return Err(Fault::queue_limit(name, &self.vhost, max));
+            Err(refusal) if let Then::QueueDeclared { name, .. } = &then => {
+                return Err(queue_refused(&refusal, name, reserved, &self.vhost));
             }
             Err(refusal) => {
                 let kind = match then.method().0 {
@@ -232,7 +195,7 @@ impl Session {
         };
         let (reply, no_wait) = match (then, answer) {
             (Then::ExchangeDeclared { name, wanted, no_wait, .. }, answer) => {
-                self.exchange_declared(&name, wanted.as_ref(), answer)?;
+                exchange_fits(&name, wanted.as_ref(), answer, &self.vhost)?;
                 (Reply::ExchangeDeclareOk, no_wait)
             }
             (Then::ExchangeDeleted { no_wait }, _) => (Reply::ExchangeDeleteOk, no_wait),
@@ -307,26 +270,6 @@ impl Session {
         }
     }
 
-    fn exchange_declared(
-        &self,
-        name: &str,
-        wanted: Option<&ExchangeDef>,
-        answer: Answer,
-    ) -> Result<(), Fault> {
-        let found = match answer {
-            Answer::Exchange(declared) if declared.created => return Ok(()),
-            Answer::Exchange(declared) => Some(declared.def),
-            Answer::ExchangeFound(found) => found,
-            _ => None,
-        };
-        match (wanted, found) {
-            (None, Some(_)) => Ok(()),
-            (None, None) => Err(Fault::no_exchange(name, &self.vhost)),
-            (Some(wanted), Some(found)) => equivalence::exchange(wanted, &found, &self.vhost),
-            (Some(_), None) => Err(Fault::reserved("exchange", name)),
-        }
-    }
-
     fn queue_declared(
         &mut self,
         channel: u16,
@@ -352,16 +295,142 @@ impl Session {
     }
 
     fn purge(&self, channel: u16, found: &Declared<QueueDef>, no_wait: bool) -> Result<Ask, Fault> {
-        let name = found.def.name.clone();
-        if is_stream(&found.def) {
-            return Err(Fault::not_implemented(format!(
-                "queue.purge not supported by stream queues queue '{name}' in vhost '{}'",
-                self.vhost
-            )));
-        }
-        let then = Then::Purged { no_wait };
-        Ok(Ask { channel, request: Request::PurgeQueue(name), then })
+        let request = purge_request(&found.def, &self.vhost)?;
+        Ok(Ask { channel, request, then: Then::Purged { no_wait } })
     }
+}
+
+/// What an exchange is to be.
+#[derive(Clone, Debug)]
+pub struct ExchangeTerms {
+    pub name: String,
+    /// The word for its routing rule.
+    pub kind: Bytes,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub internal: bool,
+    pub arguments: Table,
+}
+
+impl ExchangeTerms {
+    /// Errors: it has no name, or there is no such type.
+    pub(crate) fn def(self) -> Result<ExchangeDef, Fault> {
+        let Self { name, kind, durable, auto_delete, internal, mut arguments } = self;
+        if name.is_empty() {
+            return Err(Fault::default_exchange());
+        }
+        let kind = if &*kind == DELAYED {
+            delayed_kind(&arguments)?
+        } else {
+            arguments.retain(|(name, _)| name != equivalence::DELAYED_TYPE);
+            exchange_kind(&kind)?
+        };
+        Ok(ExchangeDef { name, kind, durable, auto_delete, internal, arguments })
+    }
+}
+
+/// What a queue is to be.
+#[derive(Clone, Debug)]
+pub struct QueueTerms {
+    pub name: String,
+    pub durable: bool,
+    pub exclusive: bool,
+    pub auto_delete: bool,
+    pub arguments: Table,
+}
+
+impl QueueTerms {
+    /// Errors: an argument is wrong, or does not go with the others.
+    pub(crate) fn def(self, vhost: &str) -> Result<QueueDef, Fault> {
+        let Self { name, durable, exclusive, auto_delete, arguments } = self;
+        let resource = format!("queue '{name}' in vhost '{vhost}'");
+        equivalence::check_queue_arguments(&arguments, &resource)?;
+        let def = QueueDef {
+            id: QueueId::default(),
+            name,
+            durable: durable && !exclusive,
+            exclusive,
+            auto_delete,
+            retention: equivalence::retention(&arguments),
+            policy: Arc::new(policy::of(&arguments)),
+            arguments,
+        };
+        equivalence::check_stream(&def, &resource)?;
+        Ok(def)
+    }
+}
+
+/// The question behind a declaration: one with a name of ours is there already, or will not be.
+pub(crate) fn exchange_request(def: &ExchangeDef) -> Request {
+    if is_reserved(&def.name) {
+        Request::FindExchange(def.name.clone())
+    } else {
+        Request::DeclareExchange(def.clone())
+    }
+}
+
+/// The same for a queue, whose name was `reserved` when it was given.
+pub(crate) fn queue_request(def: &QueueDef, reserved: bool) -> Request {
+    if reserved { Request::FindQueue(def.name.clone()) } else { Request::DeclareQueue(def.clone()) }
+}
+
+/// Whether only the server makes what has such a name.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.starts_with(RESERVED_PREFIX)
+}
+
+/// What is told of a queue that was not declared.
+pub(crate) fn queue_refused(refusal: &Refusal, name: &str, reserved: bool, vhost: &str) -> Fault {
+    match refusal {
+        Refusal::NoQueue(name) if reserved => Fault::reserved("queue", name),
+        Refusal::Limit { max, .. } => Fault::queue_limit(name, vhost, *max),
+        refusal => Fault::refused(refusal, "queue", vhost),
+    }
+}
+
+/// Errors: what was found is not what is wanted, or nothing was.
+pub(crate) fn exchange_fits(
+    name: &str,
+    wanted: Option<&ExchangeDef>,
+    answer: Answer,
+    vhost: &str,
+) -> Result<(), Fault> {
+    let found = match answer {
+        Answer::Exchange(declared) if declared.created => return Ok(()),
+        Answer::Exchange(declared) => Some(declared.def),
+        Answer::ExchangeFound(found) => found,
+        _ => None,
+    };
+    match (wanted, found) {
+        (None, Some(_)) => Ok(()),
+        (None, None) => Err(Fault::no_exchange(name, vhost)),
+        (Some(wanted), Some(found)) => equivalence::exchange(wanted, &found, vhost),
+        (Some(_), None) => Err(Fault::reserved("exchange", name)),
+    }
+}
+
+/// Errors: the exchange is ours.
+pub(crate) fn deletable_exchange(name: &[u8], vhost: &str) -> Result<String, Fault> {
+    let name = name_of(name)?;
+    if name.is_empty() {
+        return Err(Fault::default_exchange());
+    }
+    if name.starts_with(RESERVED_PREFIX) {
+        let text = format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed");
+        return Err(Fault::new(Code::AccessRefused, text));
+    }
+    Ok(name)
+}
+
+/// Errors: a stream keeps what it has.
+pub(crate) fn purge_request(def: &QueueDef, vhost: &str) -> Result<Request, Fault> {
+    let name = def.name.clone();
+    if is_stream(def) {
+        return Err(Fault::not_implemented(format!(
+            "queue.purge not supported by stream queues queue '{name}' in vhost '{vhost}'"
+        )));
+    }
+    Ok(Request::PurgeQueue(name))
 }
 
 /// Whether a queue keeps everything and is read by offset.

@@ -137,6 +137,7 @@ impl Commit {
                 self.answer_durably(Some(reply), opened);
             }
             Command::Topic { client, ask } => self.handle_topic(client, ask),
+            Command::List { namespace, ask } => self.handle_list(&namespace, ask),
             Command::Forget { client, writers, permit, reply } => {
                 self.forget(client, writers, permit, reply);
             }

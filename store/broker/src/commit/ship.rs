@@ -203,6 +203,7 @@ impl Commit {
         if refused == refuses {
             return;
         }
+        self.state.usage.note_room(refuses);
         let word = if refuses { "refused" } else { "taken again" };
         tracing::warn!(event = "disk_space", is_full, is_over, "publishes are {word}");
         let clients: Vec<ClientId> = self.members.keys().copied().collect();

@@ -74,6 +74,28 @@ impl<'a> Shelf<'a> {
             Entry::Occupied(found) => return Some(found.into_mut()),
             Entry::Vacant(place) => place,
         };
+        let Self { index, names, rules, of_filters, failed, gone, .. } = self;
+        let mut queue = Read { index, names, rules, of_filters, failed, gone }.read(id)?;
+        for cursor in queue.cursors_mut() {
+            cursor.set_epoch(self.epoch_max);
+        }
+        self.idle.push_back(id);
+        Some(place.insert(Box::new(queue)))
+    }
+}
+
+/// What it takes to read a queue that is not in memory.
+struct Read<'a> {
+    index: &'a Index,
+    names: &'a mut FxHashSet<Arc<str>>,
+    rules: &'a FxHashMap<Arc<str>, Arc<Rules>>,
+    of_filters: &'a Arc<Policy>,
+    failed: &'a mut Option<IndexError>,
+    gone: &'a (FxHashSet<QueueId>, FxHashSet<QueueId>),
+}
+
+impl Read<'_> {
+    fn read(self, id: QueueId) -> Option<Queue> {
         if self.gone.0.contains(&id) || self.gone.1.contains(&id) {
             return None;
         }
@@ -86,11 +108,7 @@ impl<'a> Shelf<'a> {
             queue.follow(rules);
         }
         queue.follow_filters(self.of_filters);
-        for cursor in queue.cursors_mut() {
-            cursor.set_epoch(self.epoch_max);
-        }
-        self.idle.push_back(id);
-        Some(place.insert(Box::new(queue)))
+        Some(queue)
     }
 }
 
@@ -193,6 +211,28 @@ impl Queues {
     /// The queue, if it is in memory.
     pub(crate) fn peek(&self, id: QueueId) -> Option<&Queue> {
         self.resident.get(&id).map(|queue| &**queue)
+    }
+
+    /// Looks at a queue, which does not come into memory for that.
+    pub(crate) fn look<T>(&mut self, id: QueueId, look: impl FnOnce(&Queue) -> T) -> Option<T> {
+        if let Some(queue) = self.resident.get(&id) {
+            return Some(look(queue));
+        }
+        let Self { index, names, rules, of_filters, failed, gone, .. } = self;
+        Read { index, names, rules, of_filters, failed, gone }.read(id).as_ref().map(look)
+    }
+
+    /// What a queue is called towards people.
+    pub(crate) fn name_of(&mut self, id: QueueId) -> Option<String> {
+        if let Some(queue) = self.resident.get(&id) {
+            return Some(queue.def.name.clone());
+        }
+        let stored = self.index.get(&QueueKey { queue: id });
+        let value = stored.unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            None
+        })?;
+        definition(id, value).map(|(_, _, def, _)| def.name)
     }
 
     /// The queue. Nothing that the index keeps may be changed through it.

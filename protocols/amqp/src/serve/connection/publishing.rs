@@ -5,9 +5,10 @@ use mainstem_schemas::Principal;
 
 use super::{Attached, Connection, Sent, Waiting};
 use crate::{
+    message,
     normalize::{self, Delaying},
     serve::deliver,
-    session::{Content, Fault, Ticket, equivalence::is_delayed},
+    session::{Content, Fault, Ticket},
 };
 
 impl Connection {
@@ -41,12 +42,7 @@ impl Connection {
             return *delaying;
         }
         let Some(Attached { client, .. }) = &self.attached else { return Delaying::Never };
-        let name = String::from_utf8_lossy(&content.exchange).into_owned();
-        let found = client.find_exchange(name).await.ok().flatten();
-        let delaying = match found.is_some_and(|exchange| is_delayed(&exchange)) {
-            true => Delaying::ByHeader,
-            false => Delaying::Never,
-        };
+        let delaying = message::delaying(client, &content.exchange).await;
         self.last_delaying = Some((content.exchange.clone(), delaying));
         delaying
     }

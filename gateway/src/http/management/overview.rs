@@ -1,0 +1,186 @@
+//! The server as a whole: `/api/overview`, `/api/nodes`, and what else says what it is.
+
+use std::thread;
+
+use axum::{Json as Answered, extract::Path, response::IntoResponse};
+use mainstem_amqp::session::kind_words;
+use serde_json::{Value as Json, json};
+
+use super::{
+    answer::{Answer, Failure},
+    caller::Caller,
+    gathering::{self, Gathering},
+    health,
+    node::{descriptors, machine_bytes, memory_bytes, threads},
+};
+
+/// What clients may look for before they use it; all of it is there.
+const FEATURES: [(&str, &str); 6] = [
+    ("classic_mirrored_queue_version", "Support setting version for classic mirrored queues"),
+    ("direct_exchange_routing_v2", "v2 direct exchange routing implementation"),
+    ("implicit_default_bindings", "Default bindings are now implicit"),
+    ("quorum_queue", "Support queues of type `quorum`"),
+    ("stream_queue", "Support queues of type `stream`"),
+    ("virtual_host_metadata", "Virtual host metadata (description, tags, etc)"),
+];
+
+pub(super) async fn overview(caller: Caller) -> Answer {
+    let gate = &caller.gate;
+    let totals = gate.node.totals(gate, &caller.namespaces()).await?;
+    let (connections, channels) = gate.broker.occupancy();
+    let version = &gate.config.interop.rabbitmq_version;
+    let types =
+        kind_words().map(|word| json!({ "name": word, "description": "", "enabled": true }));
+    let overview = json!({
+        "management_version": version,
+        "rabbitmq_version": version,
+        "product_name": "Mainstem",
+        "product_version": env!("CARGO_PKG_VERSION"),
+        "rates_mode": "basic",
+        "sample_retention_policies": { "global": [], "basic": [], "detailed": [] },
+        "exchange_types": types.collect::<Vec<_>>(),
+        "cluster_name": gate.config.amqp.cluster_name,
+        "erlang_version": "",
+        "erlang_full_version": "",
+        "release_series_support_status": "supported",
+        "disable_stats": false,
+        "enable_queue_totals": false,
+        "message_stats": gate.node.message_stats(),
+        "queue_totals": {
+            "messages": totals.ready + totals.unsettled,
+            "messages_ready": totals.ready,
+            "messages_unacknowledged": totals.unsettled,
+        },
+        "object_totals": {
+            "channels": channels,
+            "connections": connections,
+            "consumers": totals.consumers,
+            "exchanges": totals.exchanges,
+            "queues": totals.queues,
+        },
+        "statistics_db_event_queue": 0,
+        "node": gate.node.name,
+        "listeners": listeners(&caller),
+        "contexts": contexts(&caller),
+    });
+    gathering::show(&caller.query, overview)
+}
+
+fn listeners(caller: &Caller) -> Json {
+    let gate = &caller.gate;
+    let all = gate.addresses.iter().map(|(protocol, address)| {
+        json!({
+            "node": gate.node.name,
+            "protocol": health::word(*protocol),
+            "ip_address": address.ip().to_string(),
+            "port": address.port(),
+            "socket_opts": {},
+        })
+    });
+    all.collect()
+}
+
+fn contexts(caller: &Caller) -> Json {
+    let gate = &caller.gate;
+    let http = gate.addresses.iter().filter(|(protocol, _)| *protocol == crate::Protocol::Http);
+    let all = http.map(|(_, address)| {
+        json!({
+            "node": gate.node.name,
+            "description": "RabbitMQ Management",
+            "path": "/",
+            "ip": address.ip().to_string(),
+            "port": address.port().to_string(),
+        })
+    });
+    all.collect()
+}
+
+pub(super) async fn version(caller: Caller) -> Answer {
+    Ok(Answered(json!(caller.gate.config.interop.rabbitmq_version)).into_response())
+}
+
+pub(super) async fn cluster_name(caller: Caller) -> Answer {
+    Ok(Answered(json!({ "name": caller.gate.config.amqp.cluster_name })).into_response())
+}
+
+pub(super) async fn nodes(caller: Caller) -> Answer {
+    caller.must_monitor()?;
+    let mut all = Gathering::new(&caller.query)?;
+    all.add(&caller.gate.node.name, || described(&caller));
+    all.answer()
+}
+
+pub(super) async fn node(caller: Caller, Path(name): Path<String>) -> Answer {
+    if name != caller.gate.node.name {
+        return Err(Failure::not_found());
+    }
+    gathering::show(&caller.query, described(&caller))
+}
+
+/// What is not bounded, or not counted, is left out; but for the numbers without which tools do not
+/// read the rest, where no bound is 0.
+fn described(caller: &Caller) -> Json {
+    let gate = &caller.gate;
+    let (fd_used, fd_total) = descriptors();
+    let (connections, _) = gate.broker.occupancy();
+    json!({
+        "name": gate.node.name,
+        "type": "disc",
+        "running": true,
+        "being_drained": gate.shutdown.is_cancelled(),
+        "os_pid": std::process::id().to_string(),
+        "uptime": gate.broker.now().since(gate.node.started),
+        "processors": thread::available_parallelism().map_or(1, usize::from),
+        "run_queue": 0,
+        "mem_used": memory_bytes(),
+        "mem_limit": machine_bytes(),
+        "mem_alarm": false,
+        "disk_free_limit": 0,
+        "disk_free_alarm": gate.broker.is_out_of_room(),
+        "fd_used": fd_used,
+        "fd_total": fd_total,
+        "sockets_used": connections,
+        "sockets_total": fd_total,
+        "proc_used": threads(),
+        "proc_total": 0,
+        "rates_mode": "basic",
+        "net_ticktime": 60,
+        "partitions": [],
+        "cluster_links": [],
+        "enabled_plugins": ["rabbitmq_management", "rabbitmq_mqtt"],
+        "exchange_types": [],
+        "auth_mechanisms": [],
+        "applications": [],
+        "contexts": contexts(caller),
+        "config_files": [],
+        "db_dir": gate.config.data_dir.display().to_string(),
+        "log_files": [],
+    })
+}
+
+/// There are no pages of plugins.
+pub(super) async fn extensions(_: Caller) -> Answer {
+    Ok(Answered(json!([])).into_response())
+}
+
+pub(super) async fn feature_flags(caller: Caller) -> Answer {
+    let mut all = Gathering::new(&caller.query)?;
+    for (name, desc) in FEATURES {
+        all.add(name, || {
+            json!({
+                "name": name,
+                "desc": desc,
+                "doc_url": "",
+                "provided_by": "rabbit",
+                "stability": "stable",
+                "state": "enabled",
+            })
+        });
+    }
+    all.answer()
+}
+
+/// Nothing that is there is to go.
+pub(super) async fn deprecated_features(caller: Caller) -> Answer {
+    Gathering::new(&caller.query)?.answer()
+}
