@@ -16,7 +16,10 @@ use axum::{
 use mainstem_broker::roll::{Channel, Consuming, Standing};
 use mainstem_schemas::ConsumerId;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use super::Gate;
 use caller::Caller;
@@ -26,6 +29,8 @@ use caller::Caller;
 const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// Consumers asked for at once.
 const PAGE: usize = 1000;
+/// Connections shown before others have their turn.
+const AT_ONCE: usize = 256;
 /// What an operator's tool gives when its user gives no reason.
 const REASON: &str = "Closed via management plugin";
 
@@ -48,7 +53,7 @@ pub(super) fn router() -> Router<Gate> {
 }
 
 async fn connections(State(gate): State<Gate>, _: Caller) -> Json<Vec<Value>> {
-    Json(list_connections(&gate, |_| true))
+    Json(list_connections(&gate, |_| true).await)
 }
 
 async fn connection(State(gate): State<Gate>, _: Caller, Path(name): Path<String>) -> Response {
@@ -76,7 +81,7 @@ async fn connections_of(
     _: Caller,
     Path(user): Path<String>,
 ) -> Json<Vec<Value>> {
-    Json(list_connections(&gate, |it| *it.principal().name == *user))
+    Json(list_connections(&gate, |it| *it.principal().name == *user).await)
 }
 
 async fn end_connections_of(
@@ -97,7 +102,7 @@ async fn connections_in(
     if !gate.config.namespaces.contains(&vhost) {
         return not_found();
     }
-    let found = list_connections(&gate, |it| *it.principal().namespace == *vhost);
+    let found = list_connections(&gate, |it| *it.principal().namespace == *vhost).await;
     Json(found).into_response()
 }
 
@@ -162,8 +167,14 @@ async fn consumers_in(State(gate): State<Gate>, _: Caller, Path(vhost): Path<Str
 }
 
 /// The connections that are wanted, by number.
-fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) -> Vec<Value> {
-    select(gate, is_wanted).iter().map(|it| shapes::connection(node(gate), it)).collect()
+async fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) -> Vec<Value> {
+    let mut found = Vec::new();
+    // There may be very many, and who passes messages on is not to wait for all of them.
+    for some in select(gate, is_wanted).chunks(AT_ONCE) {
+        found.extend(some.iter().map(|it| shapes::connection(node(gate), it)));
+        yield_now().await;
+    }
+    found
 }
 
 /// The channels of the connections that are wanted, by connection and number.
