@@ -15,7 +15,10 @@ use axum::{
 use mainstem_broker::roll::{Channel, Consuming, Standing};
 use mainstem_schemas::ConsumerId;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Gate,
@@ -28,6 +31,8 @@ use super::{
 const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// Consumers asked for at once.
 const PAGE: usize = 1000;
+/// Connections shown before others have their turn.
+const AT_ONCE: usize = 256;
 /// What an operator's tool gives when its user gives no reason.
 const REASON: &str = "Closed via management plugin";
 
@@ -60,7 +65,7 @@ fn may_end(caller: &Caller, standing: &Standing) -> bool {
 }
 
 async fn connections(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answer {
-    list(&uri, list_connections(&gate, |it| sees(&caller, it)))
+    list(&uri, list_connections(&gate, |it| sees(&caller, it)).await)
 }
 
 async fn connection(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Answer {
@@ -91,7 +96,10 @@ async fn connections_of(
     Path(user): Path<String>,
     uri: Uri,
 ) -> Answer {
-    list(&uri, list_connections(&gate, |it| *it.principal().name == *user && sees(&caller, it)))
+    list(
+        &uri,
+        list_connections(&gate, |it| *it.principal().name == *user && sees(&caller, it)).await,
+    )
 }
 
 async fn end_connections_of(
@@ -113,7 +121,7 @@ async fn connections_in(
 ) -> Answer {
     caller.must_see(&gate, &vhost)?;
     let wanted = |it: &Standing| *it.principal().namespace == *vhost && sees(&caller, it);
-    list(&uri, list_connections(&gate, wanted))
+    list(&uri, list_connections(&gate, wanted).await)
 }
 
 async fn channels_of_connection(
@@ -186,8 +194,14 @@ async fn consumers_in(
 }
 
 /// The connections that are wanted, by number.
-fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) -> Vec<Value> {
-    select(gate, is_wanted).iter().map(|it| shapes::connection(node(gate), it)).collect()
+async fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) -> Vec<Value> {
+    let mut found = Vec::new();
+    // There may be very many, and who passes messages on is not to wait for all of them.
+    for some in select(gate, is_wanted).chunks(AT_ONCE) {
+        found.extend(some.iter().map(|it| shapes::connection(node(gate), it)));
+        yield_now().await;
+    }
+    found
 }
 
 /// The channels of the connections that are wanted, by connection and number.
