@@ -250,7 +250,7 @@ fn names_are_a_namespaces_own_and_go_on_behind_one_of_them() {
 #[test]
 fn ascending_look_ups_find_what_single_ones_find() {
     let (_dir, index) = open();
-    let there = |queue: u64| queue % 3 == 0 || (100..200).contains(&queue);
+    let there = |queue: u64| queue.is_multiple_of(3) || (100..200).contains(&queue);
     commit(&index, |batch| {
         for queue in (0..1000).filter(|queue| there(*queue)) {
             batch.put(&state_key(queue), &state(queue));
