@@ -25,6 +25,8 @@ mod hostile;
 mod index_rebuild;
 #[path = "e2e/log_command.rs"]
 mod log_command;
+#[path = "e2e/management.rs"]
+mod management;
 #[path = "e2e/metrics.rs"]
 mod metrics;
 #[path = "e2e/mqtt.rs"]

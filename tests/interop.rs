@@ -53,6 +53,15 @@ fn permissions_hold_whatever_is_spoken() {
     holds("permissions.py", &ports.each_ref().map(String::as_str));
 }
 
+/// The definitions that a real RabbitMQ wrote are those of a Mainstem, too.
+#[test]
+fn definitions_of_a_rabbitmq_move_over() {
+    let server = Server::start();
+    let Ports { amqp, http, .. } = server.ports();
+    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/rabbitmq_definitions.json");
+    holds("definitions.py", &[&amqp.to_string(), &http.to_string(), recorded]);
+}
+
 /// What RocketMQ's own client may expect of messages that do not come at once.
 #[test]
 fn rocketmqs_client_finds_rocketmq() {

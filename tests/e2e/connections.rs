@@ -16,13 +16,13 @@ use clients::{RawAmqp, RawMqtt, Telemetry};
 
 /// What the server answers to a GET of guest.
 fn get(server: &Server, path: &str) -> Value {
-    let answer = http::as_guest(server.ports().http, "GET", path, &[]);
+    let answer = http::as_guest_with(server.ports().http, "GET", path, &[]);
     assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     serde_json::from_str(&answer.body).unwrap()
 }
 
 fn status_of(server: &Server, method: &str, path: &str) -> u16 {
-    http::as_guest(server.ports().http, method, path, &[]).status
+    http::as_guest_with(server.ports().http, method, path, &[]).status
 }
 
 fn list(server: &Server, path: &str) -> Vec<Value> {
@@ -120,7 +120,7 @@ async fn an_operator_ends_a_connection_and_no_other() {
     let end = |name: &str, reason: &str| {
         let reason = format!("X-Reason: {reason}");
         let path = path("connections", name);
-        let answer = http::as_guest(ports.http, "DELETE", &path, &[&reason]);
+        let answer = http::as_guest_with(ports.http, "DELETE", &path, &[&reason]);
         assert_eq!((answer.status, answer.body.as_str()), (204, ""));
     };
     end(&amqp.name(), "for the test");
@@ -268,16 +268,16 @@ fn strangers_and_wrong_names_are_refused() {
         "/api/vhosts/none/channels",
         "/api/consumers/none",
     ] {
-        let answer = http::as_guest(port, "GET", path, &[]);
+        let answer = http::as_guest_with(port, "GET", path, &[]);
         assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
     }
-    let answer = http::as_guest(port, "GET", "/api/connections/x", &[]);
+    let answer = http::as_guest_with(port, "GET", "/api/connections/x", &[]);
     let body: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(body["error"], "Object Not Found");
     assert_eq!(body["reason"], "Not Found");
     // A page of another machine in a browser on this one.
     let foreign = ["Origin: https://evil.example"];
     let path = "/api/connections/username/guest";
-    assert_eq!(http::as_guest(port, "DELETE", path, &foreign).status, 403);
+    assert_eq!(http::as_guest_with(port, "DELETE", path, &foreign).status, 403);
     assert_eq!(until_connected(&server, 1).len(), 1);
 }

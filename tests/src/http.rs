@@ -10,6 +10,8 @@ use std::{
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    /// The lines before the body.
+    pub head: String,
     pub body: String,
 }
 
@@ -28,7 +30,7 @@ pub fn post(port: u16, path: &str, body: &str) -> Answer {
 
 /// Asks for `path` by a method, with header lines of its own, as guest.
 #[must_use]
-pub fn as_guest(port: u16, method: &str, path: &str, headers: &[&str]) -> Answer {
+pub fn as_guest_with(port: u16, method: &str, path: &str, headers: &[&str]) -> Answer {
     // guest:guest
     let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=";
     let lines = headers.iter().fold(login.to_owned(), |lines, line| format!("{lines}\r\n{line}"));
@@ -36,7 +38,17 @@ pub fn as_guest(port: u16, method: &str, path: &str, headers: &[&str]) -> Answer
     request(port, &format!("{head}\r\n{lines}\r\n\r\n"))
 }
 
-fn request(port: u16, text: &str) -> Answer {
+/// Asks as the user `guest`. Bodies have no content type.
+#[must_use]
+pub fn as_guest(port: u16, method: &str, path: &str, body: &str) -> Answer {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+    let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=";
+    request(port, &format!("{head}\r\n{login}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+/// Sends a request as it stands, which says that the connection is to be closed.
+#[must_use]
+pub fn request(port: u16, text: &str) -> Answer {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket.write_all(text.as_bytes()).unwrap();
@@ -45,7 +57,7 @@ fn request(port: u16, text: &str) -> Answer {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, body: body.to_owned() }
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
 /// The value of a metric without labels.

@@ -126,28 +126,30 @@ fn shown(node: &str, vhost: &str, queue: &QueueShown) -> Json {
         "arguments": values::show_table(&def.arguments),
         "node": node,
         "state": "running",
-        "policy": ruled.user,
-        "operator_policy": ruled.operator,
         "effective_policy_definition": values::show_table(&ruled.definition),
         "consumers": stats.consumers,
-        "exclusive_consumer_tag": null,
         "messages": messages,
         "messages_ready": stats.ready,
         "messages_unacknowledged": stats.unsettled,
         "message_bytes": bytes,
         "message_bytes_ready": ready_bytes,
         "message_bytes_unacknowledged": unsettled_bytes,
-        "head_message_timestamp": head.is_set().then_some(head.0 / 1000),
     });
-    if kind != "classic"
-        && let Some(shown) = shown.as_object_mut()
-    {
-        shown.insert("leader".to_owned(), json!(node));
-        shown.insert("members".to_owned(), json!([node]));
-        shown.insert("online".to_owned(), json!([node]));
+    let Some(fields) = shown.as_object_mut() else { return shown };
+    // Some tools cannot read a null.
+    let mut add = |name: &str, value: Option<Json>| {
+        fields.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    add("policy", ruled.user.as_deref().map(Json::from));
+    add("operator_policy", ruled.operator.as_deref().map(Json::from));
+    add("head_message_timestamp", head.is_set().then(|| Json::from(head.0 / 1000)));
+    if kind != "classic" {
+        add("leader", Some(json!(node)));
+        add("members", Some(json!([node])));
+        add("online", Some(json!([node])));
         // Attempts are one more than returns.
         let limit = def.policy.delivery.attempts_max.map(|attempts| attempts.saturating_sub(1));
-        shown.insert("delivery_limit".to_owned(), json!(limit));
+        add("delivery_limit", limit.map(Json::from));
     }
     shown
 }
