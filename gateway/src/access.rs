@@ -93,7 +93,7 @@ impl Access {
 
     fn is_password(&self, user: &str, account: &Account, password: &[u8]) -> bool {
         match &account.proof {
-            Proof::Plain(known) => known.as_bytes().ct_eq(password).into(),
+            Proof::Plain(known, _) => known.as_bytes().ct_eq(password).into(),
             Proof::Kept(kept) if kept.is_quick() => kept.is_of(password),
             Proof::Kept(kept) => {
                 let mark = self.mark(user, kept, password);
@@ -160,7 +160,7 @@ impl Access {
                 let proves = self.scram.prove(user, said, proof);
                 // Of a password that was set since, it knows nothing.
                 let found =
-                    account(user).filter(|account| matches!(account.proof, Proof::Plain(_)));
+                    account(user).filter(|account| matches!(account.proof, Proof::Plain(..)));
                 found.filter(|_| proves).map(|account| (user.as_str(), account))
             }
             Secret::Signature { key, signed, mac } => {

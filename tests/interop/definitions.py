@@ -92,7 +92,9 @@ assert api("GET", "whoami", who="bob:other")[0] == 401
 ann, bob = amqp("ann"), amqp("bob")
 refused(lambda: bob.channel().queue_declare("q.01", durable=True,
                                             arguments={"x-queue-type": "quorum"}), 403)
-refused(lambda: bob.channel().basic_publish("orders", "1.x", b"x") or bob.process_data_events(1), 403)
+confirmed = bob.channel()
+confirmed.confirm_delivery()
+refused(lambda: confirmed.basic_publish("orders", "1.x", b"x"), 403)
 bob.channel().queue_declare("bob.q/10", durable=True)
 said("users log in with the passwords they had, and may do what they might")
 

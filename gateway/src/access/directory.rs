@@ -21,8 +21,8 @@ pub(super) const NOWHERE: &str = "";
 /// What proves a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// The configuration has the password as it is.
-    Plain(String),
+    /// The configuration has the password as it is; and what is shown of it.
+    Plain(String, Kept),
     Kept(Kept),
 }
 
@@ -48,7 +48,7 @@ impl Account {
     #[must_use]
     pub fn shown(&self) -> Kept {
         match &self.proof {
-            Proof::Plain(password) => Kept::salted(password.as_bytes()),
+            Proof::Plain(_, shown) => shown.clone(),
             Proof::Kept(kept) => kept.clone(),
         }
     }
@@ -81,7 +81,8 @@ impl Directory {
             directory.namespaces.insert(name.clone(), Described::default());
         }
         for user in &config.users {
-            let proof = Proof::Plain(user.password.clone());
+            let shown = Kept::salted(user.password.as_bytes());
+            let proof = Proof::Plain(user.password.clone(), shown);
             let account = Account {
                 loopback_only: user.loopback_only,
                 access_key: user.access_key.clone(),

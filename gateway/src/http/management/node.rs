@@ -8,6 +8,7 @@ use std::{
 
 use mainstem_schemas::UnixMillis;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Failure;
@@ -42,8 +43,9 @@ pub(in crate::http) struct Node {
     pub(super) started: UnixMillis,
     /// The counters at the last two looks.
     looks: Mutex<[[u64; COUNTERS.len()]; 2]>,
+    totals: Mutex<Totals>,
     /// Held while they are counted, so that one caller at a time does it.
-    totals: tokio::sync::Mutex<Totals>,
+    counting: Semaphore,
 }
 
 impl Node {
@@ -51,8 +53,8 @@ impl Node {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = host.trim().split('.').next().filter(|host| !host.is_empty());
         let name = format!("rabbit@{}", host.unwrap_or("localhost"));
-        let totals = tokio::sync::Mutex::default();
-        Self { name, started, looks: Mutex::new([counters(); 2]), totals }
+        let (looks, totals) = (Mutex::new([counters(); 2]), Mutex::default());
+        Self { name, started, looks, totals, counting: Semaphore::new(1) }
     }
 
     /// Looks at the counters until the shutdown.
@@ -61,7 +63,8 @@ impl Node {
         // Cancel-safe: a tick that is lost is made up by the next one.
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-            *looks = [looks[1], counters()];
+            let [_, last] = *looks;
+            *looks = [last, counters()];
         }
     }
 
@@ -80,10 +83,11 @@ impl Node {
 
     /// What all queues hold together, counted now or a little while ago.
     pub(super) async fn totals(&self, gate: &Gate, of: &[String]) -> Result<Totals, Failure> {
-        let mut known = self.totals.lock().await;
-        let now = gate.broker.now();
-        if known.at.is_set() && now.since(known.at) < TOTALS_MS {
-            return Ok(*known);
+        // It is never closed.
+        let _turn = self.counting.acquire().await;
+        let known = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.at.is_set() && gate.broker.now().since(known.at) < TOTALS_MS {
+            return Ok(known);
         }
         let mut totals = Totals::default();
         for namespace in of {
@@ -114,7 +118,7 @@ impl Node {
             }
         }
         totals.at = gate.broker.now();
-        *known = totals;
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
         Ok(totals)
     }
 }
