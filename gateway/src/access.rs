@@ -44,6 +44,8 @@ pub struct Access {
     scram: Scram,
     /// Of names, hashes and passwords that belong together, under a key that is this process's own.
     proven: Mutex<HashSet<[u8; 32]>>,
+    /// Shared by all who may do everything, since those are most.
+    all: Arc<AllRights>,
     secret: keyed::Key,
 }
 
@@ -76,6 +78,7 @@ impl Access {
             edition: AtomicU64::new(1),
             scram: Scram::new(users.map(|user| (&*user.name, &*user.password))),
             proven: Mutex::default(),
+            all: Arc::new(AllRights),
             secret: secret.expect("the system gives random bytes"),
         }
     }
@@ -218,9 +221,10 @@ impl Authenticator for Access {
             return Arc::new(NoRights);
         }
         if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
-            return Arc::new(AllRights);
+            return self.all.clone();
         }
         match directory.grant(Whose { user, namespace, client_id }) {
+            Some(grant) if grant.is_all() => self.all.clone(),
             Some(grant) => Arc::<Grant>::new(grant),
             None => Arc::new(NoRights),
         }

@@ -78,6 +78,15 @@ pub enum Entrance {
     Path,
 }
 
+/// At which exchanges a record that came by a path enters the exchange graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doors {
+    /// At the root exchange, and at the exchange that its first segment names.
+    Both,
+    Root,
+    Named,
+}
+
 impl Address {
     /// An AMQP address.
     #[must_use]
@@ -156,6 +165,25 @@ impl Address {
             Some(key) => Entrance::Exchange { name: Bytes::new(), key },
             None => Entrance::Path,
         }
+    }
+
+    /// A path, in nobody's words in particular.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Self {
+        Self::http(path.render(Dialect::Mqtt))
+    }
+
+    /// Where a record enters the exchange graph whose sender may write nowhere else: by the name of a
+    /// topic at the exchange of that name, else at the root exchange.
+    #[must_use]
+    pub fn own_door(&self) -> Doors {
+        if self.origin == Origin::Rocketmq { Doors::Named } else { Doors::Root }
+    }
+
+    /// Whether the sender named the default exchange.
+    #[must_use]
+    pub fn is_at_default_exchange(&self) -> bool {
+        self.origin == Origin::Amqp && self.first.is_empty()
     }
 
     /// The queue a `$queue/<name>` topic names.

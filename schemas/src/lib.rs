@@ -16,11 +16,11 @@ pub mod view;
 pub mod wire;
 
 pub use access::{Credentials, Principal, Secret};
-pub use address::{Address, Dialect, Entrance, Origin, Path};
+pub use address::{Address, Dialect, Doors, Entrance, Origin, Path};
 pub use delivery::{ConsumerId, DeliveryId, Settlement, Verdict};
 pub use filter::Filter;
 pub use queue::{CursorId, Offset, Position, QueueId};
-pub use record::{Doors, Record, RecordDraft, RecordError, RecordId, flags};
+pub use record::{Record, RecordDraft, RecordError, RecordId, flags};
 pub use time::UnixMillis;
 pub use value::{Table, Value};
 pub use view::{Correlation, ReplyTo, Routing, View, Views};

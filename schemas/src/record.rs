@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::{Address, Origin, UnixMillis, address::TOPIC_KEY_PREFIX};
+use crate::{Address, Doors, Origin, UnixMillis, address::TOPIC_KEY_PREFIX};
 
 /// The version that [`RecordDraft::encode`] writes, in the first byte.
 pub const VERSION: u8 = 1;
@@ -22,17 +22,8 @@ pub mod flags {
     pub const LITE: u16 = 1 << 2;
     /// The native block says something that is for routing only, and for no reader.
     pub const CONFIDENTIAL: u16 = 1 << 3;
-    /// Its sender may not write everywhere that its path leads to: see [`super::Doors`].
+    /// Its sender may not write everywhere that its path leads to: see [`crate::Doors`].
     pub const CONFINED: u16 = 1 << 4;
-}
-
-/// Where a record that came by a path enters the exchange graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doors {
-    /// At the root exchange, and at the exchange that its first segment names.
-    Both,
-    Root,
-    Named,
 }
 
 /// A UUIDv7: milliseconds since the epoch, then random bits.
@@ -255,8 +246,7 @@ impl Record {
     pub fn doors(&self) -> Doors {
         match self.flags() & flags::CONFINED != 0 {
             false => Doors::Both,
-            true if self.origin() == Origin::Rocketmq => Doors::Named,
-            true => Doors::Root,
+            true => self.address().own_door(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The log is the truth: an index that was deleted comes back identical, compared by hash.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_broker::{
@@ -138,7 +138,7 @@ async fn declare(client: &Client) {
             exclusive: false,
             auto_delete: false,
             retention: Retention::Unsettled,
-            policy: std::sync::Arc::default(),
+            policy: Arc::default(),
             arguments: Vec::new(),
         };
         client.declare_queue(DeclareQueue { def }).await.unwrap();

@@ -1,6 +1,6 @@
 //! The broker against the model: random exchanges' bindings, filters and publishes.
 
-use std::{cell::Cell, collections::BTreeMap, path::Path};
+use std::{cell::Cell, collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_broker::{
@@ -214,7 +214,7 @@ async fn declare(client: &Client, case: &Case) -> Topology {
             exclusive: false,
             auto_delete: false,
             retention: Retention::Unsettled,
-            policy: std::sync::Arc::default(),
+            policy: Arc::default(),
             arguments: Vec::new(),
         };
         client.declare_queue(DeclareQueue { def }).await.unwrap();

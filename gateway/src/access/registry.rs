@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mainstem_broker::{Authenticator, Broker, LoginError, Refusal};
 use mainstem_schemas::{Credentials, Principal, Table};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Access,
@@ -38,7 +38,7 @@ pub struct Registry {
     access: Arc<Access>,
     broker: Broker,
     /// One change after the other.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Semaphore>,
     /// Those whose passwords are being hashed, one after the other.
     hashing: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -66,7 +66,8 @@ impl Registry {
         access.replace(directory);
         let (hashing, waiting) = (Semaphore::new(1), Semaphore::new(HASHING_WAIT_MAX));
         let (hashing, waiting) = (Arc::new(hashing), Arc::new(waiting));
-        Ok(Self { access, broker, turn: Arc::default(), hashing, waiting })
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self { access, broker, turn, hashing, waiting })
     }
 
     /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
@@ -79,6 +80,10 @@ impl Registry {
             return access.user_of(&credentials);
         }
         self.beside(move || access.user_of(&credentials)).await?
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.turn.acquire().await.map_err(|_| Refusal::Closed)
     }
 
     /// Hashes a password.
@@ -113,7 +118,7 @@ impl Registry {
         if let Some(odd) = tags.iter().find(|tag| tag.contains(',') || tag.trim() != *tag) {
             return Err(AccessError::Wrong(format!("'{odd}' is no tag")));
         }
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let is_new = !self.directory().users.contains_key(name);
         let (algorithm, tags) = (kept.algorithm().word(), tags.join(","));
         let value = table([("hash", kept.hash()), ("algorithm", algorithm), ("tags", &tags)]);
@@ -123,7 +128,7 @@ impl Registry {
 
     /// Forgets a user with all that it may do; tells whether it was there. Its connections end.
     pub async fn delete_user(&self, name: &str) -> Result<bool, AccessError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let directory = self.directory();
         if !directory.users.contains_key(name) {
             return Ok(false);
@@ -146,7 +151,7 @@ impl Registry {
         described: &Described,
     ) -> Result<bool, AccessError> {
         check_name("virtual host", name)?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let is_new = !self.directory().namespaces.contains_key(name);
         let Described { description, tags, default_queue_type } = described;
         let value = table([
@@ -161,7 +166,7 @@ impl Registry {
     /// Forgets a namespace with everything in it; tells whether it was there. Nobody comes in any more, and
     /// who is in may do nothing from then on.
     pub async fn delete_namespace(&self, name: &str) -> Result<bool, AccessError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         if !self.directory().namespaces.contains_key(name) {
             return Ok(false);
         }
@@ -192,7 +197,7 @@ impl Registry {
         permission: &Permission,
     ) -> Result<bool, AccessError> {
         permission.check().map_err(AccessError::Wrong)?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.check_place(namespace, user)?;
         let of = (namespace.to_owned(), user.to_owned());
         let is_new = !self.directory().permissions.contains_key(&of);
@@ -208,7 +213,7 @@ impl Registry {
         namespace: &str,
         user: &str,
     ) -> Result<bool, AccessError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.check_place(namespace, user)?;
         let of = (namespace.to_owned(), user.to_owned());
         let was_there = self.directory().permissions.contains_key(&of);
@@ -227,7 +232,7 @@ impl Registry {
         topic: &TopicPermission,
     ) -> Result<bool, AccessError> {
         topic.check().map_err(AccessError::Wrong)?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.check_place(namespace, user)?;
         let of = (namespace.to_owned(), user.to_owned(), exchange.to_owned());
         let is_new = !self.directory().topics.contains_key(&of);
@@ -248,7 +253,7 @@ impl Registry {
         user: &str,
         exchange: Option<&str>,
     ) -> Result<bool, AccessError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.check_place(namespace, user)?;
         let directory = self.directory();
         let mut was_there = false;

@@ -2,13 +2,10 @@
 //! answer; no call holds a lock across an await.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -37,11 +34,13 @@ use crate::{
 
 mod authenticator;
 mod reading;
+mod receipt;
 mod rights;
 mod sending;
 
 pub(crate) use authenticator::Hashing;
 pub use authenticator::{Authenticator, Challenge};
+pub use receipt::Receipt;
 use rights::Known;
 pub use rights::{Act, AllRights, Rights};
 use sending::Fetching;
@@ -190,34 +189,10 @@ pub struct Client {
     id: ClientId,
     principal: Principal,
     rights: Known,
-    client_id: OnceLock<String>,
+    client_id: OnceLock<Box<str>>,
     /// It is the server's, which may do everything.
     is_own: bool,
     detached: bool,
-}
-
-/// The outcomes of a batch, of publishes if nothing else is said, in the batch's order. It resolves
-/// when the batch is as durable as the store's level says; dropping it takes nothing back.
-#[derive(Debug)]
-pub struct Receipt<T = Published> {
-    answer: oneshot::Receiver<Vec<T>>,
-    /// What became of those that were not sent, by where they stood, ascending.
-    unsent: Vec<(usize, T)>,
-}
-
-impl<T> Unpin for Receipt<T> {}
-
-impl<T> Future for Receipt<T> {
-    type Output = Result<Vec<T>, Refusal>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        let mut outcomes = answer.map_err(|_| Refusal::Closed)?;
-        for (at, outcome) in self.unsent.drain(..) {
-            outcomes.insert(at, outcome);
-        }
-        Poll::Ready(Ok(outcomes))
-    }
 }
 
 impl Client {

@@ -134,7 +134,7 @@ pub(in crate::http) async fn put(gate: &Gate, user: &str, wanted: Wanted) -> Res
         (Some(password), None) if password.is_empty() => Kept::none(),
         (Some(password), None) => gate.registry.hash(password.into_bytes()).await?,
         (None, Some(hash)) => {
-            let word = hashing_algorithm.as_deref().unwrap_or(Algorithm::Sha256.word());
+            let word = hashing_algorithm.as_deref().unwrap_or_else(|| Algorithm::Sha256.word());
             let algorithm = Algorithm::from_word(word)
                 .ok_or_else(|| Failure::bad(format!("hashing_algorithm {word} is not known")))?;
             Kept::read(algorithm, &hash)

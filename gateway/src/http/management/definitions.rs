@@ -219,7 +219,7 @@ async fn limits(caller: &Caller, scope: &Scope) -> Result<Json, Failure> {
 
 /// The rule of a document, or of a parameter's value.
 fn rule(name: &str, of: &super::body::Body, default: ApplyTo) -> Result<Rule, Failure> {
-    let word = of.text("apply-to")?.unwrap_or(default.word());
+    let word = of.text("apply-to")?.unwrap_or_else(|| default.word());
     let unknown = || Failure::bad(format!("apply-to is '{word}', which is none of its words"));
     Ok(Rule {
         name: name.to_owned(),

@@ -197,10 +197,8 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
     let bytes_max = packet_bytes_max(&connect);
     let refused = |reason, text| Refused::With(version, bytes_max, reason, text);
     let credentials = credentials(&connect, caller);
-    let (client, inbox) = server.broker.login(&credentials).await.map_err(|error| {
-        let (reason, text) = login_refused(&error);
-        refused(reason, text)
-    })?;
+    let logged_in = server.broker.login(&credentials).await.map_err(|error| login_refused(&error));
+    let (client, inbox) = logged_in.map_err(|(reason, text)| refused(reason, text))?;
     let assigned = connect.client_id.is_empty().then(|| format!("ms-{}", client.stamp().id));
     let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.as_str().to_owned());
     client.set_client_id(&client_id);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Address, Dialect, Entrance, Filter, Origin, Path, Principal, Record, Value,
+    Address, Dialect, Doors, Entrance, Filter, Path, Principal, Record, Value,
     address::{REPLY_QUEUE_PREFIX, ROOT_EXCHANGE},
     filter::Step,
     value::find,
@@ -154,15 +154,11 @@ impl Judge<'_> {
                 let path = address.path();
                 let (root, named) =
                     (self.check_root(Act::Write, &path), self.check_named(Act::Write, &path));
-                match address.origin {
-                    Origin::Rocketmq => named.clone()?,
-                    // A topic's name where a queue's usually stands.
-                    Origin::Amqp => {
-                        self.check(Act::Write, Thing::Exchange(""))?;
-                        root.clone()?;
-                    }
-                    Origin::Mqtt | Origin::Http => root.clone()?,
+                // A topic's name may stand where a queue's usually does.
+                if address.is_at_default_exchange() {
+                    self.check(Act::Write, Thing::Exchange(""))?;
                 }
+                if address.own_door() == Doors::Named { &named } else { &root }.clone()?;
                 Ok(if root.is_ok() && named.is_ok() { record } else { record.confined() })
             }
         }
@@ -175,7 +171,7 @@ impl Judge<'_> {
                 let name = String::from_utf8_lossy(&name);
                 self.check_key(Act::Read, &name, &key).is_ok()
             }
-            Entrance::Path if address.origin == Origin::Rocketmq => {
+            Entrance::Path if address.own_door() == Doors::Named => {
                 self.check_named(Act::Read, &address.path()).is_ok()
             }
             Entrance::Path => self.check_root(Act::Read, &address.path()).is_ok(),
@@ -236,7 +232,7 @@ impl Client {
     /// What a peer calls itself, which its rights may hang on. Call it once, before anything is asked.
     pub fn set_client_id(&self, client_id: &str) {
         // A second name is none.
-        let _first = self.client_id.set(client_id.to_owned());
+        let _first = self.client_id.set(client_id.into());
     }
 
     /// What it may do now.
@@ -245,7 +241,7 @@ impl Client {
         let edition = authenticator.edition();
         let mut known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != edition {
-            let client_id = self.client_id.get().map(String::as_str);
+            let client_id = self.client_id.get().map(|id| &**id);
             *known = (edition, authenticator.rights(&self.principal, client_id));
         }
         known.1.clone()

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use mainstem_schemas::{Address, Dialect, QueueId, RecordDraft, RecordId, flags};
+use mainstem_schemas::{Address, Path, QueueId, RecordDraft, RecordId, flags};
 
 use super::Commit;
 use crate::{
@@ -73,11 +72,10 @@ impl Commit {
     /// What is retained goes as it does for anybody: by an empty record.
     fn forget_retained(&mut self, namespace: &Arc<str>) -> bool {
         let space = self.state.namespace(namespace);
-        let paths: Vec<Bytes> =
-            space.retained.keys().take(PER_TURN).map(|path| path.render(Dialect::Mqtt)).collect();
+        let paths: Vec<Path> = space.retained.keys().take(PER_TURN).cloned().collect();
         let before = space.retained.len();
-        for topic in paths {
-            let address = Address::mqtt(topic);
+        for path in paths {
+            let address = Address::of_path(&path);
             let mut draft = RecordDraft::new(&address, namespace, b"", b"");
             draft.flags = flags::RETAIN | flags::DURABLE;
             draft.now = self.now;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use mainstem_index::Entry as Place;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    Address, ConsumerId, CursorId, Dialect, Doors, Entrance, Offset, Path, Position, QueueId,
-    Record, UnixMillis, address::ROOT_EXCHANGE,
+    Address, ConsumerId, CursorId, Doors, Entrance, Offset, Path, Position, QueueId, Record,
+    UnixMillis,
 };
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,11 +19,15 @@ use crate::{
     error::Refusal,
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
-    namespace::{Namespace, Reader},
+    namespace::Reader,
     passage::{Passage, Reason},
     policy::Overflow,
     state::{UNDECIDED, body_bytes, key_hash, warm::AHEAD},
 };
+
+mod path;
+
+use path::route_path;
 
 /// Connected readers that get a copy and keep nothing.
 type LiveReaders = SmallVec<[(ClientId, ConsumerId, u64); 4]>;
@@ -564,29 +568,6 @@ impl Commit {
             };
             self.notify(*client, Notice::Delivery(delivery));
         }
-    }
-}
-
-/// A record that came by path enters at the root exchange with its whole path as the key, and at
-/// the exchange its first segment names with the rest as the key.
-fn route_path(space: &Namespace, path: &Path, said: &Said<'_>, doors: Doors, led: &mut Led) {
-    if let Some(root) = space.exchanges.get(ROOT_EXCHANGE)
-        && doors != Doors::Named
-        && !root.bindings.is_empty()
-    {
-        let key = path.render(Dialect::Amqp);
-        space.exchanges.route(root, Keys { key: &key, further: &[], said }, led);
-    }
-    let Some((first, rest)) = path.split_first(Dialect::Amqp) else { return };
-    if doors == Doors::Root {
-        return;
-    }
-    let named = std::str::from_utf8(first).ok().and_then(|name| space.exchanges.get(name));
-    if let Some(exchange) = named
-        && exchange.def.name != ROOT_EXCHANGE
-        && !exchange.def.internal
-    {
-        space.exchanges.route(exchange, Keys { key: &rest, further: &[], said }, led);
     }
 }
 
