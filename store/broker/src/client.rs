@@ -13,22 +13,21 @@ use std::{
 use bytes::Bytes;
 use mainstem_log::FRAME_HEADER_BYTES;
 use mainstem_schemas::{
-    ConsumerId, Credentials, DeliveryId, Filter, Offset, Position, Principal, QueueId, Record,
-    RecordId, Settlement, UnixMillis, View, Views,
+    ConsumerId, Credentials, DeliveryId, Filter, Offset, Position, Principal, Record, RecordId,
+    Settlement, UnixMillis, View, Views,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
-        ExchangeDef, Fetch, GroupRef, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published,
-        QueueDef, QueueStats, SessionOpened, Source, Stamp, Subscribe, Subscribed,
+        ExchangeDef, Fetch, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published, QueueDef,
+        QueueStats, SessionOpened, Source, Stamp, Subscribe, Subscribed,
     },
     config::Config,
     error::{LoginError, Refusal},
     inbox::{self, Delivery, Inbox, Notice},
     passage::Passage,
-    policy::DeliveryPolicy,
     usage::Usage,
 };
 
@@ -382,38 +381,6 @@ impl Client {
     /// [`Client::read`], so that a caller can go through many of them at its own pace.
     pub async fn retained(&self, filter: Filter) -> Result<Vec<(Position, u32)>, Refusal> {
         self.ask(|reply| Command::Retained { client: self.id, filter, reply }).await
-    }
-
-    /// Finds a topic, or with `create` makes it: its queue keeps every record below its name from
-    /// then on, and an exchange of the same name appears.
-    pub async fn open_topic(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
-        if create && self.check_topic(Act::Configure, &topic).is_err() {
-            // One that is there need not be made.
-            let found = self.open_topic_as(topic.clone(), false).await;
-            if !matches!(found, Err(Refusal::NoTopic(_))) {
-                return found;
-            }
-            self.check_topic(Act::Configure, &topic)?;
-        }
-        self.open_topic_as(topic, create).await
-    }
-
-    async fn open_topic_as(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
-        self.ask(|reply| Command::OpenTopic { client: self.id, topic, create, reply }).await?
-    }
-
-    /// Finds a group's cursor on a topic, or makes it: at the topic's first record while nothing
-    /// of the topic has been dropped yet, else at its end. It is served by `policy` from now on.
-    /// Errors: [`Refusal::NoTopic`].
-    pub async fn open_group(
-        &self,
-        topic: String,
-        group: String,
-        policy: DeliveryPolicy,
-    ) -> Result<GroupRef, Refusal> {
-        self.check_group(&topic, &group)?;
-        self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, policy, reply })
-            .await?
     }
 
     /// Takes the next records of a group, waiting for the first one. Empty when the wait ended.

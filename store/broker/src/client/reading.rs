@@ -5,13 +5,45 @@ use tokio::sync::oneshot;
 
 use super::{Act, Client, sending::Fetching};
 use crate::{
-    command::{BranchTerms, Command, Moved, Pull, Sought, Start, TopicCommand},
+    command::{BranchTerms, Command, GroupRef, Moved, Pull, Sought, Start, TopicCommand},
     error::Refusal,
     inbox::Delivery,
     policy::DeliveryPolicy,
 };
 
 impl Client {
+    /// Finds a topic, or with `create` makes it: its queue keeps every record below its name from
+    /// then on, and an exchange of the same name appears.
+    pub async fn open_topic(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
+        if create && self.check_topic(Act::Configure, &topic).is_err() {
+            // One that is there need not be made.
+            let found = self.open_topic_as(topic.clone(), false).await;
+            if !matches!(found, Err(Refusal::NoTopic(_))) {
+                return found;
+            }
+            self.check_topic(Act::Configure, &topic)?;
+        }
+        self.open_topic_as(topic, create).await
+    }
+
+    async fn open_topic_as(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
+        self.ask(|reply| Command::OpenTopic { client: self.id, topic, create, reply }).await?
+    }
+
+    /// Finds a group's cursor on a topic, or makes it: at the topic's first record while nothing
+    /// of the topic has been dropped yet, else at its end. It is served by `policy` from now on.
+    /// Errors: [`Refusal::NoTopic`].
+    pub async fn open_group(
+        &self,
+        topic: String,
+        group: String,
+        policy: DeliveryPolicy,
+    ) -> Result<GroupRef, Refusal> {
+        self.check_group(&topic, &group)?;
+        self.ask(|reply| Command::OpenGroup { client: self.id, topic, group, policy, reply })
+            .await?
+    }
+
     /// Where a place is in a topic, and what the topic has: true after a crash as well. A place
     /// outside is moved in. Errors: [`Refusal::NoTopic`].
     pub async fn seek(&self, topic: String, to: Start) -> Result<Sought, Refusal> {
