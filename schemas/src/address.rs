@@ -50,6 +50,8 @@ pub const ROOT_EXCHANGE: &str = "amq.topic";
 pub const QUEUE_SEGMENT: &str = "$queue";
 /// What the queues begin with that stand for one connection's replies. Nobody else names a queue so.
 pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
+/// What first segments begin with that front-ends use for notes of their own; no peer can name one so.
+pub const NOTE_PREFIX: &str = "$mainstem-";
 /// How a routing key on the default exchange names a topic instead of a queue.
 pub const TOPIC_KEY_PREFIX: &str = "$topic.";
 

@@ -282,7 +282,24 @@ def mqtt_asks():
     boss.basic_publish("amq.topic", "open", b"x")
     boss.basic_publish("amq.topic", "device.b", b"x")
     assert device.heard.get(timeout=WAIT_S) == "device/b", "from now on"
+    device.close()
+    # What a kept session of such a user needs to keep its promises is not asked about.
+    device = Device("ann", "secret", name="device", expiry_s=3600)
+    assert device.subscribe("device/#") == 1
+    device.client.publish("device/once", "x", 2)
+    assert device.events.get(timeout=WAIT_S) in (0, 0x10)
+    assert device.heard.get(timeout=WAIT_S) == "device/once"
+    device.close()
+    # Neither does a session keep what its user may not have any more.
+    assert api("PUT", "topic-permissions/%2F/ann", {**topic, "read": "^other\\."})[0] == 204
+    device = Device("ann", "secret", name="device", expiry_s=3600)
+    assert device.present
+    boss.basic_publish("amq.topic", "device.c", b"x")
     assert api("DELETE", "topic-permissions/%2F/ann/amq.topic")[0] == 204
+    assert device.subscribe("last") == 1
+    boss.basic_publish("amq.topic", "device.d", b"x")
+    boss.basic_publish("amq.topic", "last", b"x")
+    assert device.heard.get(timeout=WAIT_S) == "last"
     device.close()
     boss.connection.close()
     said("MQTT: topics, shared and queues' names are asked about, also for what goes on already")

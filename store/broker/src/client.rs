@@ -345,10 +345,12 @@ impl Client {
         self.ask(|reply| Command::Get { client: self.id, queue, settle_at_once, reply }).await?
     }
 
-    /// Makes this client the holder of a session, and attaches the session's subscriptions. Call
-    /// it once, before any subscribe.
+    /// Makes this client the holder of a session, and attaches the session's subscriptions, of which those
+    /// end that it may not have. Call it once, before any subscribe.
     pub async fn open_session(&self, open: OpenSession) -> Result<SessionOpened, Refusal> {
-        self.ask(|reply| Command::OpenSession { client: self.id, open, reply }).await?
+        let opened =
+            self.ask(|reply| Command::OpenSession { client: self.id, open, reply }).await?;
+        self.give_up_forbidden(opened?).await
     }
 
     /// Detaches from the session in good order, leaving `parcel` for the next holder; `expiry_s`

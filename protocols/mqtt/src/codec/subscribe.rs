@@ -1,6 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 §3.8, §3.10), and the three kinds of topic filters.
 
-use mainstem_schemas::{Dialect, Filter, address::QUEUE_SEGMENT, filter::Step};
+use mainstem_schemas::{
+    Dialect, Filter,
+    address::{NOTE_PREFIX, QUEUE_SEGMENT},
+    filter::Step,
+};
 
 use super::{
     Fault, Frame, Input, Qos, Text, Version,
@@ -9,7 +13,7 @@ use super::{
 
 /// Filters that begin so are ours: what is kept with a session as a subscription that brings
 /// nothing.
-pub const MARK: &str = "$mainstem-";
+pub const MARK: &str = NOTE_PREFIX;
 /// Which queues it consumes.
 pub const QUEUE_MARK: &str = "$mainstem-queue/";
 /// Under which name its QoS 2 messages are remembered.

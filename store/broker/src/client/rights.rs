@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use mainstem_schemas::{
     Address, Dialect, Doors, Entrance, Filter, Path, Principal, Record, Value,
-    address::{REPLY_QUEUE_PREFIX, ROOT_EXCHANGE},
+    address::{NOTE_PREFIX, REPLY_QUEUE_PREFIX, ROOT_EXCHANGE},
     filter::Step,
     value::find,
 };
 
 use super::Client;
 use crate::{
-    command::{Bind, ExchangeDef, Publish, QueueDef},
+    command::{Bind, ExchangeDef, Publish, QueueDef, SessionOpened, Subscribe, Subscription},
     error::Refusal,
     policy::DeadLetter,
 };
@@ -181,6 +181,11 @@ impl Judge<'_> {
     /// The filter of a subscription. Those who share one get each other's records, so that all of them
     /// must be for everybody.
     fn check_filter(&self, filter: &Filter, is_shared: bool) -> Result<(), Refusal> {
+        if let Some(Step::Exact(first)) = filter.steps().first()
+            && first.starts_with(NOTE_PREFIX.as_bytes())
+        {
+            return Ok(());
+        }
         self.check_key(Act::Read, ROOT_EXCHANGE, &filter.render_key())?;
         match filter.steps().first() {
             _ if !is_shared => Ok(()),
@@ -279,6 +284,24 @@ impl Client {
 
     pub(super) fn check_filter(&self, filter: &Filter, is_shared: bool) -> Result<(), Refusal> {
         self.check(|judge| judge.check_filter(filter, is_shared))
+    }
+
+    /// Takes out of a session what whoever holds it now may not subscribe to.
+    pub(super) async fn give_up_forbidden(
+        &self,
+        mut opened: SessionOpened,
+    ) -> Result<SessionOpened, Refusal> {
+        let may_have = |held: &Subscription| {
+            let Subscribe { filter, share, .. } = &held.subscribe;
+            self.check_filter(filter, share.is_some()).is_ok()
+        };
+        let (kept, forbidden) = opened.subscriptions.into_iter().partition(may_have);
+        opened.subscriptions = kept;
+        let forbidden: Vec<Subscription> = forbidden;
+        for Subscription { subscribe: Subscribe { filter, share, .. }, .. } in forbidden {
+            self.unsubscribe(filter, share).await?;
+        }
+        Ok(opened)
     }
 
     /// A topic, or one below it, which goes by the name of the one above.
