@@ -45,7 +45,7 @@ fn no_trap_of_amqp_is_stepped_into() {
 /// What users may do is set over HTTP, and holds by every protocol and every spelling of an address.
 #[test]
 fn permissions_hold_whatever_is_spoken() {
-    let users = r#"[{ name = "guest", password = "guest", loopback_only = true },
+    let users = r#"[{ name = "guest", password = "guest", tags = ["administrator"], loopback_only = true },
         { name = "job", password = "job", access_key = "job-key", secret_key = "job-secret" }]"#;
     let server = Server::start_with(&[&format!("users={}", users.replace('\n', " "))]);
     let Ports { amqp, mqtt, rocketmq, http } = server.ports();

@@ -6,7 +6,7 @@ pub mod password;
 pub mod registry;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -25,8 +25,8 @@ use crate::{
     config::{Anonymous, Config},
     scram::Scram,
 };
-use directory::{Account, Directory, Proof};
-use grant::{Grant, Whose};
+use directory::{Account, Directory, Proof, Said};
+use grant::{Grant, TopicPermission, Whose};
 use password::Kept;
 
 /// The name of somebody without one.
@@ -34,6 +34,12 @@ pub const ANONYMOUS: &str = "anonymous";
 
 /// Passwords that were found right and are not hashed again, so that whoever comes back is quick.
 const PROVEN_MAX: usize = 65_536;
+
+/// Patterns, and what they were made of.
+type Ready = (Said, Arc<Grant>);
+
+/// Users' rights in namespaces that are kept ready.
+const GRANTS_MAX: usize = 16_384;
 
 /// Everybody who may come in.
 pub struct Access {
@@ -46,6 +52,8 @@ pub struct Access {
     proven: Mutex<HashSet<[u8; 32]>>,
     /// Shared by all who may do everything, since those are most.
     all: Arc<AllRights>,
+    /// What users may do in namespaces, made ready once for all their connections, and from what.
+    grants: Mutex<HashMap<(String, String), Ready>>,
     secret: keyed::Key,
 }
 
@@ -64,6 +72,10 @@ impl Rights for NoRights {
     fn may_use_key(&self, _act: mainstem_broker::Act, _exchange: &str, _key: &[u8]) -> bool {
         false
     }
+
+    fn bounds_keys(&self, _exchange: &str) -> bool {
+        true
+    }
 }
 
 impl Access {
@@ -79,6 +91,7 @@ impl Access {
             scram: Scram::new(users.map(|user| (&*user.name, &*user.password))),
             proven: Mutex::default(),
             all: Arc::new(AllRights),
+            grants: Mutex::default(),
             secret: secret.expect("the system gives random bytes"),
         }
     }
@@ -129,6 +142,26 @@ impl Access {
         let mut mark = [0; 32];
         mark.copy_from_slice(context.sign().as_ref());
         mark
+    }
+
+    /// What a user may do in a namespace. Shared by all its connections, unless it hangs on what each calls
+    /// itself.
+    fn grant(&self, directory: &Directory, whose: Whose<'_>) -> Option<Arc<Grant>> {
+        let said = directory.said(whose)?;
+        if said.1.values().any(TopicPermission::names_client) {
+            return Some(Arc::new(directory.grant(whose)?));
+        }
+        let of = (whose.namespace.to_owned(), whose.user.to_owned());
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, grant)) = grants.get(&of).filter(|(known, _)| *known == said) {
+            return Some(grant.clone());
+        }
+        if grants.len() >= GRANTS_MAX {
+            grants.clear();
+        }
+        let grant = Arc::new(directory.grant(whose)?);
+        grants.insert(of, (said, grant.clone()));
+        Some(grant)
     }
 
     /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
@@ -223,9 +256,9 @@ impl Authenticator for Access {
         if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
             return self.all.clone();
         }
-        match directory.grant(Whose { user, namespace, client_id }) {
+        match self.grant(&directory, Whose { user, namespace, client_id }) {
             Some(grant) if grant.is_all() => self.all.clone(),
-            Some(grant) => Arc::<Grant>::new(grant),
+            Some(grant) => grant,
             None => Arc::new(NoRights),
         }
     }

@@ -162,7 +162,7 @@ pub struct User {
     pub name: String,
     pub password: String,
     /// RabbitMQ's tags: what it may do over HTTP.
-    #[serde(default = "administrator")]
+    #[serde(default)]
     pub tags: Vec<String>,
     /// Refused from any other machine.
     #[serde(default)]
@@ -172,10 +172,6 @@ pub struct User {
     pub access_key: String,
     #[serde(default)]
     pub secret_key: String,
-}
-
-fn administrator() -> Vec<String> {
-    vec!["administrator".to_owned()]
 }
 
 /// Written by hand so that no log line can show a password.

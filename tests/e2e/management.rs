@@ -43,10 +43,10 @@ async fn strangers_pages_and_nonsense_get_clear_errors() {
     let missing = http::get(api.0, "/api/overview");
     assert_eq!(missing.status, 401);
     assert!(missing.head.contains("www-authenticate: Basic"), "{}", missing.head);
-    let wrong = "GET /api/queues HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let wrong = "GET /api/queues HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                  Authorization: Basic Z3Vlc3Q6bm8=\r\n\r\n";
     assert_eq!(http::request(api.0, wrong).status, 401);
-    let page = "POST /api/rebalance/queues HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let page = "POST /api/rebalance/queues HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                 Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\nOrigin: http://evil.example\r\n\r\n";
     assert_eq!(http::request(api.0, page).status, 403);
     let not_found = json!({ "error": "Object Not Found", "reason": "Not Found" });

@@ -18,13 +18,13 @@ pub struct Answer {
 /// GETs `path` from the server on this port of the loopback.
 #[must_use]
 pub fn get(port: u16, path: &str) -> Answer {
-    request(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    request(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 /// POSTs `body` to `path`.
 #[must_use]
 pub fn post(port: u16, path: &str, body: &str) -> Answer {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close");
     request(port, &format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
@@ -34,14 +34,14 @@ pub fn as_guest_with(port: u16, method: &str, path: &str, headers: &[&str]) -> A
     // guest:guest
     let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=";
     let lines = headers.iter().fold(login.to_owned(), |lines, line| format!("{lines}\r\n{line}"));
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close");
     request(port, &format!("{head}\r\n{lines}\r\n\r\n"))
 }
 
 /// Asks as the user `guest`. Bodies have no content type.
 #[must_use]
 pub fn as_guest(port: u16, method: &str, path: &str, body: &str) -> Answer {
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close");
     let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=";
     request(port, &format!("{head}\r\n{login}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }

@@ -62,6 +62,9 @@ pub struct Described {
     pub default_queue_type: String,
 }
 
+/// A user's patterns in a namespace, and those for keys by exchange.
+pub(super) type Said = (Permission, BTreeMap<String, TopicPermission>);
+
 /// All of it at one time.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
@@ -109,7 +112,7 @@ impl Directory {
                 let kept = algorithm.and_then(|one| Kept::read(one, &text("hash")));
                 let Some(kept) = kept else { return };
                 // Whoever had keys keeps them: another password is another password only.
-                let known = self.users.get(name);
+                let known = self.users.get(name).filter(|_| text("keys") == KEPT_KEYS);
                 let (access_key, secret_key) = known
                     .map(|known| (known.access_key.clone(), known.secret_key.clone()))
                     .unwrap_or_default();
@@ -159,21 +162,28 @@ impl Directory {
         found.map(|(name, account)| (name.as_str(), account))
     }
 
+    /// What was said about a user in a namespace; `None` for nothing.
+    pub(super) fn said(&self, whose: Whose<'_>) -> Option<Said> {
+        let of = (whose.namespace.to_owned(), whose.user.to_owned());
+        let permission = self.permissions.get(&of)?.clone();
+        let from = (of.0, of.1, String::new());
+        let topics = self.topics.range(from..).take_while(|((namespace, user, _), _)| {
+            namespace == whose.namespace && user == whose.user
+        });
+        let topics = topics.map(|((_, _, exchange), topic)| (exchange.clone(), topic.clone()));
+        Some((permission, topics.collect()))
+    }
+
     /// What a user may do in a namespace; `None` for nothing at all.
     pub(super) fn grant(&self, whose: Whose<'_>) -> Option<Grant> {
-        let of = (whose.namespace.to_owned(), whose.user.to_owned());
-        let permission = self.permissions.get(&of)?;
-        let from = (of.0, of.1, String::new());
-        let topics = self
-            .topics
-            .range(from..)
-            .take_while(|((namespace, user, _), _)| {
-                namespace == whose.namespace && user == whose.user
-            })
-            .map(|((_, _, exchange), topic)| (exchange.as_str(), topic));
-        Some(Grant::new(permission, topics, whose))
+        let (permission, topics) = self.said(whose)?;
+        let topics = topics.iter().map(|(exchange, topic)| (exchange.as_str(), topic));
+        Some(Grant::new(&permission, topics, whose))
     }
 }
+
+/// Says of a user that the configuration's keys, and bound to this machine, are still its own.
+pub(super) const KEPT_KEYS: &str = "kept";
 
 /// Marks what takes something back.
 const GONE: &str = "gone";

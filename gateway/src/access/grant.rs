@@ -75,6 +75,11 @@ pub struct TopicPermission {
 }
 
 impl TopicPermission {
+    /// Whether it hangs on what a client calls itself.
+    pub(super) fn names_client(&self) -> bool {
+        self.write.contains("{client_id}") || self.read.contains("{client_id}")
+    }
+
     /// Why it is none, if it is none.
     pub fn check(&self) -> Result<(), String> {
         [&self.write, &self.read].into_iter().try_for_each(|text| {
@@ -154,6 +159,10 @@ impl Rights for Grant {
             Act::Read => read.has(key),
             Act::Configure => true,
         }
+    }
+
+    fn bounds_keys(&self, exchange: &str) -> bool {
+        self.keys.contains_key(exchange)
     }
 }
 

@@ -7,10 +7,10 @@ use mainstem_schemas::{Credentials, Principal, Table};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Access,
+    ANONYMOUS, Access,
     directory::{
-        Described, Directory, NAMESPACES, NOWHERE, PERMISSIONS, TOPIC_PERMISSIONS, USERS, gone,
-        table,
+        Described, Directory, KEPT_KEYS, NAMESPACES, NOWHERE, PERMISSIONS, TOPIC_PERMISSIONS,
+        USERS, gone, table,
     },
     grant::{Permission, TopicPermission},
     password::Kept,
@@ -115,13 +115,23 @@ impl Registry {
         tags: &[String],
     ) -> Result<bool, AccessError> {
         check_name("user", name)?;
+        if name == ANONYMOUS {
+            return Err(AccessError::Wrong(format!("'{name}' is who has no name")));
+        }
         if let Some(odd) = tags.iter().find(|tag| tag.contains(',') || tag.trim() != *tag) {
             return Err(AccessError::Wrong(format!("'{odd}' is no tag")));
         }
         let _turn = self.turn().await?;
         let is_new = !self.directory().users.contains_key(name);
         let (algorithm, tags) = (kept.algorithm().word(), tags.join(","));
-        let value = table([("hash", kept.hash()), ("algorithm", algorithm), ("tags", &tags)]);
+        // Who was deleted and comes again has no keys of before.
+        let keys = if is_new { "" } else { KEPT_KEYS };
+        let value = table([
+            ("hash", kept.hash()),
+            ("algorithm", algorithm),
+            ("tags", &tags),
+            ("keys", keys),
+        ]);
         self.keep(NOWHERE, USERS, name, value).await?;
         Ok(is_new)
     }
@@ -153,6 +163,10 @@ impl Registry {
         check_name("virtual host", name)?;
         let _turn = self.turn().await?;
         let is_new = !self.directory().namespaces.contains_key(name);
+        if is_new {
+            // What a deletion that was cut short has left.
+            self.broker.empty(name).await?;
+        }
         let Described { description, tags, default_queue_type } = described;
         let value = table([
             ("description", description),
@@ -164,20 +178,36 @@ impl Registry {
     }
 
     /// Forgets a namespace with everything in it; tells whether it was there. Nobody comes in any more, and
-    /// who is in may do nothing from then on.
+    /// who is in may do nothing from then on. Goes on when its caller goes away.
     pub async fn delete_namespace(&self, name: &str) -> Result<bool, AccessError> {
+        let (registry, name) = (self.clone(), name.to_owned());
+        let deleted = tokio::spawn(async move { registry.delete_all_of(&name).await });
+        deleted.await.unwrap_or(Err(AccessError::Store(Refusal::Closed)))
+    }
+
+    async fn delete_all_of(&self, name: &str) -> Result<bool, AccessError> {
         let _turn = self.turn().await?;
         if !self.directory().namespaces.contains_key(name) {
             return Ok(false);
         }
         self.keep(NOWHERE, NAMESPACES, name, gone()).await?;
         let mut directory = Directory::clone(&self.directory());
+        let forgotten: Vec<String> = directory
+            .permissions
+            .keys()
+            .filter(|(namespace, _)| namespace == name)
+            .map(|(_, user)| user.clone())
+            .collect();
         directory.permissions.retain(|(namespace, _), _| namespace != name);
         directory.topics.retain(|(namespace, ..), _| namespace != name);
         self.access.replace(directory);
         let reason = format!("vhost '{name}' was deleted");
         self.end_connections(|whose| *whose.namespace == *name, &reason);
         self.broker.empty(name).await?;
+        // The configuration may say that they may do everything there.
+        for user in forgotten {
+            self.keep(name, PERMISSIONS, &user, gone()).await?;
+        }
         Ok(true)
     }
 
@@ -280,18 +310,25 @@ impl Registry {
         Ok(())
     }
 
+    /// Keeps something, which is true for everybody then. Goes on when its caller goes away, so that both
+    /// happen or none.
     async fn keep(
         &self,
         namespace: &str,
-        component: &str,
+        component: &'static str,
         name: &str,
         value: Table,
     ) -> Result<(), AccessError> {
-        let mut directory = Directory::clone(&self.directory());
-        directory.apply(namespace, component, name, &value);
-        self.broker.keep(namespace, component, name, value).await?;
-        self.access.replace(directory);
-        Ok(())
+        let (access, broker) = (self.access.clone(), self.broker.clone());
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let kept = tokio::spawn(async move {
+            broker.keep(&namespace, component, &name, value.clone()).await?;
+            let mut directory = Directory::clone(&access.directory());
+            directory.apply(&namespace, component, &name, &value);
+            access.replace(directory);
+            Ok(())
+        });
+        kept.await.unwrap_or(Err(AccessError::Store(Refusal::Closed)))
     }
 
     fn check_place(&self, namespace: &str, user: &str) -> Result<(), AccessError> {

@@ -1,10 +1,12 @@
 //! Web pages. To the server a browser on its own machine is loopback, whatever page it shows; so what
 //! may log in from loopback only is kept from the pages of other machines.
 
+use std::net::IpAddr;
+
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -39,23 +41,45 @@ pub(super) async fn refuse_others(
     request: Request,
     next: Next,
 ) -> Response {
-    let headers = request.headers();
-    let (Some(origin), host) = (headers.get(header::ORIGIN), headers.get(header::HOST)) else {
-        return next.run(request).await;
-    };
-    let is_ours = origin.to_str().is_ok_and(|origin| {
-        let named = &gate.config.http.origins;
-        is_own(origin, host.and_then(|host| host.to_str().ok()))
-            || (is_loopback(peer.ip()) && is_welcome(origin, named))
-            || named.iter().any(|name| name.eq_ignore_ascii_case(origin))
-    });
-    if !is_ours {
-        let path = request.uri().path();
-        tracing::info!(?origin, path, "refused a page that http.origins does not name");
+    if !is_ours(&gate, peer.ip(), request.headers()) {
         let reason = "http.origins does not name this page's";
         return Failure::new(StatusCode::FORBIDDEN, "forbidden", reason).into_response();
     }
     next.run(request).await
+}
+
+fn is_ours(gate: &Gate, peer: IpAddr, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
+    let named = &gate.config.http.origins;
+    let is_ours = match is_loopback(peer) {
+        // A page may have any name lead to this machine, and then names itself so, or nothing.
+        true => {
+            host.is_none_or(|host| is_here(host, &gate.node.name, named))
+                && origin.is_none_or(|origin| is_welcome(origin, named))
+        }
+        false => origin.is_none_or(|origin| {
+            is_own(origin, host) || named.iter().any(|name| name.eq_ignore_ascii_case(origin))
+        }),
+    };
+    if !is_ours {
+        tracing::info!(?origin, ?host, "refused a page that http.origins does not name");
+    }
+    is_ours
+}
+
+/// Whether a request of this machine names this machine: by an address, as `localhost`, by its own name, or
+/// as one of the origins that are welcome.
+fn is_here(host: &str, node: &str, named: &[String]) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let own = node.split_once('@').map_or(node, |(_, own)| own);
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(own)
+        || named.iter().any(|origin| {
+            origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
+        })
 }
 
 /// Whether a page came from where it asks now.
@@ -78,6 +102,20 @@ fn is_welcome(origin: &str, named: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_of_this_machine_names_this_machine() {
+        let named = ["https://panel.example:8443".to_owned()];
+        for host in
+            ["localhost", "localhost:15672", "127.0.0.1:15672", "[::1]:15672", "192.0.2.7", "box:1"]
+        {
+            assert!(is_here(host, "rabbit@box", &named), "{host}");
+        }
+        assert!(is_here("panel.example:8443", "rabbit@box", &named));
+        for host in ["evil.example:15672", "", "localhost.evil.example", "panel.example", "a b"] {
+            assert!(!is_here(host, "rabbit@box", &named), "{host}");
+        }
+    }
 
     #[test]
     fn a_page_is_the_servers_own_where_it_came_from_it() {

@@ -1,8 +1,8 @@
 //! A will as it is kept while its client is connected, so that a crash does not take it along.
 //!
 //! ```text
-//! u8 version of the protocol | u8 connect flags | u32 session expiry | text client id | the will's
-//! bytes of CONNECT
+//! u8 version of the protocol | u8 connect flags | u32 session expiry | text client id | text user | the
+//! will's bytes of CONNECT
 //! ```
 //!
 //! It is a retained record at an address of its own, to which nobody can subscribe: a direct message to
@@ -21,6 +21,8 @@ use crate::codec::{Fault, Input, Version, Will, connect, output::put_binary, sub
 pub struct Testament {
     pub version: Version,
     pub client_id: String,
+    /// Who left it, and by whose rights it is published.
+    pub user: String,
     pub session_expiry_s: u32,
     pub will: Will,
 }
@@ -84,6 +86,7 @@ impl Testament {
         out.put_u8(self.will.flags());
         out.put_u32(self.session_expiry_s);
         put_binary(&mut out, self.client_id.as_bytes());
+        put_binary(&mut out, self.user.as_bytes());
         out.put_slice(&self.will.raw);
         out.freeze()
     }
@@ -99,9 +102,10 @@ impl Testament {
         let flags = input.u8()?;
         let session_expiry_s = input.u32()?;
         let client_id = input.text()?.as_str().to_owned();
+        let user = input.text()?.as_str().to_owned();
         let will = connect::decode_will(&mut input, flags, version)?;
         input.end()?;
-        Ok(Self { version, client_id, session_expiry_s, will })
+        Ok(Self { version, client_id, user, session_expiry_s, will })
     }
 
     /// Reads a record that [`Safe::all`] found; `None` for one that is no testament.

@@ -43,6 +43,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let testament = Testament {
             version: self.ears.version,
             client_id: self.identity.client_id.clone(),
+            user: self.client.principal().name.to_string(),
             session_expiry_s: self.session_expiry_s,
             will: will.clone(),
         };
@@ -107,14 +108,18 @@ pub(super) async fn carry_out(
     if fate == Fate::Left && safe.is_some() {
         return;
     }
-    let Testament { version, client_id, will, .. } = testament;
+    let Testament { version, client_id, user, will, .. } = testament;
     let namespace = &*client.principal().namespace;
     let mut records = Vec::new();
     // One that was not kept is better late than never.
     if fate != Fate::Forgotten {
         let sender = sender(server, version, namespace, &client_id);
         match Message::from(will).record(&sender, client.stamp()) {
-            Ok(record) => records.push(record),
+            // By the rights that whoever left it has now.
+            Ok(record) => match server.broker.permit(&user, namespace, &client_id, record) {
+                Ok(record) => records.push(record),
+                Err(refusal) => tracing::warn!(client_id, %refusal, "a will was not published"),
+            },
             Err(refused) => tracing::warn!(client_id, refused.text, "a will was not published"),
         }
     }

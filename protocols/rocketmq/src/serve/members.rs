@@ -102,18 +102,20 @@ impl Member {
             && self.settings().as_ref().is_some_and(|known| !known.publishing().is_empty())
     }
 
-    /// The topic of this name, as the client named it among those it publishes to.
+    /// The topic of this name, as the client named it among those it publishes to, if it may.
     pub(super) fn publishes(&self, topic: &str) -> Option<Resource> {
         let settings = self.settings();
         let mut topics = settings.as_ref()?.publishing().iter();
-        topics.find(|resource| resource.name == topic).cloned()
+        let found = topics.find(|resource| resource.name == topic).cloned();
+        found.filter(|_| self.client.may_write_topic(topic))
     }
 
-    /// The names of the topics that it said it publishes to.
+    /// The names of the topics that it said it publishes to, of those that it may.
     pub(super) fn publishing(&self) -> Vec<String> {
         let settings = self.settings();
         let topics = settings.as_ref().map_or(&[][..], |known| known.publishing());
-        topics.iter().map(|resource| resource.name.clone()).collect()
+        let may = |name: &String| self.client.may_write_topic(name);
+        topics.iter().map(|resource| resource.name.clone()).filter(may).collect()
     }
 
     /// Sends a command. False when the client's stream is gone, or stays full for as long as may be

@@ -60,6 +60,7 @@ impl Front {
         let request = request.into_inner();
         let topic = name(request.topic.as_ref());
         names::check_topic(topic, &self.limits)?;
+        call.member.client.check_writing(topic)?;
         let recall = recall::open(&request.recall_handle, topic).ok_or_else(|| {
             Fault::new(Code::BadRequest, "the recall handle is not one of this topic")
         })?;

@@ -101,6 +101,7 @@ impl Front {
         let request = request.into_inner();
         let topic = name(request.topic.as_ref()).to_owned();
         names::check_topic(&topic, &self.limits)?;
+        call.member.client.check_writing(&topic)?;
         if request.transaction_id.trim().is_empty() {
             let text = "transaction id cannot be empty";
             return Err(Fault::new(Code::InvalidTransactionId, text));

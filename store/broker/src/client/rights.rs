@@ -22,7 +22,7 @@ use mainstem_schemas::{
     value::find,
 };
 
-use super::Client;
+use super::{Broker, Client};
 use crate::{
     command::{Bind, ExchangeDef, Publish, QueueDef, SessionOpened, Subscribe, Subscription},
     error::Refusal,
@@ -50,6 +50,9 @@ pub trait Rights: Send + Sync {
 
     /// Whether keys like this may be written to, or read from, an exchange that it may be done with.
     fn may_use_key(&self, act: Act, exchange: &str, key: &[u8]) -> bool;
+
+    /// Whether there is anything that [`Rights::may_use_key`] refuses at that exchange.
+    fn bounds_keys(&self, exchange: &str) -> bool;
 }
 
 /// Everything.
@@ -66,6 +69,10 @@ impl Rights for AllRights {
 
     fn may_use_key(&self, _act: Act, _exchange: &str, _key: &[u8]) -> bool {
         true
+    }
+
+    fn bounds_keys(&self, _exchange: &str) -> bool {
+        false
     }
 }
 
@@ -189,8 +196,15 @@ impl Judge<'_> {
         self.check_key(Act::Read, ROOT_EXCHANGE, &filter.render_key())?;
         match filter.steps().first() {
             _ if !is_shared => Ok(()),
-            Some(Step::Exact(first)) => {
-                self.check(Act::Read, Thing::Topic(&String::from_utf8_lossy(first)))
+            // Where keys are bounded, only one that is a key can be judged.
+            Some(Step::Exact(first))
+                if filter.is_exact()
+                    || !self.rights.bounds_keys(&String::from_utf8_lossy(first)) =>
+            {
+                let key = filter.render_key();
+                let rest = key.iter().position(|byte| *byte == b'.').map_or(key.len(), |at| at + 1);
+                let rest = key.get(rest..).unwrap_or_default();
+                self.check_key(Act::Read, &String::from_utf8_lossy(first), rest)
             }
             _ => {
                 let shown = String::from_utf8_lossy(&filter.render()).into_owned();
@@ -231,6 +245,24 @@ impl Judge<'_> {
 /// Whether a record is a front-end's own note: no peer can make one.
 fn is_note(record: &Record) -> bool {
     record.is_retain() && record.direct_queue().is_some()
+}
+
+impl Broker {
+    /// The record as somebody may publish it now who is not here any more. Errors: [`Refusal::Denied`].
+    pub fn permit(
+        &self,
+        user: &str,
+        namespace: &str,
+        client_id: &str,
+        record: Record,
+    ) -> Result<Record, Refusal> {
+        let principal = Principal { name: user.into(), namespace: namespace.into() };
+        let rights = self.shared.authenticator.rights(&principal, Some(client_id));
+        if rights.is_all() {
+            return Ok(record);
+        }
+        Judge { rights: &*rights, principal: &principal }.let_in(record, &[])
+    }
 }
 
 impl Client {
@@ -308,6 +340,17 @@ impl Client {
     pub(super) fn check_topic(&self, act: Act, name: &str) -> Result<(), Refusal> {
         let name = name.split_once('/').map_or(name, |(above, _)| above);
         self.check(|judge| judge.check(act, Thing::Topic(name)))
+    }
+
+    /// Errors: it may not publish to that topic now.
+    pub fn check_writing(&self, topic: &str) -> Result<(), Refusal> {
+        self.check_topic(Act::Write, topic)
+    }
+
+    /// Whether it may publish to a topic now.
+    #[must_use]
+    pub fn may_write_topic(&self, name: &str) -> bool {
+        self.check_topic(Act::Write, name).is_ok()
     }
 
     pub(super) fn check_group(&self, topic: &str, group: &str) -> Result<(), Refusal> {

@@ -46,6 +46,10 @@ impl Rights for Some {
         };
         key.starts_with(keys.as_bytes())
     }
+
+    fn bounds_keys(&self, exchange: &str) -> bool {
+        exchange == "amq.topic" && self.keys.is_some()
+    }
 }
 
 #[derive(Default)]

@@ -82,8 +82,8 @@ async fn the_newest_of_a_clients_wills_is_published_by_the_next_start() {
         else {
             panic!("it has a will")
         };
-        let (version, client_id) = (Version::V5, "d".to_owned());
-        let testament = Testament { version, client_id, session_expiry_s: 0, will };
+        let (version, client_id, user) = (Version::V5, "d".to_owned(), "u".to_owned());
+        let testament = Testament { version, client_id, user, session_expiry_s: 0, will };
         let stamp = client.stamp();
         let record = Safe::new(stamp.id).record("/", stamp, &testament.encode()).unwrap();
         client.publish(vec![Offer::new(record)]).await.unwrap().await.unwrap();
