@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     codec::{
-        Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge, reply::Ears,
+        Fault, Outgoing, OutgoingProperties, Qos, Reason, Reply, Version, publish::TooLarge,
+        reply::Ears,
     },
     normalize::{Foreign, expiry_left_s, native_properties, outgoing::count_dropped},
     session::{Aliases, Copy, Options, aliases::Naming},
@@ -164,6 +165,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 self.retained.see(delivery.position);
             }
             let options = Options::unpack(delivery.options);
+            if options.shared && !self.may_have(&delivery) {
+                // The others of its group get it once this one is gone.
+                let text = "the client may not have what its group gets any more";
+                return Err(End::Fault(Fault::new(Reason::NOT_AUTHORIZED, text)));
+            }
             let Some(copy) = self.copy_of(&delivery, options, now) else {
                 if delivery.needs_settle {
                     let verdict = Verdict::Accept;
@@ -186,6 +192,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     /// The copy for a delivery; `None` for one that the client shall not get.
+    fn may_have(&self, delivery: &Delivery) -> bool {
+        let again = delivery.passage.as_ref().map(|passage| &passage.address);
+        delivery.record.as_ref().is_none_or(|record| self.client.may_see(record, again))
+    }
+
     fn copy_of(&self, delivery: &Delivery, options: Options, now: UnixMillis) -> Option<Copy> {
         // Whoever published to a mark of ours, it is none of the client's subscriptions.
         let record = delivery.record.clone().filter(|_| !options.mark)?;
