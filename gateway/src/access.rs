@@ -102,8 +102,11 @@ impl Access {
         self.directory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn replace(&self, directory: Directory) {
-        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
+    /// Changes it for everybody. Two changes at a time come one after the other.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Directory)) {
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut directory));
+        drop(directory);
         self.edition.fetch_add(1, Ordering::Release);
     }
 

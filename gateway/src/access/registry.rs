@@ -63,7 +63,7 @@ impl Registry {
                 }
             }
         }
-        access.replace(directory);
+        access.change(|now| *now = directory);
         let (hashing, waiting) = (Semaphore::new(1), Semaphore::new(HASHING_WAIT_MAX));
         let (hashing, waiting) = (Arc::new(hashing), Arc::new(waiting));
         let turn = Arc::new(Semaphore::new(1));
@@ -191,16 +191,17 @@ impl Registry {
             return Ok(false);
         }
         self.keep(NOWHERE, NAMESPACES, name, gone()).await?;
-        let mut directory = Directory::clone(&self.directory());
-        let forgotten: Vec<String> = directory
+        let forgotten: Vec<String> = self
+            .directory()
             .permissions
             .keys()
             .filter(|(namespace, _)| namespace == name)
             .map(|(_, user)| user.clone())
             .collect();
-        directory.permissions.retain(|(namespace, _), _| namespace != name);
-        directory.topics.retain(|(namespace, ..), _| namespace != name);
-        self.access.replace(directory);
+        self.access.change(|directory| {
+            directory.permissions.retain(|(namespace, _), _| namespace != name);
+            directory.topics.retain(|(namespace, ..), _| namespace != name);
+        });
         let reason = format!("vhost '{name}' was deleted");
         self.end_connections(|whose| *whose.namespace == *name, &reason);
         self.broker.empty(name).await?;
@@ -304,9 +305,8 @@ impl Registry {
     ) -> Result<(), AccessError> {
         let name = topic_name(user, exchange);
         self.broker.let_go(namespace, TOPIC_PERMISSIONS, &name).await?;
-        let mut directory = Directory::clone(&self.directory());
-        directory.topics.remove(&(namespace.to_owned(), user.to_owned(), exchange.to_owned()));
-        self.access.replace(directory);
+        let of = (namespace.to_owned(), user.to_owned(), exchange.to_owned());
+        self.access.change(|directory| drop(directory.topics.remove(&of)));
         Ok(())
     }
 
@@ -323,9 +323,7 @@ impl Registry {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let kept = tokio::spawn(async move {
             broker.keep(&namespace, component, &name, value.clone()).await?;
-            let mut directory = Directory::clone(&access.directory());
-            directory.apply(&namespace, component, &name, &value);
-            access.replace(directory);
+            access.change(|directory| directory.apply(&namespace, component, &name, &value));
             Ok(())
         });
         kept.await.unwrap_or(Err(AccessError::Store(Refusal::Closed)))
