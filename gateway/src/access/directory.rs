@@ -60,6 +60,8 @@ pub struct Described {
     pub description: String,
     pub tags: Vec<String>,
     pub default_queue_type: String,
+    /// It was deleted once: what the configuration says of its users does not hold in it.
+    pub(super) is_anew: bool,
 }
 
 /// A user's patterns in a namespace, and those for keys by exchange.
@@ -125,13 +127,20 @@ impl Directory {
                 };
                 self.users.insert(name.to_owned(), account);
             }
-            NAMESPACES if is_gone => drop(self.namespaces.remove(name)),
+            NAMESPACES if is_gone => {
+                self.namespaces.remove(name);
+                self.forget_rights(name);
+            }
             NAMESPACES => {
                 let (description, default_queue_type) =
                     (text("description"), text("default_queue_type"));
                 let tags = words(&text("tags"));
-                let described = Described { description, tags, default_queue_type };
-                self.namespaces.insert(name.to_owned(), described);
+                let is_anew = !text("anew").is_empty();
+                let described = Described { description, tags, default_queue_type, is_anew };
+                let before = self.namespaces.insert(name.to_owned(), described);
+                if is_anew && before.is_some_and(|before| !before.is_anew) {
+                    self.forget_rights(name);
+                }
             }
             PERMISSIONS => {
                 let of = (namespace.to_owned(), name.to_owned());
@@ -153,6 +162,11 @@ impl Directory {
             }
             _ => {}
         }
+    }
+
+    fn forget_rights(&mut self, namespace: &str) {
+        self.permissions.retain(|(other, _), _| other != namespace);
+        self.topics.retain(|(other, ..), _| other != namespace);
     }
 
     /// Who signs with this key.

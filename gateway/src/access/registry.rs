@@ -9,8 +9,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{
     ANONYMOUS, Access,
     directory::{
-        Described, Directory, KEPT_KEYS, NAMESPACES, NOWHERE, PERMISSIONS, TOPIC_PERMISSIONS,
-        USERS, gone, table,
+        Account, Described, Directory, KEPT_KEYS, NAMESPACES, NOWHERE, PERMISSIONS,
+        TOPIC_PERMISSIONS, USERS, gone, table,
     },
     grant::{Permission, TopicPermission},
     password::Kept,
@@ -122,10 +122,12 @@ impl Registry {
             return Err(AccessError::Wrong(format!("'{odd}' is no tag")));
         }
         let _turn = self.turn().await?;
-        let is_new = !self.directory().users.contains_key(name);
+        let directory = self.directory();
+        let known = directory.users.get(name);
         let (algorithm, tags) = (kept.algorithm().word(), tags.join(","));
-        // Who was deleted and comes again has no keys of before.
-        let keys = if is_new { "" } else { KEPT_KEYS };
+        // Who was deleted and comes again has none of them, whatever is set later.
+        let has_some = |known: &Account| known.loopback_only || !known.access_key.is_empty();
+        let keys = if known.is_some_and(has_some) { KEPT_KEYS } else { "" };
         let value = table([
             ("hash", kept.hash()),
             ("algorithm", algorithm),
@@ -133,7 +135,7 @@ impl Registry {
             ("keys", keys),
         ]);
         self.keep(NOWHERE, USERS, name, value).await?;
-        Ok(is_new)
+        Ok(known.is_none())
     }
 
     /// Forgets a user with all that it may do; tells whether it was there. Its connections end.
@@ -162,16 +164,19 @@ impl Registry {
     ) -> Result<bool, AccessError> {
         check_name("virtual host", name)?;
         let _turn = self.turn().await?;
-        let is_new = !self.directory().namespaces.contains_key(name);
+        let known = self.directory().namespaces.get(name).map(|known| known.is_anew);
+        let is_new = known.is_none();
         if is_new {
             // What a deletion that was cut short has left.
             self.broker.empty(name).await?;
         }
-        let Described { description, tags, default_queue_type } = described;
+        let Described { description, tags, default_queue_type, .. } = described;
+        let anew = if known.unwrap_or(true) { "anew" } else { "" };
         let value = table([
             ("description", description),
             ("tags", &tags.join(",")),
             ("default_queue_type", default_queue_type),
+            ("anew", anew),
         ]);
         self.keep(NOWHERE, NAMESPACES, name, value).await?;
         Ok(is_new)
@@ -191,24 +196,9 @@ impl Registry {
             return Ok(false);
         }
         self.keep(NOWHERE, NAMESPACES, name, gone()).await?;
-        let forgotten: Vec<String> = self
-            .directory()
-            .permissions
-            .keys()
-            .filter(|(namespace, _)| namespace == name)
-            .map(|(_, user)| user.clone())
-            .collect();
-        self.access.change(|directory| {
-            directory.permissions.retain(|(namespace, _), _| namespace != name);
-            directory.topics.retain(|(namespace, ..), _| namespace != name);
-        });
         let reason = format!("vhost '{name}' was deleted");
         self.end_connections(|whose| *whose.namespace == *name, &reason);
         self.broker.empty(name).await?;
-        // The configuration may say that they may do everything there.
-        for user in forgotten {
-            self.keep(name, PERMISSIONS, &user, gone()).await?;
-        }
         Ok(true)
     }
 
@@ -351,4 +341,78 @@ fn check_name(kind: &str, name: &str) -> Result<(), AccessError> {
         return Err(AccessError::Wrong(format!("'{name}' is no name of a {kind}")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstem_schemas::Views;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Config, Layer};
+
+    /// As after a start of the process.
+    async fn open(dir: &TempDir) -> Registry {
+        let users = "users=[{name='ann', password='a', access_key='k', secret_key='s'}, {name='bob', \
+                     password='b'}]";
+        let sets = ["namespaces=['/', 'plant']", users].map(|set| Layer::Set(set.to_owned()));
+        let config = Config::load(&sets).unwrap();
+        let mut store = mainstem_broker::Config::new(dir.path().to_owned());
+        store.segment_bytes = 4 << 20;
+        store.message_bytes_max = 1 << 20;
+        let access = Arc::new(Access::new(&config));
+        let broker = Broker::open(store, access.clone(), Views::default()).unwrap();
+        Registry::open(access, broker).await.unwrap()
+    }
+
+    async fn again(dir: &TempDir, registry: Registry) -> Registry {
+        registry.broker.stop().await;
+        drop(registry);
+        open(dir).await
+    }
+
+    fn who_may(registry: &Registry, namespace: &str) -> Vec<String> {
+        let directory = registry.directory();
+        let of = directory.permissions.keys().filter(|(other, _)| other == namespace);
+        of.map(|(_, user)| user.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_was_deleted_is_not_its_old_users_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = open(&dir).await;
+        assert_eq!(who_may(&registry, "plant"), ["ann", "bob"]);
+        assert!(registry.delete_namespace("plant").await.unwrap());
+        assert!(!registry.delete_namespace("plant").await.unwrap());
+        registry = again(&dir, registry).await;
+        assert!(!registry.directory().namespaces.contains_key("plant"));
+        assert!(registry.set_namespace("plant", &Described::default()).await.unwrap());
+        registry.set_permission("plant", "bob", &Permission::all()).await.unwrap();
+        assert!(!registry.set_namespace("plant", &Described::default()).await.unwrap());
+        for _ in 0..2 {
+            assert_eq!(who_may(&registry, "plant"), ["bob"]);
+            assert_eq!(who_may(&registry, "/"), ["ann", "bob"]);
+            registry = again(&dir, registry).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_that_was_deleted_comes_again_with_nothing_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = open(&dir).await;
+        let other = Kept::salted(b"other");
+        // Another password alone takes nothing away.
+        assert!(!registry.set_user("ann", &other, &[]).await.unwrap());
+        registry = again(&dir, registry).await;
+        assert!(registry.directory().by_key("k").is_some());
+        assert!(registry.delete_user("ann").await.unwrap());
+        assert!(registry.set_user("ann", &other, &[]).await.unwrap());
+        assert!(!registry.set_user("ann", &Kept::salted(b"third"), &[]).await.unwrap());
+        for _ in 0..2 {
+            assert!(registry.directory().by_key("k").is_none());
+            assert_eq!(who_may(&registry, "/"), ["bob"]);
+            registry = again(&dir, registry).await;
+        }
+        assert!(registry.set_user(ANONYMOUS, &other, &[]).await.is_err());
+    }
 }

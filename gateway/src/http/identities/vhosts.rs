@@ -27,7 +27,7 @@ pub(in crate::http) struct Wanted {
 }
 
 pub(in crate::http) fn shown(name: &str, described: &Described) -> Value {
-    let Described { description, tags, default_queue_type } = described;
+    let Described { description, tags, default_queue_type, .. } = described;
     let default_queue_type = match default_queue_type.as_str() {
         "" | "undefined" => "classic",
         named => named,
@@ -86,11 +86,16 @@ pub(in crate::http) async fn put(
 ) -> Result<bool, Failure> {
     let Wanted { description, tags, default_queue_type } = wanted;
     let known = gate.registry.directory().namespaces.get(vhost).cloned().unwrap_or_default();
-    let described = Described {
-        description: description.unwrap_or(known.description),
-        tags: tags.map_or(known.tags, Tags::list),
-        default_queue_type: default_queue_type.unwrap_or(known.default_queue_type),
-    };
+    let mut described = known;
+    if let Some(description) = description {
+        described.description = description;
+    }
+    if let Some(tags) = tags {
+        described.tags = tags.list();
+    }
+    if let Some(default_queue_type) = default_queue_type {
+        described.default_queue_type = default_queue_type;
+    }
     Ok(gate.registry.set_namespace(vhost, &described).await?)
 }
 

@@ -11,7 +11,7 @@ use super::{
     answer::{Answer, Failure},
     bindings,
     caller::Caller,
-    gathering, parameters, queues, values,
+    gathering, parameters, policies, queues, values,
 };
 use crate::http::identities::{permissions, users, vhosts};
 
@@ -125,10 +125,10 @@ impl Lists {
         self.gather_exchanges(caller, vhost).await?;
         self.gather_bindings(caller, vhost).await?;
         for rule in broker.list_policies(vhost, Authority::User).await? {
-            self.policies.push(rule_shown(vhost, &rule));
+            self.policies.push(policies::shown(vhost, &rule));
         }
         for rule in broker.list_policies(vhost, Authority::Operator).await? {
-            let mut value = rule_shown(vhost, &rule);
+            let mut value = policies::shown(vhost, &rule);
             if let Some(value) = value.as_object_mut() {
                 value.remove("vhost");
                 value.remove("name");
@@ -198,17 +198,6 @@ impl Lists {
             }
         }
     }
-}
-
-fn rule_shown(vhost: &str, rule: &Rule) -> Json {
-    json!({
-        "vhost": vhost,
-        "name": rule.name,
-        "pattern": rule.pattern,
-        "apply-to": rule.apply_to.word(),
-        "priority": rule.priority,
-        "definition": values::show_table(&rule.definition),
-    })
 }
 
 async fn limits(caller: &Caller, scope: &Scope) -> Result<Json, Failure> {

@@ -107,7 +107,7 @@ fn may_set(authority: Authority, caller: &Caller) -> Result<(), Failure> {
     }
 }
 
-fn shown(vhost: &str, rule: &Rule) -> Json {
+pub(super) fn shown(vhost: &str, rule: &Rule) -> Json {
     json!({
         "vhost": vhost,
         "name": rule.name,

@@ -107,14 +107,14 @@ impl Member {
         let settings = self.settings();
         let mut topics = settings.as_ref()?.publishing().iter();
         let found = topics.find(|resource| resource.name == topic).cloned();
-        found.filter(|_| self.client.may_write_topic(topic))
+        found.filter(|_| self.client.check_writing(topic).is_ok())
     }
 
     /// The names of the topics that it said it publishes to, of those that it may.
     pub(super) fn publishing(&self) -> Vec<String> {
         let settings = self.settings();
         let topics = settings.as_ref().map_or(&[][..], |known| known.publishing());
-        let may = |name: &String| self.client.may_write_topic(name);
+        let may = |name: &String| self.client.check_writing(name).is_ok();
         topics.iter().map(|resource| resource.name.clone()).filter(may).collect()
     }
 

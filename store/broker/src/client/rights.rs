@@ -347,12 +347,6 @@ impl Client {
         self.check_topic(Act::Write, topic)
     }
 
-    /// Whether it may publish to a topic now.
-    #[must_use]
-    pub fn may_write_topic(&self, name: &str) -> bool {
-        self.check_topic(Act::Write, name).is_ok()
-    }
-
     pub(super) fn check_group(&self, topic: &str, group: &str) -> Result<(), Refusal> {
         self.check_topic(Act::Read, topic)?;
         self.check(|judge| judge.check(Act::Read, Thing::Group(group)))
