@@ -14,20 +14,23 @@ use mainstem_broker::{
     DeliveryPolicy, ExchangeDef, ExchangeKind, Inbox, LoginError, OpenSession, Publish, Published,
     Refusal, Rights, Start, Subscribe,
 };
-use mainstem_schemas::{Address, Credentials, Filter, Principal, Secret, Table, Views};
+use mainstem_schemas::{
+    Address, Credentials, Doors, Filter, Principal, Record, Secret, Table, Views,
+};
+use tempfile::TempDir;
 
 use super::{door, record};
 
-/// Names that acts are allowed on, and how keys at the root exchange have to begin.
+/// Names that acts are allowed on, and at which exchange keys have to begin how.
 #[derive(Clone, Debug, Default)]
-struct Some {
+struct Few {
     write: BTreeSet<String>,
     read: BTreeSet<String>,
     configure: BTreeSet<String>,
-    keys: Option<String>,
+    keys: Option<(&'static str, &'static str)>,
 }
 
-impl Rights for Some {
+impl Rights for Few {
     fn is_all(&self) -> bool {
         false
     }
@@ -41,25 +44,22 @@ impl Rights for Some {
     }
 
     fn may_use_key(&self, _act: Act, exchange: &str, key: &[u8]) -> bool {
-        let Some(keys) = self.keys.as_deref().filter(|_| exchange == "amq.topic") else {
-            return true;
-        };
-        key.starts_with(keys.as_bytes())
+        self.keys.is_none_or(|(at, prefix)| at != exchange || key.starts_with(prefix.as_bytes()))
     }
 
     fn bounds_keys(&self, exchange: &str) -> bool {
-        exchange == "amq.topic" && self.keys.is_some()
+        self.keys.is_some_and(|(at, _)| at == exchange)
     }
 }
 
 #[derive(Default)]
 struct Office {
-    clerk: Mutex<Some>,
+    clerk: Mutex<Few>,
     edition: AtomicU64,
 }
 
 impl Office {
-    fn allow(&self, rights: Some) {
+    fn allow(&self, rights: Few) {
         *self.clerk.lock().unwrap() = rights;
         self.edition.fetch_add(1, Ordering::SeqCst);
     }
@@ -86,6 +86,15 @@ impl Authenticator for Door {
     fn edition(&self) -> u64 {
         1 + self.0.edition.load(Ordering::SeqCst)
     }
+}
+
+/// A new office, and its broker.
+fn office() -> (TempDir, Arc<Office>, Broker) {
+    let dir = tempfile::tempdir().unwrap();
+    let office = Arc::new(Office::default());
+    let config = door::config(dir.path(), 4 << 20, 1 << 20);
+    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    (dir, office, broker)
 }
 
 async fn login(broker: &Broker, user: &str) -> (Client, Inbox) {
@@ -178,19 +187,17 @@ fn pick(rng: &mut fastrand::Rng, names: &[&str]) -> BTreeSet<String> {
 /// key it may use; and what was refused comes to nobody.
 #[tokio::test]
 async fn no_spelling_of_an_address_leads_where_its_sender_may_not_write() {
-    let dir = tempfile::tempdir().unwrap();
-    let office = Arc::new(Office::default());
-    let config = door::config(dir.path(), 4 << 20, 1 << 20);
-    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    let (_dir, office, broker) = office();
     let (boss, _inbox) = furnish(&broker).await;
     let (clerk, _other) = login(&broker, "clerk").await;
     let names = ["amq.topic", "orders", "stock", "job", "x", "amq.default"];
     let (mut taken, mut denied) = (0, 0);
     for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let keys = rng.bool().then(|| rng.choice(["orders.", "x."]).unwrap().to_owned());
+        let prefix = rng.bool().then(|| rng.choice(["orders.", "x."]).unwrap());
+        let keys = prefix.map(|prefix| ("amq.topic", prefix));
         let write = pick(&mut rng, &names);
-        let rights = Some { write, keys, ..Some::default() };
+        let rights = Few { write, keys, ..Few::default() };
         office.allow(rights.clone());
         let mut refused = BTreeSet::new();
         for (number, address) in spellings().iter().enumerate() {
@@ -225,15 +232,12 @@ async fn no_spelling_of_an_address_leads_where_its_sender_may_not_write() {
 /// Who may write everywhere by name is refused nowhere.
 #[tokio::test]
 async fn who_may_write_all_of_it_is_not_in_the_way_of_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let office = Arc::new(Office::default());
-    let config = door::config(dir.path(), 4 << 20, 1 << 20);
-    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    let (_dir, office, broker) = office();
     let (boss, _inbox) = furnish(&broker).await;
     let (clerk, _other) = login(&broker, "clerk").await;
     let names = ["amq.topic", "orders", "stock", "job", "x", "amq.default"];
     let write: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
-    office.allow(Some { write, ..Some::default() });
+    office.allow(Few { write, ..Few::default() });
     for address in spellings() {
         assert!(!publish(&clerk, &address, "x").await, "{address:?}");
         let by_clerk = {
@@ -255,14 +259,11 @@ async fn who_may_write_all_of_it_is_not_in_the_way_of_itself() {
 /// A delayed record, too, enters where its sender might write when it was sent.
 #[tokio::test]
 async fn what_is_held_back_goes_no_further_than_what_is_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let office = Arc::new(Office::default());
-    let config = door::config(dir.path(), 4 << 20, 1 << 20);
-    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    let (_dir, office, broker) = office();
     let (boss, _inbox) = furnish(&broker).await;
     let (clerk, _other) = login(&broker, "clerk").await;
     let write = ["amq.topic".to_owned()].into();
-    office.allow(Some { write, ..Some::default() });
+    office.allow(Few { write, ..Few::default() });
     let address = Address::mqtt(Bytes::from_static(b"orders/a"));
     let terms = mainstem_broker::Terms { undecided: true, ..Default::default() };
     let batch = vec![Publish::new(record(&address, b"late")).on(terms)];
@@ -275,10 +276,7 @@ async fn what_is_held_back_goes_no_further_than_what_is_not() {
 
 #[tokio::test]
 async fn readers_are_asked_for_every_way_to_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let office = Arc::new(Office::default());
-    let config = door::config(dir.path(), 4 << 20, 1 << 20);
-    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    let (_dir, office, broker) = office();
     let (_boss, _inbox) = furnish(&broker).await;
     let (clerk, _other) = login(&broker, "clerk").await;
     let open = OpenSession { id: "c".to_owned(), clean: true, expiry_s: 0, limit: 10 };
@@ -292,7 +290,7 @@ async fn readers_are_asked_for_every_way_to_read() {
     let policy = DeliveryPolicy::default;
     for name in ["", "job", "amq.topic", "q.orders", "g"] {
         let read: BTreeSet<String> = [name.to_owned()].into();
-        office.allow(Some { read, ..Some::default() });
+        office.allow(Few { read, ..Few::default() });
         let denied = |outcome: Result<(), Refusal>| matches!(outcome, Err(Refusal::Denied { .. }));
         let got = clerk.get("q.orders".to_owned(), false).await.map(drop);
         assert_eq!(denied(got), name != "q.orders");
@@ -313,19 +311,62 @@ async fn readers_are_asked_for_every_way_to_read() {
             assert_eq!(sees, name == seen_by, "{address:?} by {name}");
         }
     }
-    office.allow(Some { read: ["job", "g"].map(str::to_owned).into(), ..Some::default() });
+    office.allow(Few { read: ["job", "g"].map(str::to_owned).into(), ..Few::default() });
     clerk.open_group("job".to_owned(), "g".to_owned(), policy()).await.unwrap();
     let none = clerk.open_topic("new".to_owned(), true).await;
     assert!(matches!(none, Err(Refusal::Denied { .. })), "{none:?}");
     assert!(clerk.open_topic("job".to_owned(), true).await.is_ok(), "it is there");
 }
 
+/// Who shares a filter gets what the others do not, so that it has to be all theirs.
+#[tokio::test]
+async fn a_filter_is_shared_by_those_who_may_have_all_of_it() {
+    let (_dir, office, broker) = office();
+    let (_boss, _inbox) = furnish(&broker).await;
+    let (clerk, _other) = login(&broker, "clerk").await;
+    let open = || OpenSession { id: "c".to_owned(), clean: false, expiry_s: 60, limit: 10 };
+    clerk.open_session(open()).await.unwrap();
+    let share = |filter: &str| {
+        let (filter, share) = (Filter::parse(filter).unwrap(), Some("g".to_owned()));
+        clerk.subscribe(Subscribe { filter, share, options: 0, live: false })
+    };
+    let read: BTreeSet<String> = ["amq.topic", "orders"].map(str::to_owned).into();
+    let bounded = Few { read: read.clone(), keys: Some(("orders", "eu.")), ..Few::default() };
+    office.allow(bounded.clone());
+    for (filter, is_allowed) in
+        [("orders/#", false), ("orders/us/a", false), ("orders/eu/a", true), ("stock/#", false)]
+    {
+        assert_eq!(share(filter).await.is_ok(), is_allowed, "{filter}");
+    }
+    office.allow(Few { keys: None, ..bounded.clone() });
+    share("orders/#").await.unwrap();
+    // What its holder may not have any more, or another one never, a session does not keep.
+    office.allow(bounded);
+    let (heir, _his) = login(&broker, "clerk").await;
+    let held = heir.open_session(open()).await.unwrap().subscriptions;
+    let [only] = held.as_slice() else { panic!("{held:?}") };
+    assert_eq!(only.subscribe.filter, Filter::parse("orders/eu/a").unwrap());
+}
+
+/// A will, and whatever else is published when its sender is gone.
+#[tokio::test]
+async fn what_the_server_publishes_for_somebody_goes_by_their_rights() {
+    let (_dir, office, broker) = office();
+    let path = record(&Address::mqtt(Bytes::from_static(b"orders/a")), b"");
+    let mail = record(&Address::mqtt(Bytes::from_static(b"$queue/mailbox")), b"");
+    let write = ["amq.topic".to_owned()].into();
+    office.allow(Few { write, ..Few::default() });
+    let permit = |user: &str, record: &Record| broker.permit(user, "/", "c", record.clone());
+    assert_eq!(permit("clerk", &path).unwrap().doors(), Doors::Root);
+    assert_eq!(permit("boss", &path).unwrap().doors(), Doors::Both);
+    assert!(permit("boss", &mail).is_ok() && permit("clerk", &mail).is_err());
+    office.allow(Few::default());
+    assert!(permit("clerk", &path).is_err());
+}
+
 #[tokio::test]
 async fn making_and_binding_are_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let office = Arc::new(Office::default());
-    let config = door::config(dir.path(), 4 << 20, 1 << 20);
-    let broker = Broker::open(config, Arc::new(Door(office.clone())), Views::default()).unwrap();
+    let (_dir, office, broker) = office();
     let (_boss, _inbox) = furnish(&broker).await;
     let (clerk, _other) = login(&broker, "clerk").await;
     let bind = || Bind {
@@ -341,7 +382,7 @@ async fn making_and_binding_are_asked_for() {
         refused(declare().await.map(drop)),
         "access to queue 'mine' refused for user 'clerk'"
     );
-    let mut rights = Some { configure: ["mine".to_owned()].into(), ..Some::default() };
+    let mut rights = Few { configure: ["mine".to_owned()].into(), ..Few::default() };
     office.allow(rights.clone());
     declare().await.unwrap();
     assert_eq!(
