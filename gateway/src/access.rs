@@ -57,27 +57,6 @@ pub struct Access {
     secret: keyed::Key,
 }
 
-/// Somebody who may do nothing any more.
-struct NoRights;
-
-impl Rights for NoRights {
-    fn is_all(&self) -> bool {
-        false
-    }
-
-    fn may(&self, _act: mainstem_broker::Act, _name: &str) -> bool {
-        false
-    }
-
-    fn may_use_key(&self, _act: mainstem_broker::Act, _exchange: &str, _key: &[u8]) -> bool {
-        false
-    }
-
-    fn bounds_keys(&self, _exchange: &str) -> bool {
-        true
-    }
-}
-
 impl Access {
     /// What the configuration says.
     #[must_use]
@@ -254,7 +233,7 @@ impl Authenticator for Access {
         let (user, namespace) = (&*principal.name, &*principal.namespace);
         let directory = self.directory();
         if !directory.namespaces.contains_key(namespace) {
-            return Arc::new(NoRights);
+            return Arc::new(Grant::none());
         }
         if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
             return self.all.clone();
@@ -262,7 +241,7 @@ impl Authenticator for Access {
         match self.grant(&directory, Whose { user, namespace, client_id }) {
             Some(grant) if grant.is_all() => self.all.clone(),
             Some(grant) => grant,
-            None => Arc::new(NoRights),
+            None => Arc::new(Grant::none()),
         }
     }
 

@@ -117,6 +117,12 @@ pub(super) struct Grant {
 }
 
 impl Grant {
+    /// Nothing.
+    pub(super) fn none() -> Self {
+        let none = || Pattern::Nothing;
+        Self { configure: none(), write: none(), read: none(), keys: HashMap::new() }
+    }
+
     /// A pattern that is none permits nothing.
     pub(super) fn new<'a>(
         permission: &Permission,

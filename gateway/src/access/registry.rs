@@ -39,13 +39,7 @@ pub struct Registry {
     broker: Broker,
     /// One change after the other.
     turn: Arc<Semaphore>,
-    /// Those whose passwords are being hashed, one after the other.
-    hashing: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
 }
-
-/// Requests that wait for passwords to be hashed: at 30 ms each, two seconds.
-const HASHING_WAIT_MAX: usize = 64;
 
 impl Registry {
     /// Reads what was kept. Until then there is what the configuration says.
@@ -64,10 +58,7 @@ impl Registry {
             }
         }
         access.change(|now| *now = directory);
-        let (hashing, waiting) = (Semaphore::new(1), Semaphore::new(HASHING_WAIT_MAX));
-        let (hashing, waiting) = (Arc::new(hashing), Arc::new(waiting));
-        let turn = Arc::new(Semaphore::new(1));
-        Ok(Self { access, broker, turn, hashing, waiting })
+        Ok(Self { access, broker, turn: Arc::new(Semaphore::new(1)) })
     }
 
     /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
@@ -79,7 +70,7 @@ impl Registry {
         if access.is_quick(&credentials) {
             return access.user_of(&credentials);
         }
-        self.beside(move || access.user_of(&credentials)).await?
+        self.broker.hash_beside(move || access.user_of(&credentials)).await?
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
@@ -88,17 +79,7 @@ impl Registry {
 
     /// Hashes a password.
     pub async fn hash(&self, password: Vec<u8>) -> Result<Kept, LoginError> {
-        self.beside(move || Kept::of(&password)).await
-    }
-
-    /// Does what takes long beside the threads that serve.
-    async fn beside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, LoginError> {
-        let _waits = self.waiting.try_acquire().map_err(|_| LoginError::Busy)?;
-        let _works = self.hashing.acquire().await.map_err(|_| LoginError::Closed)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| LoginError::Closed)
+        self.broker.hash_beside(move || Kept::of(&password)).await
     }
 
     /// As it is now.

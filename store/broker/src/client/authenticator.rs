@@ -92,14 +92,20 @@ impl Broker {
         if authenticator.is_quick(credentials) {
             return authenticator.verify(credentials);
         }
+        let (authenticator, credentials) = (authenticator.clone(), credentials.clone());
+        self.hash_beside(move || authenticator.verify(&credentials)).await?
+    }
+
+    /// Does what hashes a password beside the threads that serve, one after the other. Errors:
+    /// [`LoginError::Busy`] when too many wait for that.
+    pub async fn hash_beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoginError> {
         let Hashing { waiting, working } = &self.shared.hashing;
         let _waits = waiting.try_acquire().map_err(|_| LoginError::Busy)?;
-        let works = working.acquire().await.map_err(|_| LoginError::Closed)?;
-        let (authenticator, credentials) = (authenticator.clone(), credentials.clone());
-        let verified =
-            tokio::task::spawn_blocking(move || authenticator.verify(&credentials)).await;
-        drop(works);
-        verified.map_err(|_| LoginError::Closed)?
+        let _works = working.acquire().await.map_err(|_| LoginError::Closed)?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| LoginError::Closed)
     }
 
     /// See [`Authenticator::challenge`].
