@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod inbound;
 pub mod options;
 pub mod outbound;
+pub mod runs;
 pub mod scram;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use aliases::Aliases;
 pub use inbound::Inbound;
 pub use options::Options;
 pub use outbound::{Copy, DeliveryIds, InFlight, Note, Outbound, Stage, SubscriptionIds};
+pub use runs::{Held, Run};
 
 use crate::codec::{Ack, Auth, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
 use crate::codec::{Unsubscribe, Version};
@@ -70,6 +72,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Parked {
     pub flights: Vec<InFlight>,
+    pub runs: Vec<Held>,
     /// The packet identifier that was given last. The client may hold one of a message that went to
     /// somebody else since, so none is given again before its turn.
     pub last_id: u16,
@@ -102,7 +105,7 @@ impl Session {
     /// Goes on where the session's last connection ended.
     pub fn resume(&mut self, parked: Parked) {
         self.inbound.resume(parked.received);
-        self.outbound.resume(parked.flights, parked.last_id);
+        self.outbound.resume(parked.flights, parked.runs, parked.last_id);
     }
 
     /// Ends the connection's part: what stays, and what was never sent.
@@ -110,8 +113,8 @@ impl Session {
     pub fn park(self) -> (Parked, Vec<Copy>) {
         let received = self.inbound.park();
         let last_id = self.outbound.last_id();
-        let (flights, unsent) = self.outbound.park();
-        (Parked { flights, last_id, received }, unsent)
+        let (flights, runs, unsent) = self.outbound.park();
+        (Parked { flights, runs, last_id, received }, unsent)
     }
 
     /// Bytes came from the client. Any will do, so that a slow large packet does not count as

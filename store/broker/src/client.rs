@@ -21,12 +21,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     command::{
         Bind, Claim, ClientId, Command, Consume, DeclareExchange, DeclareQueue, Declared,
-        ExchangeDef, Fetch, HeldId, HeldPlace, OpenSession, Parcel, Publish, Published, QueueDef,
+        ExchangeDef, Fetch, HeldId, HeldPlace, OpenSession, Publish, Published, QueueDef,
         QueueStats, SessionOpened, Source, Stamp, Subscribe, Subscribed,
     },
     config::Config,
     error::{LoginError, Refusal},
     inbox::{self, Delivery, Inbox, Notice},
+    parcel::Parcel,
     passage::Passage,
     usage::Usage,
 };
@@ -36,6 +37,7 @@ mod reading;
 mod receipt;
 mod rights;
 mod sending;
+mod settling;
 
 pub(crate) use authenticator::Hashing;
 pub use authenticator::{Authenticator, Challenge};
@@ -43,6 +45,7 @@ pub use receipt::Receipt;
 use rights::Known;
 pub use rights::{Act, AllRights, Rights};
 use sending::Fetching;
+pub use settling::Unsettled;
 
 /// A record read from the log, and how it came where it is if it was not published there.
 pub(crate) type ReadBack = (Record, Option<Arc<Passage>>);
@@ -236,18 +239,6 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::Forget { client: self.id, writers, permit, reply });
         Ok(Receipt { answer, unsent: Vec::new() })
-    }
-
-    /// Ends deliveries. Those of another connection, or ended already, are passed over.
-    pub async fn settle(&self, batch: Vec<Settlement>) -> Result<(), Refusal> {
-        self.shared.room().await?.send(Command::Settle { client: self.id, batch, reply: None });
-        Ok(())
-    }
-
-    /// Ends deliveries, waits until that is durable, and tells for each whether it was
-    /// outstanding under this id.
-    pub async fn settle_durably(&self, batch: Vec<Settlement>) -> Result<Vec<bool>, Refusal> {
-        self.ask(|reply| Command::Settle { client: self.id, batch, reply: Some(reply) }).await
     }
 
     /// Declares an exchange, or finds the one of that name.

@@ -1,6 +1,6 @@
 //! What a client asks of the commit thread.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_index::ParameterKey;
@@ -11,8 +11,10 @@ use mainstem_schemas::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
+    client::Unsettled,
     error::Refusal,
     inbox::{Delivery, Outbox},
+    parcel::Parcel,
     policy::{DeliveryPolicy, Policy},
     roll::{ConsumersFrom, Consuming},
     state::key_hash,
@@ -302,16 +304,6 @@ pub struct SessionOpened {
     pub parcel: Option<Parcel>,
 }
 
-/// Something a front-end leaves with a sleeping session: its deliveries in flight. It does not
-/// survive a restart; the deliveries do, and are handed out anew.
-pub struct Parcel(pub Box<dyn Any + Send>);
-
-impl fmt::Debug for Parcel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parcel")
-    }
-}
-
 /// A group's cursor on a topic's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupRef {
@@ -538,6 +530,12 @@ pub(crate) enum Command {
     Locate {
         ids: Vec<DeliveryId>,
         reply: Reply<Vec<Option<(Position, u32)>>>,
+    },
+    /// Which offsets of a cursor are not settled.
+    Unsettled {
+        cursor: GroupRef,
+        offsets: (Offset, Offset),
+        reply: Reply<Unsettled>,
     },
     /// A delivery's record cannot be read.
     Unreadable {

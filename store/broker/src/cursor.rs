@@ -390,8 +390,12 @@ impl Cursor {
 
     /// How many offsets of a range within a lane are not settled.
     pub(crate) fn unsettled(&self, (from, to): (u64, u64)) -> u64 {
-        let gaps = self.settled.gaps(from.max(self.floor_at(from)), to);
-        gaps.into_iter().map(|(from, to)| to - from).sum()
+        self.unsettled_in(from, to).into_iter().map(|(from, to)| to - from).sum()
+    }
+
+    /// The parts of a range within a lane that are not settled.
+    pub(crate) fn unsettled_in(&self, from: u64, to: u64) -> SmallVec<[(u64, u64); 2]> {
+        self.settled.gaps(from.max(self.floor_at(from)), to)
     }
 
     /// The epoch of the last handing-out.

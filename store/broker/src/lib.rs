@@ -26,6 +26,7 @@ mod hands;
 mod lane;
 mod member;
 mod namespace;
+pub mod parcel;
 pub mod passage;
 pub mod policy;
 mod queue;
@@ -47,17 +48,20 @@ mod sim;
 pub mod describe;
 pub mod survey;
 
-pub use client::{Act, AllRights, Authenticator, Broker, Challenge, Client, Receipt, Rights};
+pub use client::{
+    Act, AllRights, Authenticator, Broker, Challenge, Client, Receipt, Rights, Unsettled,
+};
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
-    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,
-    Published, Pull, QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp,
-    Start, Subscribe, Subscribed, Subscription, Terms, session_writer,
+    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Publish, Published, Pull,
+    QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp, Start, Subscribe,
+    Subscribed, Subscription, Terms, session_writer,
 };
 pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+pub use parcel::Parcel;
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};
 pub use roll::{Call, Introduction, Line};

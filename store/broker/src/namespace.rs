@@ -14,11 +14,7 @@ use mainstem_schemas::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    command::{ClientId, Parcel},
-    exchange::Exchanges,
-    few::Few,
-    queue::Found,
-    rules::Rules,
+    command::ClientId, exchange::Exchanges, few::Few, parcel::Parcel, queue::Found, rules::Rules,
     trie::Trie,
 };
 

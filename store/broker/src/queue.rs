@@ -6,7 +6,7 @@ use mainstem_index::{
     Batch, CursorKey, CursorName, CursorValue, Entry as Place, Index, IndexError, LANE_SHIFT,
     LaneState, QueueStateKey, QueueStateValue, SegmentUse,
 };
-use mainstem_schemas::{CursorId, Filter, Position, QueueId, UnixMillis};
+use mainstem_schemas::{CursorId, Filter, Offset, Position, QueueId, UnixMillis};
 use smallvec::SmallVec;
 
 use crate::{
@@ -230,6 +230,12 @@ impl Queue {
         let lane = self.lane_of(priority);
         let found = self.lanes.iter().find(|found| found.id() == u64::from(lane));
         found.map_or_else(|| u64::from(lane) << LANE_SHIFT, |found| found.next)
+    }
+
+    /// The first offset that is kept of the lane that one is in, and the first that is not given.
+    pub(crate) fn bounds_at(&self, offset: Offset) -> (Offset, Offset) {
+        let found = self.lanes.iter().find(|lane| lane.id() == offset.0 >> LANE_SHIFT);
+        found.map_or((offset, offset), Lane::bounds)
     }
 
     fn lane_of(&self, priority: u8) -> u8 {

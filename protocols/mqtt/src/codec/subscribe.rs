@@ -20,6 +20,8 @@ pub const QUEUE_MARK: &str = "$mainstem-queue/";
 pub const WRITER_MARK: &str = "$mainstem-writer/";
 /// What it was sent with QoS 2 and has not completed.
 pub const SENT_MARK: &str = "$mainstem-sent/";
+/// Which places have which packet identifiers.
+pub const RUN_MARK: &str = "$mainstem-run/";
 
 /// A request for subscriptions; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use super::{
     exactly_once::ExactlyOnce,
     exclusive::Claims,
     greeting::{self, Opened},
+    noted::Releasing,
     pace::Pace,
     peers::Holder,
     proving::Proving,
@@ -81,8 +82,8 @@ pub(super) struct Connection<R, W> {
     pub(super) settlements: Vec<Settlement>,
     pub(super) notices: Vec<Notice>,
     pub(super) exactly: ExactlyOnce,
-    /// QoS 2 messages of ours that the client has said in this read that it has, as often as it did.
-    pub(super) received: Vec<u16>,
+    /// Aside, since most never get a message of QoS 2.
+    pub(super) releasing: Option<Box<Releasing>>,
     pub(super) watching: Watching,
     pub(super) claims: Claims,
     /// What the session had for itself alone in its last connection.
@@ -126,6 +127,7 @@ enum Event {
     Inbox,
     Receipt(Result<Vec<Published>, Refusal>),
     Forgotten(Result<Vec<bool>, Refusal>),
+    Settled(Result<Vec<bool>, Refusal>),
     /// It is time to tell statistics.
     Statistics,
     /// There is room for retained messages.
@@ -201,7 +203,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             appetite,
             pace,
             paused: None,
-            received: Vec::new(),
+            releasing: None,
             started: Instant::now(),
             timer,
         }
@@ -247,6 +249,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 Event::Inbox => self.on_inbox().await,
                 Event::Receipt(outcome) => self.on_receipt(outcome),
                 Event::Forgotten(known) => self.on_forgotten(known),
+                Event::Settled(known) => self.on_settled(known),
                 Event::Retained => self.send_retained().await,
                 Event::Timer => self.on_timer().await,
                 Event::Wanted => Err(End::TakenOver { clean: self.holder.is_wanted_clean() }),
@@ -297,6 +300,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             read = self.reader.read_buf(&mut self.input), if may_read => Event::Read(read),
             outcome = receipt => Event::Receipt(outcome),
             known = self.exactly.forgotten() => Event::Forgotten(known),
+            known = Releasing::settled(&mut self.releasing) => Event::Settled(known),
             () = self.watching.due(), if has_room => Event::Statistics,
             () = self.client.recv(&mut self.inbox, &mut self.notices), if has_room => Event::Inbox,
             () = std::future::ready(()), if has_retained => Event::Retained,
@@ -372,7 +376,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Effect::Send(reply) => self.send(&reply),
             Effect::Release { packet_id, is_known } => self.release(packet_id, is_known),
             Effect::Received { packet_id } if self.session_expiry_s > 0 => {
-                self.received.push(packet_id);
+                self.releasing.get_or_insert_default().add(packet_id);
             }
             Effect::Received { packet_id } => {
                 self.send(&Reply::PubRel { packet_id, reason: Reason::SUCCESS });
@@ -449,7 +453,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     pub(super) fn settle(&mut self, deliveries: DeliveryIds, verdict: Verdict) {
-        self.settlements.extend(deliveries.into_iter().map(|id| Settlement { id, verdict }));
+        for id in deliveries {
+            self.session.outbound.pass(&id);
+            self.settlements.push(Settlement { id, verdict });
+        }
     }
 
     pub(super) async fn flush_settlements(&mut self) -> Result<(), End> {

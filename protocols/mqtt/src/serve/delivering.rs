@@ -8,7 +8,7 @@ use mainstem_schemas::{
     Address, Dialect, Filter, Origin, Position, Record, RecordId, Settlement, UnixMillis, Verdict,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -172,12 +172,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             let Some(copy) = self.copy_of(&delivery, options, now) else {
                 if delivery.needs_settle {
-                    let verdict = Verdict::Accept;
-                    self.settlements.push(Settlement { id: delivery.id, verdict });
+                    self.settle(smallvec![delivery.id], Verdict::Accept);
                 }
                 continue;
             };
-            if merges && !copy.competing {
+            if merges && !copy.competing && !self.session.outbound.was_alone(&copy) {
                 // A dead letter is a message of its own, and another one at each address.
                 let of = (copy.record.id(), copy.again.clone());
                 let place = *places.entry(of).or_insert(copies.len());
@@ -289,7 +288,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             if flights.is_empty() {
                 break;
             }
-            self.note(notes).await?;
+            let runs = self.session.outbound.take_begun_runs();
+            self.note(notes, runs).await?;
             for (packet_id, dup) in flights {
                 self.send_flight(Stance { packet_id, dup, now });
             }

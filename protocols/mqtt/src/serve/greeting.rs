@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mainstem_broker::{
-    Client, Entered, Inbox, Introduction, Line, LoginError, OpenSession, Publish as Offer, Scope,
-    SessionOpened,
+    Client, Entered, Inbox, Introduction, Line, LoginError, OpenSession, Publish as Offer, Refusal,
+    Scope, SessionOpened, Unsettled,
 };
 use mainstem_schemas::{Credentials, Secret, Value};
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Server,
     connection::{Connection, Identity},
-    noted::notes,
+    noted::{self, Begun, notes},
     parking,
     peers::Holder,
     proving::{self, last_word},
@@ -227,9 +227,9 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
         expiry_s: session_expiry_s,
         limit: u32::from(in_flight_max),
     };
-    let found = client.open_session(open).await;
-    let mut found =
-        found.map_err(|_| refused(Reason::SERVER_UNAVAILABLE, "the session cannot be opened"))?;
+    let (mut found, runs) = open_session(&client, open)
+        .await
+        .map_err(|_| refused(Reason::SERVER_UNAVAILABLE, "the session cannot be opened"))?;
     let keep_alive_s = keep_alive_s(connect.keep_alive_s, limits);
     let terms = Terms {
         version,
@@ -240,7 +240,7 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
         topic_alias_max: limits.topic_alias_max,
     };
     let reserved_max = usize::from(limits.in_flight_max.max(limits.v3_in_flight_max));
-    let session = start_session(terms, &mut found, reserved_max);
+    let session = start_session(terms, &mut found, &runs, reserved_max);
     let is_assigned = assigned.is_some();
     let mut connack = connack(&connect, terms, assigned, found.present, limits);
     connack.auth = caller.proof.as_ref().map(|proof| last_word(&server.broker, proof));
@@ -263,6 +263,17 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
         connack,
         ears,
     })
+}
+
+/// The session as it is kept, and how far its runs of packet identifiers are.
+async fn open_session(
+    client: &Client,
+    open: OpenSession,
+) -> Result<(SessionOpened, Vec<(Begun, Unsettled)>), Refusal> {
+    let found = client.open_session(open).await?;
+    // Apart from the rest, since it is rare.
+    let runs = Box::pin(noted::unsettled(client, noted::runs(&found))).await?;
+    Ok((found, runs))
 }
 
 /// A will is published by the server when its client is gone: whether that may is asked now.
@@ -340,13 +351,21 @@ fn too_many(scope: &Scope) -> &'static str {
 }
 
 /// The session, with what its last connection left under way.
-fn start_session(terms: Terms, found: &mut SessionOpened, reserved_max: usize) -> Session {
+fn start_session(
+    terms: Terms,
+    found: &mut SessionOpened,
+    runs: &[(Begun, Unsettled)],
+    reserved_max: usize,
+) -> Session {
     let mut session = Session::new(terms, Duration::ZERO);
     let parcel = found.parcel.take().filter(|_| found.present);
     if let Some(parked) = parcel.and_then(parking::open) {
         session.resume(parked);
     }
     session.outbound.remember(notes(found), reserved_max);
+    for (run, unsettled) in runs {
+        session.outbound.remember_run(*run, &unsettled.ranges, unsettled.next);
+    }
     session
 }
 

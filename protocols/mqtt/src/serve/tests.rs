@@ -419,8 +419,8 @@ async fn what_was_under_way_is_sent_again_in_order_mqtt_4_4_0_1() {
     assert!(present);
     reader.expect(&[0x62, 2, 0, 1]).await;
     reader.expect(b"\x3c\x07\0\x01t\0\x02\0\x02").await;
-    reader.expect(b"\x32\x09\0\x01t\0\x03\0new").await;
-    reader.say(&[0x70, 2, 0, 1, 0x50, 2, 0, 2, 0x40, 2, 0, 3]).await;
+    reader.expect(b"\x32\x09\0\x01t\x02\x01\0new").await;
+    reader.say(&[0x70, 2, 0, 1, 0x50, 2, 0, 2, 0x40, 2, 2, 1]).await;
     reader.expect(&[0x62, 2, 0, 2]).await;
     reader.say(&[0x70, 2, 0, 2]).await;
     reader.expect_nothing().await;

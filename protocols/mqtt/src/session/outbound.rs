@@ -1,6 +1,9 @@
 //! Messages to the client: packet identifiers, the client's receive maximum, and what was sent
 //! and not acknowledged.
 //!
+//! How a message of QoS 2 keeps its identifier over a restart of the server: mostly by its place in
+//! a run ([`super::runs`]), else by a note of its own ([`Note`]).
+//!
 //! ```text
 //! QoS 1:  Published --PUBACK--> done
 //! QoS 2:  Published --PUBREC--> Released --PUBCOMP--> done      (settled at PUBREC)
@@ -9,10 +12,11 @@
 
 use std::collections::VecDeque;
 
-use mainstem_schemas::{Address, DeliveryId, Record, RecordId};
+use mainstem_schemas::{Address, DeliveryId, Offset, Record, RecordId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use super::runs::{Held, Run, Runs};
 use crate::codec::{Qos, Reason};
 
 /// The deliveries one packet stands for: several when subscriptions overlap.
@@ -58,6 +62,19 @@ pub struct Note {
     pub is_loose: bool,
 }
 
+/// What keeps the packet identifier of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Nothing,
+    /// A note that says so, to be taken back when the message is done.
+    Note(Stage),
+    /// The place in a run.
+    Run,
+    /// The same, and whether the client has it under way is not known: PUBREL is sent once, since
+    /// some end the connection at one that they do not expect.
+    Guess,
+}
+
 /// A message under way.
 #[derive(Clone, Debug)]
 pub struct InFlight {
@@ -66,8 +83,7 @@ pub struct InFlight {
     /// Nothing once it is released: the client has it.
     pub copy: Option<Copy>,
     record: RecordId,
-    /// What its note says, if one is written; it is to be taken back when the message is done.
-    noted: Option<Stage>,
+    kept: Kept,
     /// See [`Note::is_loose`].
     is_loose: bool,
     order: u64,
@@ -106,6 +122,8 @@ pub struct Outbound {
     had: FxHashSet<RecordId>,
     /// Notes of what is done.
     over: Vec<Note>,
+    /// Aside, since most sessions have none.
+    runs: Option<Box<Runs>>,
     /// Whether the session is kept, and what is under way noted.
     keeps: bool,
     quota: u16,
@@ -119,6 +137,10 @@ impl InFlight {
     pub fn note(&self) -> Note {
         let Self { packet_id, stage, record, is_loose, .. } = *self;
         Note { packet_id, record, stage, is_loose }
+    }
+
+    fn is_in_run(&self) -> bool {
+        matches!(self.kept, Kept::Run | Kept::Guess)
     }
 
     /// Whether somebody else gets it when the connection ends.
@@ -142,6 +164,7 @@ impl Outbound {
             reserved: FxHashSet::default(),
             had: FxHashSet::default(),
             over: Vec::new(),
+            runs: None,
             keeps,
             quota: receive_max,
             last_id: 0,
@@ -150,8 +173,11 @@ impl Outbound {
     }
 
     /// Goes on with what the session's last connection had under way, in its order.
-    pub fn resume(&mut self, flights: Vec<InFlight>, last_id: u16) {
+    pub fn resume(&mut self, flights: Vec<InFlight>, runs: Vec<Held>, last_id: u16) {
         self.last_id = last_id;
+        if !runs.is_empty() {
+            self.runs.get_or_insert_default().resume(runs);
+        }
         for mut flight in flights {
             flight.order = self.sent;
             flight.counted = false;
@@ -186,12 +212,34 @@ impl Outbound {
     /// answer, whichever it is, says that the identifier is free on both sides.
     fn release(&mut self, note: Note) {
         let Note { packet_id, record, stage, is_loose } = note;
-        let (copy, noted, order, counted) = (None, Some(stage), self.sent, false);
+        self.send_release(packet_id, Kept::Note(stage), (record, is_loose));
+    }
+
+    fn send_release(&mut self, packet_id: u16, kept: Kept, (record, is_loose): (RecordId, bool)) {
+        let (copy, order, counted) = (None, self.sent, false);
         self.sent += 1;
         let stage = Stage::Released;
-        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
+        let flight = InFlight { packet_id, stage, copy, record, kept, is_loose, order, counted };
         self.flights.insert(packet_id, flight);
         self.again.push_back(packet_id);
+    }
+
+    /// Goes on with a run of which so many of the first were completed: what is open of it and
+    /// settled will not come again, and is released. No message had an offset from `next` on yet.
+    pub fn remember_run(
+        &mut self,
+        (run, completed): (Run, u16),
+        unsettled: &[(Offset, Offset)],
+        next: Offset,
+    ) {
+        let runs = self.runs.get_or_insert_default();
+        runs.remember(run, completed, next);
+        for (packet_id, offset) in runs.open_of(&run) {
+            let is_settled = !unsettled.iter().any(|(a, b)| (a.0..b.0).contains(&offset));
+            if is_settled && !self.flights.contains_key(&packet_id) {
+                self.send_release(packet_id, Kept::Guess, (RecordId::default(), true));
+            }
+        }
     }
 
     /// Ends the wait for what is the likeliest to come no more, because it expired, was purged or
@@ -219,18 +267,68 @@ impl Outbound {
     pub fn take_note(&mut self, packet_id: u16) -> Option<Note> {
         let flight = self.flights.get_mut(&packet_id)?;
         let is_kept = self.keeps && !flight.is_others();
-        if !is_kept || flight.noted.is_some() || flight.qos() != Qos::ExactlyOnce {
+        if !is_kept || flight.kept != Kept::Nothing || flight.qos() != Qos::ExactlyOnce {
             return None;
         }
-        flight.noted = Some(flight.stage);
+        flight.kept = Kept::Note(flight.stage);
         Some(flight.note())
     }
 
     /// The note of a message that the client has, if it is not written yet; it counts as noted then.
     pub fn note_released(&mut self, packet_id: u16) -> Option<Note> {
-        let flight = self.flights.get_mut(&packet_id)?;
-        let noted = flight.noted.replace(Stage::Released);
-        (noted != Some(Stage::Released)).then(|| flight.note())
+        let flight = self.flights.get_mut(&packet_id).filter(|flight| !flight.is_in_run())?;
+        let kept = std::mem::replace(&mut flight.kept, Kept::Note(Stage::Released));
+        (kept != flight.kept).then(|| flight.note())
+    }
+
+    /// Whether a message has its identifier by its place: that it is settled says that the client
+    /// has it, and needs no note.
+    #[must_use]
+    pub fn is_in_run(&self, packet_id: u16) -> bool {
+        self.flights.get(&packet_id).is_some_and(InFlight::is_in_run)
+    }
+
+    /// The runs that are to be noted before what [`Outbound::next_to_send`] gave is sent.
+    pub fn take_begun_runs(&mut self) -> Vec<Run> {
+        self.runs.as_mut().map(|runs| runs.take_begun()).unwrap_or_default()
+    }
+
+    /// The runs of which more is completed than was noted, and how many of the first.
+    pub fn take_run_news(&mut self) -> Vec<(Run, u16)> {
+        self.runs.as_mut().map(|runs| runs.take_news()).unwrap_or_default()
+    }
+
+    /// The runs whose notes are to be taken back.
+    pub fn take_over_runs(&mut self) -> Vec<Run> {
+        self.runs.as_mut().map(|runs| runs.take_over()).unwrap_or_default()
+    }
+
+    /// A delivery is settled. If its place is open, then because nobody knew better.
+    pub fn pass(&mut self, id: &DeliveryId) {
+        if let Some((packet_id, true)) = self.find_in_runs(id)
+            && !self.flights.contains_key(&packet_id)
+        {
+            self.close_in_run(packet_id);
+        }
+    }
+
+    fn find_in_runs(&self, id: &DeliveryId) -> Option<(u16, bool)> {
+        self.runs.as_ref()?.find(id)
+    }
+
+    fn close_in_run(&mut self, packet_id: u16) {
+        if let Some(runs) = &mut self.runs {
+            runs.close(packet_id);
+        }
+    }
+
+    /// Whether a delivery may have been sent by itself before the server was started, so that it is
+    /// not to be made one message with another.
+    #[must_use]
+    pub fn was_alone(&self, copy: &Copy) -> bool {
+        let mut ids = copy.deliveries.iter();
+        ids.any(|id| self.find_in_runs(id).is_some_and(|(_, is_open)| is_open))
+            && !self.owed.contains_key(&copy.record.id())
     }
 
     /// The notes that are to be taken back.
@@ -249,13 +347,21 @@ impl Outbound {
         self.flights.get(&packet_id)
     }
 
-    /// Ends the connection's half: what stays with the session, in order, and what was never sent.
+    /// Ends the connection's half: what stays with the session, in order, its runs, and what was
+    /// never sent.
     #[must_use]
-    pub fn park(self) -> (Vec<InFlight>, Vec<Copy>) {
-        let mut flights: Vec<_> =
-            self.flights.into_values().filter(|flight| !flight.is_others()).collect();
+    pub fn park(mut self) -> (Vec<InFlight>, Vec<Held>, Vec<Copy>) {
+        let mut flights = Vec::new();
+        for flight in std::mem::take(&mut self.flights).into_values() {
+            if flight.kept == Kept::Guess && !self.again.contains(&flight.packet_id) {
+                self.close_in_run(flight.packet_id);
+            } else if !flight.is_others() {
+                flights.push(flight);
+            }
+        }
         flights.sort_by_key(|flight| flight.order);
-        (flights, self.waiting.into())
+        let runs = self.runs.map(|runs| runs.park()).unwrap_or_default();
+        (flights, runs, self.waiting.into())
     }
 
     /// Takes a message above QoS 0; it comes out of [`Outbound::next_to_send`] when it may be sent.
@@ -286,17 +392,58 @@ impl Outbound {
         }
         let record = self.waiting.front()?.record.id();
         let quota = self.quota.checked_sub(1)?;
-        let owed = self.take_owed(record);
-        let packet_id = owed.or_else(|| self.free_id())?;
+        let stage = Stage::Published;
+        let (packet_id, kept, is_again) = if let Some(packet_id) = self.take_owed(record) {
+            (packet_id, Kept::Note(stage), true)
+        } else if let Some((packet_id, is_again)) = self.id_in_run() {
+            (packet_id, Kept::Run, is_again)
+        } else {
+            (self.free_id()?, Kept::Nothing, false)
+        };
         let copy = self.waiting.pop_front()?;
         let is_loose = copy.again.is_some() || copy.deliveries.is_empty();
         self.quota = quota;
         let order = self.sent;
         self.sent += 1;
-        let (stage, copy, counted) = (Stage::Published, Some(copy), true);
-        let noted = owed.map(|_| stage);
-        let flight = InFlight { packet_id, stage, copy, record, noted, is_loose, order, counted };
-        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), owed.is_some()))
+        let (copy, counted) = (Some(copy), true);
+        let flight = InFlight { packet_id, stage, copy, record, kept, is_loose, order, counted };
+        if let (Kept::Run, Some(runs)) = (kept, &mut self.runs) {
+            runs.open(packet_id);
+        }
+        Some((self.flights.entry(packet_id).insert_entry(flight).into_mut(), is_again))
+    }
+
+    /// The identifier that the next message has by its place, and whether it may have been sent
+    /// under it before.
+    fn id_in_run(&mut self) -> Option<(u16, bool)> {
+        let next = self
+            .waiting
+            .front()
+            .filter(|next| self.keeps && next.qos == Qos::ExactlyOnce && !next.competing)?;
+        let [id] = next.deliveries.as_slice() else { return None };
+        // What does not outlive the server needs no more than a note.
+        if id.queue.is_transient() || id.cursor.is_transient() {
+            return None;
+        }
+        let id = *id;
+        if let Some((packet_id, is_open)) = self.find_in_runs(&id) {
+            // It was given up, and released.
+            let is_free = !self.flights.contains_key(&packet_id);
+            return is_free.then_some((packet_id, is_open));
+        }
+        let taken = self.flights.keys().chain(&self.reserved).copied();
+        let runs = self.runs.get_or_insert_default();
+        let begun = runs.begin(&id, taken, self.last_id);
+        if begun.is_none() {
+            // What came no more, because it expired or was purged, takes no run for ever.
+            for packet_id in runs.oldest_owed(|id| self.flights.contains_key(&id)) {
+                self.send_release(packet_id, Kept::Guess, (RecordId::default(), true));
+            }
+        }
+        let run = begun?;
+        // Each identifier is given in its turn.
+        self.last_id = run.last_id();
+        Some((run.first_id, false))
     }
 
     /// The identifier under which the next message was sent before, if it was.
@@ -391,21 +538,25 @@ impl Outbound {
         if flight.counted {
             self.quota = self.quota.saturating_add(1);
         }
-        if flight.noted.is_some() {
-            self.over.push(flight.note());
+        match flight.kept {
+            Kept::Nothing => {}
+            Kept::Note(_) => self.over.push(flight.note()),
+            Kept::Run | Kept::Guess => self.close_in_run(packet_id),
         }
         Some(flight.copy.map(|copy| copy.deliveries).unwrap_or_default())
     }
 
     /// The next identifier that is not in flight ([MQTT-2.2.1-4]).
     fn free_id(&mut self) -> Option<u16> {
-        if self.flights.len() + self.reserved.len() >= usize::from(u16::MAX) {
+        let in_runs = self.runs.as_ref().map_or(0, |runs| runs.ids());
+        if self.flights.len() + self.reserved.len() + in_runs >= usize::from(u16::MAX) {
             return None;
         }
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
             let id = self.last_id;
-            if !self.flights.contains_key(&id) && !self.reserved.contains(&id) {
+            let is_free = !self.flights.contains_key(&id) && !self.reserved.contains(&id);
+            if is_free && self.runs.as_ref().is_none_or(|runs| !runs.has(id)) {
                 return Some(self.last_id);
             }
         }

@@ -164,6 +164,10 @@ impl Commit {
                 let places = ids.into_iter().map(|id| self.locate(id)).collect();
                 send(reply, places);
             }
+            Command::Unsettled { cursor, offsets, reply } => {
+                let unsettled = self.unsettled(cursor, offsets);
+                self.answer_durably(Some(reply), unsettled);
+            }
             Command::Unreadable { client, id } => self.set_aside(client, id),
             Command::Consumers { clients, after, max, reply } => {
                 send(reply, self.list_consumers(&clients, after, max));

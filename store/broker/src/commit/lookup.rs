@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mainstem_schemas::{CursorId, DeliveryId, Position, QueueId};
+use mainstem_schemas::{CursorId, DeliveryId, Offset, Position, QueueId};
 
 use super::Commit;
 use crate::{
-    command::{ClientId, Declared, ExchangeDef, QueueDef, QueueStats},
+    client::Unsettled,
+    command::{ClientId, Declared, ExchangeDef, GroupRef, QueueDef, QueueStats},
     error::Refusal,
 };
 
@@ -47,6 +48,24 @@ impl Commit {
     pub(super) fn locate(&mut self, id: DeliveryId) -> Option<(Position, u32)> {
         let place = self.state.queues.get(id.queue)?.get(id.offset.0, &self.state.index);
         self.state.sound(place).map(|place| (place.position, place.size))
+    }
+
+    pub(super) fn unsettled(
+        &mut self,
+        GroupRef { queue, cursor }: GroupRef,
+        (from, below): (Offset, Offset),
+    ) -> Unsettled {
+        self.flush_settled();
+        let Some(queue) = self.state.queues.get(queue) else {
+            return Unsettled { ranges: Vec::new(), next: below };
+        };
+        let (first, next) = queue.bounds_at(from);
+        let Some(cursor) = queue.cursor(cursor) else {
+            return Unsettled { ranges: Vec::new(), next: below };
+        };
+        let ranges = cursor.unsettled_in(from.max(first).0, below.min(next).0);
+        let ranges = ranges.into_iter().map(|(from, to)| (Offset(from), Offset(to)));
+        Unsettled { ranges: ranges.collect(), next }
     }
 
     pub(super) fn find_exchange(&self, client: ClientId, name: &str) -> Option<Arc<ExchangeDef>> {

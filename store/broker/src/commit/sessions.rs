@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use super::Commit;
 use crate::{
     command::{
-        ClientId, OpenSession, Parcel, Retention, SessionOpened, Subscribe, Subscribed,
+        ClientId, OpenSession, Retention, SessionOpened, Subscribe, Subscribed,
         Subscription as Opened, session_writer,
     },
     entry::{self, DeclaredQueue, Entry},
@@ -17,6 +17,7 @@ use crate::{
     inbox::Notice,
     member::Consumer,
     namespace::{Reader, Session, Subscription, SubscriptionKey},
+    parcel::Parcel,
     policy::{DeliveryPolicy, Policy},
 };
 

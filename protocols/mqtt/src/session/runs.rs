@@ -1,0 +1,286 @@
+//! Runs of packet identifiers: as many places of a cursor, from one on, have as many identifiers,
+//! from one on. That is noted once for all of them, so that after a restart each message of QoS 2
+//! comes again under its identifier ([MQTT-4.4.0-1]), without a note of its own. How many of the
+//! first ones are completed is noted in passing.
+
+use mainstem_schemas::{CursorId, DeliveryId, Offset, QueueId};
+
+/// Identifiers in a run, and places.
+pub const RUN_IDS: u16 = 512;
+/// Where runs may begin: at 1, and so on; what is left above goes to no run.
+const SLOTS: u16 = u16::MAX / RUN_IDS;
+/// Runs that a session has at most; their identifiers are a quarter of all.
+const RUNS_MAX: usize = 32;
+const WORDS: usize = RUN_IDS as usize / 64;
+
+/// Which places have which identifiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub queue: QueueId,
+    pub cursor: CursorId,
+    /// The offset of the first place.
+    pub from: u64,
+    /// Its identifier.
+    pub first_id: u16,
+}
+
+impl Run {
+    /// The last identifier.
+    #[must_use]
+    pub fn last_id(&self) -> u16 {
+        self.first_id + (RUN_IDS - 1)
+    }
+
+    /// The offset behind the last place.
+    #[must_use]
+    pub fn below(&self) -> u64 {
+        self.from.saturating_add(u64::from(RUN_IDS))
+    }
+
+    fn place_of(&self, id: &DeliveryId) -> Option<u16> {
+        let is_its = self.queue == id.queue && self.cursor == id.cursor;
+        let place = id.offset.0.checked_sub(self.from).filter(|_| is_its)?;
+        u16::try_from(place).ok().filter(|place| *place < RUN_IDS)
+    }
+
+    fn place_at(&self, packet_id: u16) -> Option<u16> {
+        packet_id.checked_sub(self.first_id).filter(|place| *place < RUN_IDS)
+    }
+
+    /// Whether a place is in both.
+    fn meets(&self, other: &Self) -> bool {
+        (self.queue, self.cursor) == (other.queue, other.cursor)
+            && self.from < other.below()
+            && other.from < self.below()
+    }
+
+    fn slot(&self) -> u16 {
+        self.first_id / RUN_IDS
+    }
+}
+
+/// A run, and which of its identifiers are not free: their messages were sent, or may have been
+/// before the server was started, and are not completed.
+#[derive(Clone, Debug)]
+pub struct Held {
+    run: Run,
+    open: [u64; WORDS],
+    /// No message was sent under an identifier from this place on.
+    used: u16,
+    /// How many were completed when it was noted last.
+    noted: u16,
+}
+
+impl Held {
+    fn new(run: Run) -> Self {
+        Self { run, open: [0; WORDS], used: 0, noted: 0 }
+    }
+
+    /// The first places, of which all that was sent is completed.
+    fn completed(&self) -> u16 {
+        self.open_places().next().unwrap_or(self.used)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.iter().all(|word| *word == 0)
+    }
+
+    fn is_open(&self, place: u16) -> bool {
+        self.open.get(usize::from(place / 64)).is_some_and(|word| word & 1 << (place % 64) != 0)
+    }
+
+    fn set(&mut self, place: u16, is_open: bool) {
+        let Some(word) = self.open.get_mut(usize::from(place / 64)) else { return };
+        let bit = 1 << (place % 64);
+        *word = if is_open { *word | bit } else { *word & !bit };
+        if is_open {
+            self.used = self.used.max(place + 1);
+        }
+    }
+
+    fn open_places(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..RUN_IDS).filter(|place| self.is_open(*place))
+    }
+}
+
+/// The runs of a session, in the order in which they were begun.
+#[derive(Debug, Default)]
+pub struct Runs {
+    all: Vec<Held>,
+    /// Begun, and not noted yet.
+    begun: Vec<Run>,
+    /// Over, and their notes not taken back yet.
+    over: Vec<Run>,
+    /// Something was completed since that was noted.
+    has_news: bool,
+}
+
+impl Runs {
+    /// The identifier of a place, and whether a message was sent under it and is not completed. A
+    /// place that was noted as completed has none.
+    #[must_use]
+    pub fn find(&self, id: &DeliveryId) -> Option<(u16, bool)> {
+        self.all.iter().find_map(|held| {
+            let place = held.run.place_of(id)?;
+            let is_open = held.is_open(place);
+            (is_open || place >= held.noted).then_some((held.run.first_id + place, is_open))
+        })
+    }
+
+    /// Whether an identifier belongs to a run.
+    #[must_use]
+    pub fn has(&self, packet_id: u16) -> bool {
+        self.all.iter().any(|held| held.run.place_at(packet_id).is_some())
+    }
+
+    /// How many identifiers belong to runs.
+    #[must_use]
+    pub fn ids(&self) -> usize {
+        self.all.len() * usize::from(RUN_IDS)
+    }
+
+    /// Begins a run with the place of a delivery, of the first identifiers behind `last_id` of which
+    /// none is taken. `None`
+    /// when there are as many as may be, or one of them has a place that this would have.
+    pub fn begin(
+        &mut self,
+        id: &DeliveryId,
+        taken: impl Iterator<Item = u16>,
+        last_id: u16,
+    ) -> Option<Run> {
+        // The one before it is full, or will be again when it is due.
+        self.end_idle(|run| run.queue == id.queue && run.cursor == id.cursor);
+        if self.all.len() >= RUNS_MAX {
+            self.end_idle(|_| true);
+        }
+        let DeliveryId { queue, cursor, offset, .. } = *id;
+        let run = Run { queue, cursor, from: offset.0, first_id: 0 };
+        if self.all.len() >= RUNS_MAX || self.all.iter().any(|held| held.run.meets(&run)) {
+            return None;
+        }
+        let mut is_taken = [false; SLOTS as usize];
+        let mine = self.all.iter().map(|held| held.run.slot());
+        // Identifier 0 is none, so that slots begin at 1.
+        for slot in mine.chain(taken.map(|packet_id| packet_id.saturating_sub(1) / RUN_IDS)) {
+            if let Some(is_taken) = is_taken.get_mut(usize::from(slot)) {
+                *is_taken = true;
+            }
+        }
+        let next_slot = last_id.div_ceil(RUN_IDS).min(SLOTS);
+        let mut slots = (next_slot..SLOTS).chain(0..next_slot);
+        let slot = slots.find(|slot| is_taken.get(usize::from(*slot)) == Some(&false))?;
+        let run = Run { first_id: slot * RUN_IDS + 1, ..run };
+        self.begun.push(run);
+        self.all.push(Held::new(run));
+        Some(run)
+    }
+
+    /// A message is sent under an identifier of a run.
+    pub fn open(&mut self, packet_id: u16) {
+        self.set(packet_id, true);
+    }
+
+    /// An identifier is free again on both sides.
+    pub fn close(&mut self, packet_id: u16) {
+        let Some(run) = self.set(packet_id, false) else { return };
+        self.has_news = true;
+        let is_its = |held: &&Held| (held.run.queue, held.run.cursor) == (run.queue, run.cursor);
+        // What comes next has its identifiers in the last one.
+        if self.all.iter().rev().find(is_its).is_some_and(|last| last.run != run) {
+            self.end_idle(|idle| *idle == run);
+        }
+    }
+
+    fn set(&mut self, packet_id: u16, is_open: bool) -> Option<Run> {
+        let mut all = self.all.iter_mut();
+        let (held, place) = all.find_map(|held| {
+            let place = held.run.place_at(packet_id)?;
+            Some((held, place))
+        })?;
+        held.set(place, is_open);
+        Some(held.run)
+    }
+
+    fn end_idle(&mut self, wanted: impl Fn(&Run) -> bool) {
+        let over = &mut self.over;
+        self.all.retain(|held| {
+            let is_over = held.is_idle() && wanted(&held.run);
+            if is_over {
+                over.push(held.run);
+            }
+            !is_over
+        });
+    }
+
+    /// Those that are to be noted before anything is sent under their identifiers.
+    pub fn take_begun(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// Those whose notes are to be taken back.
+    pub fn take_over(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.over)
+    }
+
+    /// Those of which more is completed than was noted, and how many of the first.
+    pub fn take_news(&mut self) -> Vec<(Run, u16)> {
+        if !std::mem::take(&mut self.has_news) {
+            return Vec::new();
+        }
+        let mut news = Vec::new();
+        for held in &mut self.all {
+            let completed = held.completed();
+            if completed > held.noted {
+                held.noted = completed;
+                news.push((held.run, completed));
+            }
+        }
+        news
+    }
+
+    /// What stays with the session.
+    #[must_use]
+    pub fn park(self) -> Vec<Held> {
+        self.all
+    }
+
+    /// Goes on with what the session's last connection had.
+    pub fn resume(&mut self, all: Vec<Held>) {
+        self.all = all;
+    }
+
+    /// Goes on with what was noted. Of a run that was not resumed any identifier may be taken, but
+    /// of its completed places and those of offsets from `next` on.
+    pub fn remember(&mut self, run: Run, completed: u16, next: Offset) {
+        if self.all.iter().any(|held| held.run == run) {
+            return;
+        }
+        let mut held = Held { noted: completed, ..Held::new(run) };
+        let used = u16::try_from(next.0.saturating_sub(run.from)).unwrap_or(RUN_IDS);
+        for place in completed..used.min(RUN_IDS) {
+            held.set(place, true);
+        }
+        held.used = held.used.max(completed);
+        self.all.push(held);
+    }
+
+    /// The identifiers of a run that are not free, and the offsets of their places.
+    #[must_use]
+    pub fn open_of(&self, run: &Run) -> Vec<(u16, u64)> {
+        let held = self.all.iter().find(|held| held.run == *run);
+        let places = held.into_iter().flat_map(Held::open_places);
+        places.map(|place| (run.first_id + place, run.from + u64::from(place))).collect()
+    }
+
+    /// The identifiers of the oldest run of which all that is open waits for a message to come
+    /// again; empty where there is none.
+    #[must_use]
+    pub fn oldest_owed(&self, is_under_way: impl Fn(u16) -> bool) -> Vec<u16> {
+        let ids = |held: &Held| -> Vec<u16> {
+            held.open_places().map(|place| held.run.first_id + place).collect()
+        };
+        let mut all = self.all.iter().map(ids);
+        let owed = all.find(|ids| !ids.is_empty() && !ids.iter().any(|id| is_under_way(*id)));
+        owed.unwrap_or_default()
+    }
+}
