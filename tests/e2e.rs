@@ -47,3 +47,5 @@ mod one_body;
 mod policies;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;
+#[path = "e2e/tokens.rs"]
+mod tokens;

@@ -4,6 +4,7 @@ pub mod directory;
 pub mod grant;
 pub mod password;
 pub mod registry;
+pub mod tokens;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,8 +16,8 @@ use std::{
 };
 
 use hmac::{Hmac, Mac};
-use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Rights};
-use mainstem_schemas::{Credentials, Principal, Secret};
+use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Rights, now};
+use mainstem_schemas::{Credentials, Principal, Secret, UnixMillis, Warrant as Shown};
 use ring::{hmac as keyed, rand::SystemRandom};
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
@@ -28,6 +29,7 @@ use crate::{
 use directory::{Account, Directory, Proof, Said};
 use grant::{Grant, TopicPermission, Whose};
 use password::Kept;
+use tokens::{TokenRights, Tokens, Warrant, is_token};
 
 /// The name of somebody without one.
 pub const ANONYMOUS: &str = "anonymous";
@@ -55,6 +57,16 @@ pub struct Access {
     /// What users may do in namespaces, made ready once for all their connections, and from what.
     grants: Mutex<HashMap<(String, String), Ready>>,
     secret: keyed::Key,
+    tokens: Option<Tokens>,
+    clock: fn() -> UnixMillis,
+}
+
+/// Somebody who showed who they are.
+pub struct Identity {
+    pub name: String,
+    pub tags: Vec<String>,
+    /// What a token permits, in the place of what is set for the name.
+    pub(crate) warrant: Option<Arc<Warrant>>,
 }
 
 impl Access {
@@ -72,6 +84,8 @@ impl Access {
             all: Arc::new(AllRights),
             grants: Mutex::default(),
             secret: secret.expect("the system gives random bytes"),
+            tokens: Tokens::of(&config.tokens),
+            clock: now,
         }
     }
 
@@ -147,11 +161,34 @@ impl Access {
     }
 
     /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
-    pub fn user_of(&self, credentials: &Credentials) -> Result<(String, Vec<String>), LoginError> {
+    pub fn user_of(&self, credentials: &Credentials) -> Result<Identity, LoginError> {
+        if let Some(warrant) = self.warrant_of(credentials) {
+            let warrant = warrant?;
+            let token = warrant.token();
+            let (name, tags) = (token.name.clone(), token.tags().to_vec());
+            return Ok(Identity { name, tags, warrant: Some(warrant) });
+        }
         let directory = self.directory();
         let name = self.name_of(&directory, credentials)?;
         let tags = directory.users.get(&name).map(|user| user.tags.clone()).unwrap_or_default();
-        Ok((name, tags))
+        Ok(Identity { name, tags, warrant: None })
+    }
+
+    /// Whoever issues tokens, if somebody does.
+    pub(crate) fn tokens(&self) -> Option<&Tokens> {
+        self.tokens.as_ref()
+    }
+
+    /// What a token in the place of a password permits. It is never tried as a password.
+    fn warrant_of(&self, credentials: &Credentials) -> Option<Result<Arc<Warrant>, LoginError>> {
+        let Secret::Password { password, .. } = &credentials.secret else { return None };
+        let tokens = self.tokens.as_ref().filter(|_| is_token(password))?;
+        let token = tokens.verify(password, (self.clock)()).map_err(|odd| {
+            let peer = credentials.peer;
+            tracing::info!(event = "token_refused", %peer, "a token is not taken: {odd}");
+            LoginError::BadCredentials
+        });
+        Some(token.map(|token| Arc::new(Warrant::new(token))))
     }
 
     /// Whose credentials these are.
@@ -205,8 +242,20 @@ fn signs(account: &Account, signed: &[u8], mac: &[u8]) -> bool {
 impl Authenticator for Access {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         let directory = self.directory();
-        let name: Arc<str> = self.name_of(&directory, credentials)?.into();
         let namespace = &credentials.namespace;
+        if let Some(warrant) = self.warrant_of(credentials) {
+            let warrant = warrant?;
+            let token = warrant.token();
+            return match directory.namespaces.contains_key(namespace) {
+                false => Err(LoginError::NoNamespace),
+                true if !token.sees(namespace) => Err(LoginError::NoAccess),
+                true => Ok(Principal {
+                    warrant: Some(Shown(warrant)),
+                    ..Principal::named(token.name.as_str(), namespace.as_str())
+                }),
+            };
+        }
+        let name: Arc<str> = self.name_of(&directory, credentials)?.into();
         if !directory.namespaces.contains_key(namespace) {
             return Err(LoginError::NoNamespace);
         }
@@ -215,11 +264,14 @@ impl Authenticator for Access {
         if !is_anonymous && !directory.permissions.contains_key(&of) {
             return Err(LoginError::NoAccess);
         }
-        Ok(Principal { name, namespace: namespace.as_str().into() })
+        Ok(Principal::named(name, namespace.as_str()))
     }
 
     fn is_quick(&self, credentials: &Credentials) -> bool {
         let Secret::Password { user, password } = &credentials.secret else { return true };
+        if self.tokens.is_some() && is_token(password) {
+            return true;
+        }
         let directory = self.directory();
         match directory.users.get(user).map(|account| &account.proof) {
             Some(Proof::Kept(kept)) if !kept.is_quick() => {
@@ -231,6 +283,10 @@ impl Authenticator for Access {
 
     fn rights(&self, principal: &Principal, client_id: Option<&str>) -> Arc<dyn Rights> {
         let (user, namespace) = (&*principal.name, &*principal.namespace);
+        if let Some(warrant) = warrant(principal) {
+            let namespace = principal.namespace.clone();
+            return Arc::new(TokenRights { warrant, namespace, clock: self.clock });
+        }
         let directory = self.directory();
         if !directory.namespaces.contains_key(namespace) {
             return Arc::new(Grant::none());
@@ -245,6 +301,19 @@ impl Authenticator for Access {
         }
     }
 
+    fn renew(&self, principal: &Principal, secret: &[u8]) -> Result<(), LoginError> {
+        let (Some(warrant), Some(tokens)) = (warrant(principal), &self.tokens) else {
+            return Ok(());
+        };
+        let token =
+            tokens.verify(secret, (self.clock)()).map_err(|_| LoginError::BadCredentials)?;
+        if token.name != *principal.name || !token.sees(&principal.namespace) {
+            return Err(LoginError::NoAccess);
+        }
+        warrant.renew(token);
+        Ok(())
+    }
+
     fn edition(&self) -> u64 {
         self.edition.load(Ordering::Acquire)
     }
@@ -256,6 +325,11 @@ impl Authenticator for Access {
     fn countersign(&self, user: &str, said: &[u8]) -> Vec<u8> {
         self.scram.countersign(user, said)
     }
+}
+
+/// What a token permits that an identity showed.
+pub(crate) fn warrant(principal: &Principal) -> Option<Arc<Warrant>> {
+    principal.warrant.as_ref()?.0.clone().downcast().ok()
 }
 
 /// Whether a peer is on this machine, also when an IPv6 socket shows its IPv4 address.

@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 pub use layers::{ConfigError, Layer};
 
+use crate::access::tokens::Issuer;
+
 /// The commented default configuration.
 pub const DEFAULTS: &str = include_str!("../../deploy/mainstem.toml");
 
@@ -32,6 +34,7 @@ pub struct Config {
     pub interop: Interop,
     pub log: Log,
     pub users: Vec<User>,
+    pub tokens: Issuer,
     pub amqp: mainstem_amqp::Limits,
     pub mqtt: mainstem_mqtt::Limits,
     pub rocketmq: mainstem_rocketmq::Limits,
@@ -271,6 +274,11 @@ impl Config {
         }
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");
+        }
+        let keys = &self.tokens.keys;
+        let has_form = ["file:", "http://", "https://"].iter().any(|form| keys.starts_with(form));
+        if !keys.is_empty() && !has_form {
+            return wrong("tokens.keys", "must begin with https://, http:// or file:");
         }
         if let Some(odd) = self.http.origins.iter().find(|origin| !is_origin(origin)) {
             return wrong(

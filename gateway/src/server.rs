@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Protocol,
-    access::{Access, registry::Registry},
+    access::{Access, registry::Registry, tokens::upkeep},
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
@@ -71,8 +71,10 @@ impl Server {
             addresses.push((*protocol, address));
         }
         let access = Arc::new(Access::new(&config));
+        upkeep::refresh(access.clone()).await;
         let broker = open(&config, access.clone()).await?;
-        let registry = Registry::open(access, broker.clone()).await.map_err(StartError::Store)?;
+        let registry =
+            Registry::open(access.clone(), broker.clone()).await.map_err(StartError::Store)?;
         let tls = tls::certificates(&config)?;
         let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
         let shutdown = CancellationToken::new();
@@ -94,6 +96,7 @@ impl Server {
             tasks.spawn(host.clone().serve(protocol, listener));
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
+        tasks.spawn(upkeep::keep_up(access, broker.clone(), shutdown.clone()));
         Ok(Self { addresses, broker, shutdown, tasks, drain_max })
     }
 

@@ -1,6 +1,6 @@
 //! Who somebody says they are, and who they turned out to be.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{any::Any, net::SocketAddr, sync::Arc};
 
 /// What a peer offers to be let in.
 #[derive(Clone, Debug)]
@@ -46,4 +46,33 @@ impl std::fmt::Debug for Secret {
 pub struct Principal {
     pub name: Arc<str>,
     pub namespace: Arc<str>,
+    /// What its authenticator goes by besides the name.
+    pub warrant: Option<Warrant>,
 }
+
+impl Principal {
+    /// Somebody who may do what goes with the name.
+    #[must_use]
+    pub fn named(name: impl Into<Arc<str>>, namespace: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), namespace: namespace.into(), warrant: None }
+    }
+}
+
+/// What was shown at a login and says more than a name; only the authenticator reads it.
+#[derive(Clone)]
+pub struct Warrant(pub Arc<dyn Any + Send + Sync>);
+
+/// Written by hand so that no log line can show a secret.
+impl std::fmt::Debug for Warrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Warrant")
+    }
+}
+
+impl PartialEq for Warrant {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Warrant {}

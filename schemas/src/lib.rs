@@ -15,7 +15,7 @@ pub mod value;
 pub mod view;
 pub mod wire;
 
-pub use access::{Credentials, Principal, Secret};
+pub use access::{Credentials, Principal, Secret, Warrant};
 pub use address::{Address, Dialect, Doors, Entrance, Origin, Path};
 pub use delivery::{ConsumerId, DeliveryId, Settlement, Verdict};
 pub use filter::Filter;

@@ -18,7 +18,7 @@ struct Anyone;
 impl Authenticator for Anyone {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: "anyone".into(), namespace })
+        Ok(Principal::named("anyone", namespace))
     }
 }
 

@@ -27,7 +27,7 @@ impl Authenticator for ByName {
             return Err(LoginError::BadCredentials);
         };
         let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: user.as_str().into(), namespace })
+        Ok(Principal::named(user.as_str(), namespace))
     }
 }
 

@@ -28,7 +28,7 @@ struct Everybody;
 
 impl Authenticator for Everybody {
     fn verify(&self, _: &Credentials) -> std::result::Result<Principal, LoginError> {
-        Ok(Principal { name: "bench".into(), namespace: NAMESPACE.into() })
+        Ok(Principal::named("bench", NAMESPACE))
     }
 }
 

@@ -7,7 +7,7 @@ use mainstem_schemas::{Credentials, Principal, Table};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    ANONYMOUS, Access,
+    ANONYMOUS, Access, Identity,
     directory::{
         Account, Described, Directory, KEPT_KEYS, NAMESPACES, NOWHERE, PERMISSIONS,
         TOPIC_PERMISSIONS, USERS, gone, table,
@@ -62,10 +62,7 @@ impl Registry {
     }
 
     /// Whose credentials these are, whatever namespace they are for, and the tags of that user.
-    pub async fn authenticate(
-        &self,
-        credentials: &Credentials,
-    ) -> Result<(String, Vec<String>), LoginError> {
+    pub async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, LoginError> {
         let (access, credentials) = (self.access.clone(), credentials.clone());
         if access.is_quick(&credentials) {
             return access.user_of(&credentials);

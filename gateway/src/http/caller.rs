@@ -1,8 +1,12 @@
 //! Who asks the API, and what their tags let them do (RabbitMQ's management plugin).
 
+use std::sync::Arc;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
 use mainstem_broker::{Client, Inbox};
 use mainstem_schemas::{Credentials, Secret};
+
+use crate::access::{Identity, tokens::Warrant};
 
 use super::{Gate, Peer, management::Failure, publish::secret};
 
@@ -11,6 +15,7 @@ use super::{Gate, Peer, management::Failure, publish::secret};
 pub(super) struct Caller {
     pub(super) name: String,
     pub(super) tags: Vec<String>,
+    warrant: Option<Arc<Warrant>>,
     /// What showed who it is, for no namespace yet.
     credentials: Credentials,
 }
@@ -64,7 +69,11 @@ impl Caller {
     /// Whether the caller may do anything in that namespace, or see everything.
     pub(super) fn sees(&self, gate: &Gate, namespace: &str) -> bool {
         let of = (namespace.to_owned(), self.name.clone());
-        self.monitors() || gate.registry.directory().permissions.contains_key(&of)
+        let is_named = || match &self.warrant {
+            Some(warrant) => warrant.token().sees(namespace),
+            None => gate.registry.directory().permissions.contains_key(&of),
+        };
+        self.monitors() || is_named()
     }
 }
 
@@ -80,8 +89,8 @@ impl FromRequestParts<Gate> for Caller {
             return Err(login_failed());
         }
         let credentials = Credentials { namespace: String::new(), secret, peer };
-        let (name, tags) = gate.registry.authenticate(&credentials).await?;
-        let caller = Self { name, tags, credentials };
+        let Identity { name, tags, warrant } = gate.registry.authenticate(&credentials).await?;
+        let caller = Self { name, tags, warrant, credentials };
         if !caller.has_one_of(&["administrator", "monitoring", "policymaker", "management"]) {
             return Err(Failure::unauthorized("Not management user"));
         }

@@ -312,9 +312,8 @@ impl Session {
 
     fn handle_connection(&mut self, method: Method, effects: &mut Effects) -> Result<(), Fault> {
         match method {
-            // A new secret renews what expires; a password does not, so RabbitMQ takes any.
-            Method::UpdateSecret => {
-                effects.push_back(Effect::Write { channel: 0, reply: Reply::UpdateSecretOk });
+            Method::UpdateSecret { secret } => {
+                effects.push_back(Effect::Renew(secret));
                 Ok(())
             }
             other => {
@@ -322,6 +321,16 @@ impl Session {
                 let text = format!("unexpected method {class}.{method} on channel 0");
                 Err(Fault::new(Code::CommandInvalid, text))
             }
+        }
+    }
+
+    /// Whether the new secret was taken; a password never ends, so that any is.
+    pub fn renewed(&mut self, is_taken: bool, effects: &mut Effects) {
+        if is_taken {
+            effects.push_back(Effect::Write { channel: 0, reply: Reply::UpdateSecretOk });
+        } else {
+            let text = "New secret was refused by one of the backends";
+            self.fail(0, &Fault::new(Code::NotAllowed, text), (10, 70), effects);
         }
     }
 

@@ -61,6 +61,7 @@ pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+pub use open::now;
 pub use parcel::Parcel;
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};

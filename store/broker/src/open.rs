@@ -199,9 +199,10 @@ impl Drop for Alarm {
     }
 }
 
-/// The one place of the store that reads the clock.
+/// The time by the system's clock. The one place that reads it.
 #[expect(clippy::disallowed_methods, reason = "everything else takes the time as an argument")]
-fn now() -> UnixMillis {
+#[must_use]
+pub fn now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

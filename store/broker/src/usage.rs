@@ -267,7 +267,7 @@ mod tests {
         let usage = Arc::new(Usage::default());
         let numbers = AtomicU64::new(1);
         let enter = |name: &str| {
-            let principal = Principal { name: name.into(), namespace: "/".into() };
+            let principal = Principal::named(name, "/");
             let at = SocketAddr::from(([127, 0, 0, 1], 1));
             let introduction = Introduction {
                 line: Line::new(at, at, false),

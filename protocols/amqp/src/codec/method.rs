@@ -12,7 +12,7 @@ pub enum Method {
     Open { vhost: Bytes },
     Close { code: u16, text: Bytes },
     CloseOk,
-    UpdateSecret,
+    UpdateSecret { secret: Bytes },
     ChannelOpen,
     ChannelFlow { active: bool },
     ChannelFlowOk,
@@ -193,7 +193,7 @@ impl Method {
             Self::Open { .. } => (10, 40),
             Self::Close { .. } => (10, 50),
             Self::CloseOk => (10, 51),
-            Self::UpdateSecret => (10, 70),
+            Self::UpdateSecret { .. } => (10, 70),
             Self::ChannelOpen => (20, 10),
             Self::ChannelFlow { .. } => (20, 20),
             Self::ChannelFlowOk => (20, 21),
@@ -246,9 +246,9 @@ fn connection(method: u16, a: &mut Arguments<'_>) -> Result<Option<Method>, Malf
         50 => Method::Close { code: a.cursor.u16()?, text: a.short()? },
         51 => Method::CloseOk,
         70 => {
-            let _secret = a.long()?;
+            let secret = a.long()?;
             let _reason = a.short()?;
-            Method::UpdateSecret
+            Method::UpdateSecret { secret }
         }
         _ => return Ok(None),
     }))

@@ -467,6 +467,11 @@ impl Connection {
                 self.login = Some(login);
                 self.session.logged_in(outcome, &mut self.effects);
             }
+            Effect::Renew(secret) => {
+                let client = self.attached.as_ref().map(|attached| &attached.client);
+                let renewed = client.map(|client| self.broker.renew(client.principal(), &secret));
+                self.session.renewed(renewed == Some(Ok(())), &mut self.effects);
+            }
             Effect::Enter { vhost } => {
                 let outcome = self.enter(&vhost).await;
                 let client = self.attached.as_ref().map(|attached| &attached.client);

@@ -20,6 +20,8 @@ pub enum Effect {
     },
     /// Verify who the peer is, then [`super::Session::logged_in`].
     Login(Secret),
+    /// Go on by this secret, then [`super::Session::renewed`].
+    Renew(Bytes),
     /// Enter this namespace, then [`super::Session::entered`].
     Enter {
         vhost: String,

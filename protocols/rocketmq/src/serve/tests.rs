@@ -45,7 +45,7 @@ impl Authenticator for Everybody {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         std::thread::sleep(self.pause);
         let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: "anybody".into(), namespace })
+        Ok(Principal::named("anybody", namespace))
     }
 }
 

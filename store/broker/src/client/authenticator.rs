@@ -53,6 +53,12 @@ pub trait Authenticator: Send + Sync {
         Arc::new(AllRights)
     }
 
+    /// Puts a new secret in the place of the one that an identity showed when it was let in, which
+    /// comes to its end. Passwords do not.
+    fn renew(&self, _principal: &Principal, _secret: &[u8]) -> Result<(), LoginError> {
+        Ok(())
+    }
+
     /// Grows when anybody's rights may have changed; at least 1.
     fn edition(&self) -> u64 {
         1
@@ -77,7 +83,7 @@ const OWN_NAME: &str = "mainstem";
 impl Broker {
     /// A client of the server's own, which speaks for those who cannot any more.
     pub async fn own_client(&self, namespace: &str) -> Result<(Client, Inbox), Refusal> {
-        self.admit(Principal { name: OWN_NAME.into(), namespace: namespace.into() }, true).await
+        self.admit(Principal::named(OWN_NAME, namespace), true).await
     }
 
     /// The identity behind a proof that [`Authenticator::is_quick`] to check, without letting it in.
@@ -106,6 +112,11 @@ impl Broker {
         let _waits = waiting.try_acquire().map_err(|_| LoginError::Busy)?;
         let _works = working.acquire().await.map_err(|_| LoginError::Closed)?;
         tokio::task::spawn_blocking(work).await.map_err(|_| LoginError::Closed)
+    }
+
+    /// See [`Authenticator::renew`].
+    pub fn renew(&self, principal: &Principal, secret: &[u8]) -> Result<(), LoginError> {
+        self.shared.authenticator.renew(principal, secret)
     }
 
     /// See [`Authenticator::challenge`].

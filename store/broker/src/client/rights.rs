@@ -256,7 +256,7 @@ impl Broker {
         client_id: &str,
         record: Record,
     ) -> Result<Record, Refusal> {
-        let principal = Principal { name: user.into(), namespace: namespace.into() };
+        let principal = Principal::named(user, namespace);
         let rights = self.shared.authenticator.rights(&principal, Some(client_id));
         if rights.is_all() {
             return Ok(record);

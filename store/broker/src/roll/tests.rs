@@ -23,7 +23,7 @@ fn introduction(port: u16) -> Introduction {
 }
 
 fn enter(roll: &Roll, number: u64, namespace: &str) -> Arc<Standing> {
-    let principal = Principal { name: "ann".into(), namespace: namespace.into() };
+    let principal = Principal::named("ann", namespace);
     let introduction = introduction(u16::try_from(number).unwrap());
     roll.enter(number, &principal, introduction, UnixMillis(7))
 }

@@ -12,7 +12,7 @@ struct Everybody;
 
 impl Authenticator for Everybody {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        Ok(Principal { name: "tester".into(), namespace: credentials.namespace.as_str().into() })
+        Ok(Principal::named("tester", credentials.namespace.as_str()))
     }
 }
 

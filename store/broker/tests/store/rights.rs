@@ -73,7 +73,7 @@ impl Authenticator for Door {
             return Err(LoginError::BadCredentials);
         };
         let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: user.as_str().into(), namespace })
+        Ok(Principal::named(user.as_str(), namespace))
     }
 
     fn rights(&self, principal: &Principal, _client_id: Option<&str>) -> Arc<dyn Rights> {

@@ -18,7 +18,7 @@ impl Connection {
             None => Delaying::Never,
         };
         let Some(Attached { client, .. }) = &self.attached else { return };
-        let Principal { namespace, name } = client.principal();
+        let Principal { namespace, name, .. } = client.principal();
         match normalize::record(content, client.stamp(), namespace, name, delaying) {
             Ok(publish) => {
                 if let Err(refusal) = client.may_publish(&publish) {

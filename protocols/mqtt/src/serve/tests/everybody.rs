@@ -22,7 +22,7 @@ impl Authenticator for Everybody {
             _ => "anybody",
         };
         let namespace = credentials.namespace.as_str().into();
-        Ok(Principal { name: name.into(), namespace })
+        Ok(Principal::named(name, namespace))
     }
 
     fn challenge(&self, _user: &str) -> Option<Challenge> {
