@@ -47,17 +47,22 @@ mod sim;
 pub mod describe;
 pub mod survey;
 
-pub use client::{Act, AllRights, Authenticator, Broker, Challenge, Client, Receipt, Rights};
+pub use client::{
+    Act, AllRights, Authenticator, Broker, Challenge, Client, Office, Receipt, Rights,
+};
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
-    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Parcel, Publish,
+    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Keeps, Moved, OpenSession, Parcel, Publish,
     Published, Pull, QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp,
-    Start, Subscribe, Subscribed, Subscription, Terms, session_writer,
+    Start, Subscribe, Subscribed, Subscription, Terms, TopicTerms, session_writer,
 };
 pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
-pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+pub use listing::{
+    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueShown,
+    TopicShown,
+};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};
 pub use roll::{Call, Introduction, Line};

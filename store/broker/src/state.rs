@@ -442,7 +442,8 @@ impl State {
             queue.uncount(segment, &place);
             release(segments, id, segment, place.size);
         }
-        if !id.is_transient() && below >> BUCKET_BITS > 0 {
+        // Keys are looked up where there is one lane.
+        if !id.is_transient() && below >> BUCKET_BITS > 0 && below >> LANE_SHIFT == 0 {
             batch.delete_lookups(id, below >> BUCKET_BITS);
         }
         queue.note_due_unknown(due_unknown);

@@ -37,6 +37,20 @@ impl Default for Hashing {
     }
 }
 
+/// What somebody may look after, besides what their rights say; each of them also what stands before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Office {
+    /// Nothing: they send and read.
+    #[default]
+    None,
+    /// What their rights reach.
+    Manager,
+    /// To see what is everybody's.
+    Monitor,
+    /// The whole server.
+    Administrator,
+}
+
 /// Verifies who somebody is, and says what they may do. Chosen when the process starts.
 pub trait Authenticator: Send + Sync {
     /// The identity behind `credentials`, allowed in the namespace they ask for.
@@ -51,6 +65,11 @@ pub trait Authenticator: Send + Sync {
     /// What an identity may do that calls itself so, for as long as the edition is the same.
     fn rights(&self, _principal: &Principal, _client_id: Option<&str>) -> Arc<dyn Rights> {
         Arc::new(AllRights)
+    }
+
+    /// What an identity looks after now.
+    fn office(&self, _principal: &Principal) -> Office {
+        Office::None
     }
 
     /// Grows when anybody's rights may have changed; at least 1.
@@ -68,6 +87,14 @@ pub trait Authenticator: Send + Sync {
     /// who was verified.
     fn countersign(&self, _user: &str, _said: &[u8]) -> Vec<u8> {
         Vec::new()
+    }
+}
+
+impl Client {
+    /// What it looks after now.
+    #[must_use]
+    pub fn office(&self) -> Office {
+        self.shared.authenticator.office(&self.principal)
     }
 }
 
