@@ -15,7 +15,7 @@ use std::{
 };
 
 use hmac::{Hmac, Mac};
-use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Rights};
+use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Office, Rights};
 use mainstem_schemas::{Credentials, Principal, Secret};
 use ring::{hmac as keyed, rand::SystemRandom};
 use sha1::Sha1;
@@ -243,6 +243,19 @@ impl Authenticator for Access {
             Some(grant) => grant,
             None => Arc::new(Grant::none()),
         }
+    }
+
+    /// By their tags, as the HTTP API does.
+    fn office(&self, principal: &Principal) -> Office {
+        let directory = self.directory();
+        let user = directory.users.get(&*principal.name);
+        let offices = user.into_iter().flat_map(|user| &user.tags).map(|tag| match tag.as_str() {
+            "administrator" => Office::Administrator,
+            "monitoring" => Office::Monitor,
+            "policymaker" | "management" => Office::Manager,
+            _ => Office::None,
+        });
+        offices.max().unwrap_or_default()
     }
 
     fn edition(&self) -> u64 {
