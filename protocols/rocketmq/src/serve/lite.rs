@@ -38,6 +38,8 @@ use crate::{
 pub(super) use subscriptions::{Bounds, Lites};
 use subscriptions::{Reserved, Watched};
 
+/// Stands for all lite topics of a topic, those to come too.
+const EVERYTHING: &str = "*";
 /// How long one look for something new lasts before it begins anew.
 const WATCH_MS: u64 = 60_000;
 /// Pause before a lite topic is watched again that was said to have something, and had nothing.
@@ -106,9 +108,22 @@ impl Front {
         let lites = &call.member.lites;
         let action = LiteSubscriptionAction::try_from(request.action)
             .map_err(|_| Fault::new(Code::BadRequest, "there is no such action"))?;
+        let is_everything = wanted.iter().any(|lite| lite == EVERYTHING);
         match action {
+            LiteSubscriptionAction::PartialRemove if is_everything => lites.take_named(),
             LiteSubscriptionAction::PartialRemove => lites.remove(wanted),
-            LiteSubscriptionAction::CompleteRemove => lites.clear(),
+            LiteSubscriptionAction::CompleteRemove => {
+                lites.take_named();
+                lites.clear();
+            }
+            LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd
+                if is_everything =>
+            {
+                self.ensure_topic(&call.member.client, topic).await?;
+                let binding = Binding { topic: topic.to_owned(), group: group.to_owned() };
+                self.open_all(&call.member, &binding, request.offset_option).await?;
+                lites.take_all(&binding);
+            }
             LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd => {
                 for lite in wanted {
                     names::check_lite(lite, &self.limits)?;
@@ -121,6 +136,23 @@ impl Front {
             }
         }
         Ok(SyncLiteSubscriptionResponse { status: Some(status::ok()) })
+    }
+
+    /// A group's place in a topic with lite topics, each of which it reads in order.
+    async fn open_all(
+        &self,
+        member: &Member,
+        binding: &Binding,
+        option: Option<OffsetOption>,
+    ) -> Result<GroupRef, Fault> {
+        let terms = self.group_terms(&member.namespace, &binding.group);
+        if terms.exclusive_lite == Some(true) {
+            let text = "a lite topic is one consumer's in this group, so that none can have all";
+            return Err(Fault::new(Code::BadRequest, text));
+        }
+        let policy = self.group_policy(&member.namespace, &binding.group);
+        let policy = DeliveryPolicy { ordered: true, ..policy };
+        self.open_at(&member.client, binding.topic.clone(), &binding.group, policy, option).await
     }
 
     /// Opens lite topics, many at a time, and watches them.
@@ -165,7 +197,19 @@ impl Front {
             batched: true,
             ..self.group_policy(&member.namespace, &binding.group)
         };
-        let group = binding.group.clone();
+        self.open_at(client, topic, &binding.group, policy, option).await
+    }
+
+    /// A group's place; if it has none yet, where its client asks for.
+    async fn open_at(
+        &self,
+        client: &Client,
+        topic: String,
+        group: &str,
+        policy: DeliveryPolicy,
+        option: Option<OffsetOption>,
+    ) -> Result<GroupRef, Fault> {
+        let group = group.to_owned();
         if let Some(start) = option.and_then(start)
             && client.find_group(topic.clone(), group.clone()).await?.is_none()
         {

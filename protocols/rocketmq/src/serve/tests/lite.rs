@@ -1,5 +1,7 @@
 //! Lite topics: made when they are first used, read by those who subscribed them.
 
+mod everything;
+
 use bytes::Bytes;
 use mainstem_broker::Publish;
 use mainstem_schemas::{Address, RecordDraft};
