@@ -45,6 +45,10 @@ mod mqtts;
 mod one_body;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "e2e/rocketmq_admin.rs"]
+mod rocketmq_admin;
+#[path = "e2e/rocketmq_lite.rs"]
+mod rocketmq_lite;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;
 #[path = "e2e/tokens.rs"]

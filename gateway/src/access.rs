@@ -16,7 +16,7 @@ use std::{
 };
 
 use hmac::{Hmac, Mac};
-use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Rights, now};
+use mainstem_broker::{AllRights, Authenticator, Challenge, LoginError, Office, Rights, now};
 use mainstem_schemas::{Credentials, Principal, Secret, UnixMillis, Warrant as Shown};
 use ring::{hmac as keyed, rand::SystemRandom};
 use sha1::Sha1;
@@ -312,6 +312,23 @@ impl Authenticator for Access {
         }
         warrant.renew(token);
         Ok(())
+    }
+
+    /// By their tags, as the HTTP API does.
+    fn office(&self, principal: &Principal) -> Office {
+        let directory = self.directory();
+        let token = warrant(principal).map(|warrant| warrant.token());
+        let tags = match &token {
+            Some(token) => token.tags(),
+            None => directory.users.get(&*principal.name).map_or(&[][..], |user| &user.tags),
+        };
+        let offices = tags.iter().map(|tag| match tag.as_str() {
+            "administrator" => Office::Administrator,
+            "monitoring" => Office::Monitor,
+            "policymaker" | "management" => Office::Manager,
+            _ => Office::None,
+        });
+        offices.max().unwrap_or_default()
     }
 
     fn edition(&self) -> u64 {

@@ -7,7 +7,7 @@ use mainstem_schemas::{Origin, Views};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::registry::Registry, config::Config, http, tls::Certificates};
+use crate::{access::registry::Registry, config::Config, http, logging, tls::Certificates};
 
 /// A protocol that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl Host {
             Protocol::Mqtts => mqtt.run(listener, Some(tls.mqtts)).await,
             Protocol::Rocketmq => {
                 let limits = Arc::new(config.rocketmq.clone());
-                mainstem_rocketmq::run(listener, broker, limits, shutdown, Some(tls.rocketmq))
-                    .await;
+                let (tls, set_level) = (Some(tls.rocketmq), logging::set_level);
+                mainstem_rocketmq::run(listener, broker, limits, shutdown, tls, set_level).await;
             }
             Protocol::Http => {
                 http::run(listener, broker, registry, mqtt, config, addresses, shutdown).await;

@@ -17,7 +17,7 @@ struct Anyone;
 
 impl Authenticator for Anyone {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
-        let namespace = credentials.namespace.as_str().into();
+        let namespace = credentials.namespace.as_str();
         Ok(Principal::named("anyone", namespace))
     }
 }

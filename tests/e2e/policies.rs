@@ -26,7 +26,7 @@ impl Authenticator for ByName {
         let Secret::Password { user, .. } = &credentials.secret else {
             return Err(LoginError::BadCredentials);
         };
-        let namespace = credentials.namespace.as_str().into();
+        let namespace = credentials.namespace.as_str();
         Ok(Principal::named(user.as_str(), namespace))
     }
 }

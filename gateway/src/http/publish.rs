@@ -118,6 +118,7 @@ pub(super) fn refused(refusal: Refusal) -> Refused {
         | Refusal::DefaultExchange
         | Refusal::Predeclared(_)
         | Refusal::BadArguments(_)
+        | Refusal::Ranked(_)
         | Refusal::Stale => StatusCode::CONFLICT,
     };
     Refused(status, refusal.to_string())

@@ -6,7 +6,9 @@ pub mod names;
 pub mod recall;
 pub mod status;
 
-/// The messages and the service of `apache.rocketmq.v2`, generated from `schemas/proto`.
+pub use generated::{apache::rocketmq::v2 as proto, mainstem::v1 as operator};
+
+/// The messages and services of `schemas/proto`, in modules that are named as their packages.
 #[allow(
     clippy::all,
     clippy::pedantic,
@@ -21,6 +23,18 @@ pub mod status;
     missing_docs,
     reason = "generated code"
 )]
-pub mod proto {
-    tonic::include_proto!("apache.rocketmq.v2");
+mod generated {
+    pub mod apache {
+        pub mod rocketmq {
+            pub mod v2 {
+                tonic::include_proto!("apache.rocketmq.v2");
+            }
+        }
+    }
+
+    pub mod mainstem {
+        pub mod v1 {
+            tonic::include_proto!("mainstem.v1");
+        }
+    }
 }

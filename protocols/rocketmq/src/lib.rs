@@ -13,4 +13,4 @@ pub mod session;
 
 pub use limits::Limits;
 pub use normalize::view;
-pub use serve::run;
+pub use serve::{SetLogLevel, run};

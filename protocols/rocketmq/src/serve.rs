@@ -1,5 +1,6 @@
 //! The shell: owns the socket and answers the calls of `MessagingService`.
 
+mod admin;
 mod calls;
 mod incoming;
 mod lanes;
@@ -12,6 +13,7 @@ mod route;
 mod send;
 mod settle;
 mod telemetry;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -28,7 +30,11 @@ use tonic::transport::Server;
 use crate::{
     codec::{
         handle::Sealer,
-        proto::{MessageType, messaging_service_server::MessagingServiceServer},
+        operator::admin_server::AdminServer as OperatorAdmin,
+        proto::{
+            MessageType, admin_server::AdminServer as ReferenceAdmin,
+            messaging_service_server::MessagingServiceServer,
+        },
     },
     limits::Limits,
 };
@@ -37,17 +43,23 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
+/// Makes the process log what is of this level or above: one of `trace`, `debug`, `info`, `warn` and
+/// `error`. Errors: why it cannot.
+pub type SetLogLevel = fn(&str) -> Result<(), String>;
+
 /// Accepts and serves connections until `shutdown` fires, then ends telemetry streams and parked
 /// polls, tells every connection to go away, and returns when they have drained. With `tls`, a
 /// connection that begins with a TLS handshake gets one; any other speaks plaintext HTTP/2.
+/// Operators change the level of the process's log by `set_log_level`.
 pub async fn run(
     listener: TcpListener,
     broker: Broker,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
     tls: Option<Arc<ServerConfig>>,
+    set_log_level: SetLogLevel,
 ) {
-    let front = Front::new(broker, limits.clone(), shutdown.clone());
+    let front = Front::new(broker, limits.clone(), shutdown.clone(), set_log_level);
     let service = MessagingServiceServer::new(front.clone())
         .max_decoding_message_size(limits.request_bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -60,6 +72,8 @@ pub async fn run(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .add_service(service)
+        .add_service(ReferenceAdmin::new(front.clone()))
+        .add_service(OperatorAdmin::new(front.clone()))
         .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let overdue = async {
         shutdown.cancelled().await;
@@ -92,10 +106,14 @@ pub(crate) struct Shared {
     bounds: lite::Bounds,
     /// What the configuration says of topics, by name.
     typed: HashMap<String, MessageType>,
+    terms: terms::Terms,
     recalled: recall::Recalled,
     transactions: transactions::Transactions,
     polls: Semaphore,
+    /// Held by the one that sends dead letters again.
+    redriving: Semaphore,
     shutdown: CancellationToken,
+    set_log_level: SetLogLevel,
 }
 
 /// The service. Cheap to clone.
@@ -111,7 +129,12 @@ impl std::ops::Deref for Front {
 }
 
 impl Front {
-    fn new(broker: Broker, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
+    fn new(
+        broker: Broker,
+        limits: Arc<Limits>,
+        shutdown: CancellationToken,
+        set_log_level: SetLogLevel,
+    ) -> Self {
         Self(Arc::new(Shared {
             broker,
             sealer: Sealer::default(),
@@ -125,11 +148,14 @@ impl Front {
                 .iter()
                 .map(|topic| (topic.name.clone(), topic.kind.message_type()))
                 .collect(),
+            terms: terms::Terms::default(),
             recalled: recall::Recalled::default(),
             transactions: transactions::Transactions::default(),
             polls: Semaphore::new(limits.polls_max.min(Semaphore::MAX_PERMITS)),
+            redriving: Semaphore::new(1),
             limits,
             shutdown,
+            set_log_level,
         }))
     }
 

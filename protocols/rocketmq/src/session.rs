@@ -1,6 +1,7 @@
 //! What a client's requests mean given what it said before: its settings, how long its polls
 //! last, and in which order its group may read. Pure: time is an argument.
 
+pub mod group;
 pub mod order;
 pub mod poll;
 pub mod settings;
@@ -29,9 +30,13 @@ pub enum Effect {
 
 /// What a command on the telemetry stream means.
 #[must_use]
-pub fn on_telemetry(command: TelemetryCommand, ordered: bool, limits: &Limits) -> Effect {
+pub fn on_telemetry(
+    command: TelemetryCommand,
+    group: &group::GroupTerms,
+    limits: &Limits,
+) -> Effect {
     match command.command {
-        Some(Command::Settings(sent)) => match settings::settle(sent, ordered, limits) {
+        Some(Command::Settings(sent)) => match settings::settle(sent, group, limits) {
             Ok(settled) => Effect::Settle(Box::new(settled)),
             Err(fault) => Effect::End(fault.message),
         },

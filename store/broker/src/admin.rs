@@ -1,5 +1,7 @@
 //! What an operator asks of the store, in any namespace.
 
+use std::sync::atomic::Ordering;
+
 use mainstem_index::ParameterKey;
 use mainstem_schemas::Table;
 use tokio::sync::oneshot;
@@ -90,6 +92,7 @@ impl Broker {
             let (namespace, (reply, answer)) = (namespace.to_owned(), oneshot::channel());
             self.shared.room().await?.send(Command::Empty { namespace, reply });
             if answer.await.map_err(|_| Refusal::Closed)? {
+                self.shared.emptied.fetch_add(1, Ordering::Release);
                 return Ok(());
             }
         }
@@ -124,6 +127,12 @@ impl Broker {
         component: &str,
     ) -> Result<Vec<(String, Table)>, Refusal> {
         self.parameters(namespace, component).await
+    }
+
+    /// Grows when a namespace was taken away: what somebody knows of what was kept in it is no more.
+    #[must_use]
+    pub fn emptied(&self) -> u64 {
+        self.shared.emptied.load(Ordering::Acquire)
     }
 
     /// How many connections are counted in, and channels of theirs.

@@ -40,7 +40,7 @@ mod sending;
 mod settling;
 
 pub(crate) use authenticator::Hashing;
-pub use authenticator::{Authenticator, Challenge};
+pub use authenticator::{Authenticator, Challenge, Office};
 pub use receipt::Receipt;
 use rights::Known;
 pub use rights::{Act, AllRights, Rights};
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) read: Box<ReadFn>,
     pub(crate) clients: AtomicU64,
     pub(crate) usage: Arc<Usage>,
+    /// How often a namespace was taken away.
+    pub(crate) emptied: AtomicU64,
     pub(crate) now: fn() -> UnixMillis,
     /// Why the store had to stop, once it had to.
     pub(crate) failure: watch::Receiver<Option<String>>,

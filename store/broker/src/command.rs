@@ -26,7 +26,7 @@ mod topic;
 pub(crate) use listing::ListCommand;
 pub use listing::Ruled;
 pub(crate) use topic::TopicCommand;
-pub use topic::{BranchTerms, Moved, Pull, Sought};
+pub use topic::{BranchTerms, Keeps, Moved, Pull, Sought, TopicTerms};
 
 /// A time and a fresh record id, for a record about to be made.
 #[derive(Clone, Copy, Debug)]

@@ -49,6 +49,8 @@ pub enum Refusal {
     NoQueue(String),
     #[error("no topic '{0}'")]
     NoTopic(String),
+    #[error("topic '{0}' gives out by priority: its records have no order to be read in by offset")]
+    Ranked(String),
     #[error("queue '{0}' belongs to another connection")]
     Locked(String),
     #[error("'{0}' is in use")]

@@ -49,18 +49,21 @@ pub mod describe;
 pub mod survey;
 
 pub use client::{
-    Act, AllRights, Authenticator, Broker, Challenge, Client, Receipt, Rights, Unsettled,
+    Act, AllRights, Authenticator, Broker, Challenge, Client, Office, Receipt, Rights, Unsettled,
 };
 pub use command::{
     Bind, BranchTerms, Claim, Consume, DeclareExchange, DeclareQueue, Declared, ExchangeDef,
-    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Moved, OpenSession, Publish, Published, Pull,
-    QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp, Start, Subscribe,
-    Subscribed, Subscription, Terms, session_writer,
+    ExchangeKind, Fetch, GroupRef, HeldId, HeldPlace, Keeps, Moved, OpenSession, Publish,
+    Published, Pull, QueueDef, QueueStats, Retention, Ruled, SessionOpened, Sought, Source, Stamp,
+    Start, Subscribe, Subscribed, Subscription, Terms, TopicTerms, session_writer,
 };
 pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
-pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+pub use listing::{
+    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueShown,
+    TopicShown,
+};
 pub use open::now;
 pub use parcel::Parcel;
 pub use passage::{Death, Passage, Reason};

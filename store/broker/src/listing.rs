@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use mainstem_schemas::UnixMillis;
+use mainstem_schemas::{Offset, UnixMillis};
 use tokio::sync::oneshot;
 
 use crate::{
     client::Broker,
-    command::{Bind, Command, ExchangeDef, ListCommand, QueueDef, QueueStats, Reply, Ruled},
+    command::{
+        Bind, Command, ExchangeDef, ListCommand, QueueDef, QueueStats, Reply, Ruled, TopicTerms,
+    },
     error::Refusal,
     exchange::BindingKey,
+    policy::DeliveryPolicy,
 };
 
 /// What one answer lists at most.
@@ -60,7 +63,84 @@ pub struct BindingPlace {
     pub(crate) binding: BindingKey,
 }
 
+/// A topic.
+#[derive(Clone, Debug)]
+pub struct TopicShown {
+    pub name: String,
+    /// What it goes by; `None` for the store's own settings.
+    pub terms: TopicTerms,
+    /// Of the records that were not forgotten, and their bytes in the log.
+    pub records: u64,
+    pub bytes: u64,
+    /// The oldest record that is still kept, and what the next one gets; of a topic with priorities those of
+    /// the highest one.
+    pub first: Offset,
+    pub next: Offset,
+    /// Groups that read it.
+    pub groups: u64,
+}
+
+/// A group at a topic.
+#[derive(Clone, Debug)]
+pub struct GroupShown {
+    pub topic: String,
+    pub group: String,
+    pub policy: DeliveryPolicy,
+    /// Everything before is settled; of a topic with priorities, among those of the highest one.
+    pub floor: Offset,
+    /// Records that are kept and not settled, those in hand among them.
+    pub unsettled: u64,
+    pub in_hand: u64,
+    /// Requests that wait for records.
+    pub waiting: u64,
+}
+
+/// Which groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupsOf {
+    /// Those at this topic, which may be one below a topic. `None` for those at all topics but these.
+    pub topic: Option<String>,
+    /// The one of this name.
+    pub group: Option<String>,
+}
+
+/// A place in a list of groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPlace {
+    pub(crate) topic: String,
+    pub(crate) group: String,
+}
+
 impl Broker {
+    /// The topics of a namespace behind a name, by name; none of those below a topic.
+    pub async fn list_topics(
+        &self,
+        namespace: &str,
+        after: Option<String>,
+    ) -> Result<Page<TopicShown, String>, Refusal> {
+        self.list(namespace, |reply| ListCommand::Topics { after, reply }).await
+    }
+
+    /// The topic of that name, which may be one below a topic.
+    pub async fn show_topic(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<TopicShown>, Refusal> {
+        let name = name.to_owned();
+        self.list(namespace, |reply| ListCommand::Topic { name, reply }).await
+    }
+
+    /// The groups of a namespace behind a place, by topic.
+    pub async fn list_groups(
+        &self,
+        namespace: &str,
+        of: GroupsOf,
+        after: Option<GroupPlace>,
+    ) -> Result<Page<GroupShown, GroupPlace>, Refusal> {
+        self.list(namespace, |reply| ListCommand::Groups { of, after, reply }).await
+    }
+
     /// The exchanges of a namespace behind a name, by name. The default one is not among them: it
     /// leads to every named queue.
     pub async fn list_exchanges(

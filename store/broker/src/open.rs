@@ -92,6 +92,7 @@ impl Broker {
             views,
             read: Box::new(move |position, size| read(&reader, position, size)),
             clients: AtomicU64::new(1),
+            emptied: AtomicU64::new(0),
             usage,
             now,
             failure,

@@ -77,7 +77,7 @@ pub struct DeliveryPolicy {
     pub attempts_max: Option<u32>,
     /// One consumer at a time, the one that came first; the others stand by.
     pub single_active: bool,
-    /// Records of one group (their partition hash) are handed out one after the other: the next
+    /// Records of one group (their partition hash, or the topic below a topic) are handed out one after the other: the next
     /// only when the one before is settled. Groups do not wait for each other.
     pub ordered: bool,
     /// Records that were fetched together are settled, or come back, before more can be fetched.

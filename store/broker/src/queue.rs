@@ -14,7 +14,7 @@ use crate::{
     cursor::{Cursor, InHand},
     few::Few,
     lane::Lane,
-    policy::{Policy, shared_delivery},
+    policy::{Policy, shared, shared_delivery},
     rules::Rules,
     wanted::Wanted,
 };
@@ -263,6 +263,28 @@ impl Queue {
     /// The beginning of the first lane.
     pub(crate) fn first(&self) -> u64 {
         self.lanes.first().map_or(0, |lane| lane.first)
+    }
+
+    /// Whether it gives out by priority, so that its offsets are in no order of time.
+    pub(crate) fn is_ranked(&self) -> bool {
+        self.lanes.len() > 1 || self.def.policy.priority_max > 0
+    }
+
+    /// Where each lane begins and ends, those of the highest priority first.
+    pub(crate) fn bounds(&self) -> SmallVec<[(u64, u64); 1]> {
+        self.lanes.iter().map(|lane| (lane.first, lane.next)).collect()
+    }
+
+    /// A topic goes by what is declared of it from now on; tells whether that is something else than
+    /// before.
+    pub(crate) fn redeclare(&mut self, policy: Policy) -> bool {
+        if self.found != Found::AsTopic || *self.declared == policy {
+            return false;
+        }
+        self.declared = shared(policy);
+        self.is_bounded = self.declared.is_bounded();
+        Arc::make_mut(&mut self.def).policy = self.declared.clone();
+        true
     }
 
     /// Puts a place at an offset, and counts it. Returns what it replaced.

@@ -18,7 +18,7 @@ use mainstem_index::{
     Batch, CursorName, Entry as Place, Index, IndexError, LANE_SHIFT, ParameterKey, ParameterValue,
     RetainedKey, RetainedValue, SegmentUse, WriterKey, WriterValue,
 };
-use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis};
+use mainstem_schemas::{CursorId, Position, QueueId, Record, UnixMillis, flags};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -442,7 +442,8 @@ impl State {
             queue.uncount(segment, &place);
             release(segments, id, segment, place.size);
         }
-        if !id.is_transient() && below >> BUCKET_BITS > 0 {
+        // Keys are looked up where there is one lane.
+        if !id.is_transient() && below >> BUCKET_BITS > 0 && below >> LANE_SHIFT == 0 {
             batch.delete_lookups(id, below >> BUCKET_BITS);
         }
         queue.note_due_unknown(due_unknown);
@@ -524,9 +525,17 @@ const SHARERS_MAX: usize = 8;
 /// What a definition counts for in its segment, whatever its length.
 pub(crate) const HOME_BYTES: u32 = 128;
 
-/// A record's ordering group.
+/// FNV-1a: it is stored, so it must not change with a compiler or a process.
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+/// A record's ordering group: what it says itself, or the topic below a topic that it is for.
 pub(crate) fn group(record: &Record) -> u32 {
-    let hash = record.partition();
+    let mut hash = record.partition();
+    if hash == 0 && record.flags() & flags::LITE != 0 {
+        let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+        hash = record.address().second.iter().fold(FNV_BASIS, fold);
+    }
     if hash == 0 {
         return 0;
     }

@@ -10,6 +10,8 @@ mod limits;
 mod rights;
 #[path = "store/rules.rs"]
 mod rules;
+#[path = "store/topics.rs"]
+mod topics;
 
 use std::{sync::Arc, time::Duration};
 

@@ -164,9 +164,10 @@ impl Fault {
             Refusal::QueueFull(_) | Refusal::Limit { .. } => {
                 Self::new(Code::PreconditionFailed, refusal.to_string())
             }
-            Refusal::ConsumerExists(_) | Refusal::Stale | Refusal::Unreadable(_) => {
-                Self::new(Code::InternalError, refusal.to_string())
-            }
+            Refusal::ConsumerExists(_)
+            | Refusal::Stale
+            | Refusal::Unreadable(_)
+            | Refusal::Ranked(_) => Self::new(Code::InternalError, refusal.to_string()),
             Refusal::Closed => Self::shutdown(),
         }
     }

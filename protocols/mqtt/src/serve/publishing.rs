@@ -141,6 +141,7 @@ fn reason_of(refusal: &Refusal) -> Reason {
         | Refusal::DefaultExchange
         | Refusal::Predeclared(_)
         | Refusal::BadArguments(_)
+        | Refusal::Ranked(_)
         | Refusal::Stale
         | Refusal::Unreadable(_)
         | Refusal::Closed => Reason::IMPLEMENTATION_SPECIFIC,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mainstem_schemas::Secret;
 use tonic::metadata::MetadataMap;
 
@@ -35,10 +36,7 @@ impl Caller {
             language: text(metadata, "x-mq-language").to_owned(),
             version: text(metadata, "x-mq-client-version").to_owned(),
             namespace: text(metadata, "x-mq-namespace").to_owned(),
-            secret: secret(
-                text(metadata, "authorization"),
-                metadata.get("x-mq-date-time").map(|value| value.as_bytes()),
-            )?,
+            secret: signature(metadata)?,
             timeout: timeout(text(metadata, "grpc-timeout")),
         })
     }
@@ -59,6 +57,46 @@ impl Caller {
             _ => true,
         }
     }
+}
+
+/// Who asks as an operator, and in which namespace. Operators need no client id, and may show a password
+/// in place of a signature.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// `x-mq-namespace`; empty when the header is missing.
+    pub namespace: String,
+    pub secret: Secret,
+}
+
+impl Operator {
+    /// Reads the headers. Errors: an `authorization` that is none.
+    pub fn parse(metadata: &MetadataMap) -> Result<Self, Fault> {
+        let namespace = text(metadata, "x-mq-namespace").to_owned();
+        let authorization = text(metadata, "authorization").trim();
+        let secret = match authorization.split_once(' ') {
+            Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("Basic") => {
+                let malformed =
+                    || Fault::new(Code::Unauthorized, "the authorization header is malformed");
+                password(encoded.trim()).ok_or_else(malformed)?
+            }
+            _ => signature(metadata)?,
+        };
+        Ok(Self { namespace, secret })
+    }
+}
+
+/// RFC 7617.
+fn password(encoded: &str) -> Option<Secret> {
+    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
+    let at = decoded.iter().position(|byte| *byte == b':')?;
+    let (user, password) = decoded.split_at_checked(at)?;
+    let user = String::from_utf8(user.to_vec()).ok()?;
+    Some(Secret::Password { user, password: password.get(1..)?.to_vec() })
+}
+
+fn signature(metadata: &MetadataMap) -> Result<Secret, Fault> {
+    let date = metadata.get("x-mq-date-time").map(|value| value.as_bytes());
+    secret(text(metadata, "authorization"), date)
 }
 
 fn text<'a>(metadata: &'a MetadataMap, name: &str) -> &'a str {
@@ -165,6 +203,28 @@ mod tests {
             ("authorization", "MQv2-HMAC-SHA1 Credential=A, Signature=00"),
         ];
         assert_eq!(caller(&undated).unwrap_err().code, Code::Unauthorized);
+    }
+
+    #[test]
+    fn an_operator_shows_a_password_or_signs() {
+        let read = |authorization: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("authorization", authorization.parse().unwrap());
+            metadata.insert("x-mq-date-time", "now".parse().unwrap());
+            Operator::parse(&metadata).map(|operator| operator.secret)
+        };
+        // RFC 7617 §2.
+        let Ok(Secret::Password { user, password }) = read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+        else {
+            panic!("no password")
+        };
+        assert_eq!((user.as_str(), password.as_slice()), ("Aladdin", &b"open sesame"[..]));
+        let signed = read("MQv2-HMAC-SHA1 Credential=AK, Signature=00");
+        assert!(matches!(signed, Ok(Secret::Signature { .. })));
+        for bad in ["Basic", "Basic ?", "Basic QWxhZGRpbg==", "Bearer x"] {
+            let anonymous = matches!(read(bad), Ok(Secret::Anonymous));
+            assert!(anonymous || read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

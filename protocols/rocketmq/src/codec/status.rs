@@ -53,6 +53,7 @@ impl From<Refusal> for Fault {
             Refusal::DiskFull | Refusal::QueueFull(_) | Refusal::Limit { .. } => {
                 Code::TooManyRequests
             }
+            Refusal::Ranked(_) => Code::Unsupported,
             Refusal::Closed | Refusal::Unreadable(_) => Code::InternalServerError,
             Refusal::NoExchange(_)
             | Refusal::NoQueue(_)

@@ -48,6 +48,7 @@ impl Front {
         let caller = Caller::parse(request.metadata())?;
         let namespace = namespace(&caller, resource);
         let member = self.member(&caller, &namespace, &peer(request)?).await?;
+        self.learn_terms(&namespace).await?;
         Ok(Call { caller, member })
     }
 }
@@ -70,19 +71,20 @@ pub(super) fn name(resource: Option<&Resource>) -> &str {
 }
 
 /// An answer with a status of its own.
-trait Answer: Default {
+pub(super) trait Answer: Default {
     fn set_status(&mut self, status: proto::Status);
 }
 
 macro_rules! answers {
     ($($answer:ident),* $(,)?) => {
-        $(impl Answer for $answer {
-            fn set_status(&mut self, status: proto::Status) {
+        $(impl $crate::serve::calls::Answer for $answer {
+            fn set_status(&mut self, status: $crate::codec::proto::Status) {
                 self.status = Some(status);
             }
         })*
     };
 }
+pub(super) use answers;
 
 answers!(
     QueryRouteResponse,
@@ -101,7 +103,7 @@ answers!(
 );
 
 /// Turns a fault into an answer whose status tells it.
-fn answer<A: Answer>(result: Result<A, Fault>) -> Result<Response<A>, Status> {
+pub(super) fn answer<A: Answer>(result: Result<A, Fault>) -> Result<Response<A>, Status> {
     Ok(Response::new(result.unwrap_or_else(|fault| {
         let mut answer = A::default();
         answer.set_status(fault.status());

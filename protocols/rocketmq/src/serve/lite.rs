@@ -38,6 +38,8 @@ use crate::{
 pub(super) use subscriptions::{Bounds, Lites};
 use subscriptions::{Reserved, Watched};
 
+/// Stands for all lite topics of a topic, those to come too.
+const EVERYTHING: &str = "*";
 /// How long one look for something new lasts before it begins anew.
 const WATCH_MS: u64 = 60_000;
 /// Pause before a lite topic is watched again that was said to have something, and had nothing.
@@ -81,7 +83,7 @@ struct Binding {
 }
 
 /// The name of a lite topic in the store.
-fn branch(topic: &str, lite: &str) -> String {
+pub(super) fn branch(topic: &str, lite: &str) -> String {
     format!("{topic}/{lite}")
 }
 
@@ -97,7 +99,8 @@ impl Front {
         let (topic, group) = (name(request.topic.as_ref()), name(request.group.as_ref()));
         names::check_topic(topic, &self.limits)?;
         names::check_group(group, &self.limits)?;
-        if self.typed.get(topic).is_some_and(|kind| *kind != MessageType::Lite) {
+        let kind = self.type_of(&call.member.namespace, topic);
+        if kind.is_some_and(|kind| kind != MessageType::Lite) {
             let text = format!("topic '{topic}' has no lite topics: its type is another one");
             return Err(Fault::new(Code::IllegalTopic, text));
         }
@@ -105,14 +108,27 @@ impl Front {
         let lites = &call.member.lites;
         let action = LiteSubscriptionAction::try_from(request.action)
             .map_err(|_| Fault::new(Code::BadRequest, "there is no such action"))?;
+        let is_everything = wanted.iter().any(|lite| lite == EVERYTHING);
         match action {
+            LiteSubscriptionAction::PartialRemove if is_everything => lites.take_named(),
             LiteSubscriptionAction::PartialRemove => lites.remove(wanted),
-            LiteSubscriptionAction::CompleteRemove => lites.clear(),
+            LiteSubscriptionAction::CompleteRemove => {
+                lites.take_named();
+                lites.clear();
+            }
+            LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd
+                if is_everything =>
+            {
+                self.ensure_topic(&call.member.client, topic).await?;
+                let binding = Binding { topic: topic.to_owned(), group: group.to_owned() };
+                self.open_all(&call.member, &binding, request.offset_option).await?;
+                lites.take_all(&binding);
+            }
             LiteSubscriptionAction::PartialAdd | LiteSubscriptionAction::CompleteAdd => {
                 for lite in wanted {
                     names::check_lite(lite, &self.limits)?;
                 }
-                self.ensure_topic(&call.member, topic).await?;
+                self.ensure_topic(&call.member.client, topic).await?;
                 let binding = Binding { topic: topic.to_owned(), group: group.to_owned() };
                 let is_all = action == LiteSubscriptionAction::CompleteAdd;
                 let reserved = lites.reserve(&binding, wanted, is_all, &self.bounds)?;
@@ -120,6 +136,23 @@ impl Front {
             }
         }
         Ok(SyncLiteSubscriptionResponse { status: Some(status::ok()) })
+    }
+
+    /// A group's place in a topic with lite topics, each of which it reads in order.
+    async fn open_all(
+        &self,
+        member: &Member,
+        binding: &Binding,
+        option: Option<OffsetOption>,
+    ) -> Result<GroupRef, Fault> {
+        let terms = self.group_terms(&member.namespace, &binding.group);
+        if terms.exclusive_lite == Some(true) {
+            let text = "a lite topic is one consumer's in this group, so that none can have all";
+            return Err(Fault::new(Code::BadRequest, text));
+        }
+        let policy = self.group_policy(&member.namespace, &binding.group);
+        let policy = DeliveryPolicy { ordered: true, ..policy };
+        self.open_at(&member.client, binding.topic.clone(), &binding.group, policy, option).await
     }
 
     /// Opens lite topics, many at a time, and watches them.
@@ -160,8 +193,23 @@ impl Front {
     ) -> Result<GroupRef, Fault> {
         let (client, topic) = (&member.client, branch(&binding.topic, lite));
         client.open_branch(topic.clone(), self.branch_terms()).await.map_err(quota)?;
-        let policy = DeliveryPolicy { batched: true, ..self.group_policy(&binding.group) };
-        let group = binding.group.clone();
+        let policy = DeliveryPolicy {
+            batched: true,
+            ..self.group_policy(&member.namespace, &binding.group)
+        };
+        self.open_at(client, topic, &binding.group, policy, option).await
+    }
+
+    /// A group's place; if it has none yet, where its client asks for.
+    async fn open_at(
+        &self,
+        client: &Client,
+        topic: String,
+        group: &str,
+        policy: DeliveryPolicy,
+        option: Option<OffsetOption>,
+    ) -> Result<GroupRef, Fault> {
+        let group = group.to_owned();
         if let Some(start) = option.and_then(start)
             && client.find_group(topic.clone(), group.clone()).await?.is_none()
         {
@@ -191,8 +239,8 @@ impl Front {
         lite: String,
         (group, place): (GroupRef, OwnedSemaphorePermit),
     ) {
-        let is_exclusive = self.limits.exclusive_lite_groups.contains(&binding.group);
-        let key = is_exclusive.then(|| {
+        let terms = self.group_terms(&member.namespace, &binding.group);
+        let key = (terms.exclusive_lite == Some(true)).then(|| {
             let namespace = member.namespace.clone();
             (namespace, binding.topic.clone(), binding.group.clone(), lite.clone())
         });
@@ -238,7 +286,7 @@ impl Front {
     /// Makes sure that the lite topics of messages exist; answers which they are.
     pub(super) async fn ensure_lites(
         &self,
-        member: &Member,
+        client: &Client,
         topic: &str,
         messages: &[Message],
     ) -> Result<Vec<(String, String)>, Fault> {
@@ -249,9 +297,10 @@ impl Front {
             (names::message_type(system) == MessageType::Lite).then(|| system.lite_topic())
         });
         for lite in lites {
-            let key = (member.namespace.clone(), branch(topic, lite));
+            let namespace = (*client.principal().namespace).to_owned();
+            let key = (namespace, branch(topic, lite));
             if !self.topics.is_lite_known(&key, now, self.limits.lite_topic_idle_ms) {
-                let opened = member.client.open_branch(key.1.clone(), self.branch_terms());
+                let opened = client.open_branch(key.1.clone(), self.branch_terms());
                 opened.await.map_err(quota)?;
                 self.topics.learn_lite(key.clone(), now, self.limits.names_max);
             }
@@ -266,7 +315,7 @@ impl Front {
         if member.settings().is_some() {
             return Ok(());
         }
-        let is_lite = self.typed.get(topic) == Some(&MessageType::Lite)
+        let is_lite = self.type_of(&member.namespace, topic) == Some(MessageType::Lite)
             || !member.client.list_branches(topic.to_owned(), None, 1).await?.is_empty();
         if is_lite {
             let text = "the settings of this client are not known, and the topic has lite topics";

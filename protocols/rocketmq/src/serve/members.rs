@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use mainstem_broker::{Call, Client, Entered, Inbox, Introduction, Line};
+use mainstem_broker::{Call, Client, Entered, Inbox, Introduction, Line, roll::Standing};
 use mainstem_schemas::{Credentials, DeliveryId, Secret, UnixMillis, Value, Verdict};
 use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
@@ -128,6 +128,11 @@ impl Member {
     fn stream(&self) -> Option<Commands> {
         let stream = self.stream.lock().expect("no holder of this lock panics");
         stream.as_ref()?.upgrade().filter(|stream| !stream.is_closed())
+    }
+
+    /// As the roll has it.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        self.entered.standing()
     }
 
     fn touch(&self, now: UnixMillis) {

@@ -67,7 +67,7 @@ impl Front {
         let place = self.polls.try_acquire();
         let _place = place.map_err(|_| Fault::new(Code::TooManyRequests, "polling full"))?;
         let member = &call.member;
-        self.ensure_topic(member, &ask.topic.name).await?;
+        self.ensure_topic(&member.client, &ask.topic.name).await?;
         let Sought { queue, first, next, .. } =
             member.client.seek(ask.topic.name.clone(), Start::First).await?;
         let mut from = match offset(ask.from, (first, next)) {
@@ -168,7 +168,7 @@ impl Front {
         let client = &call.member.client;
         let Sought { next, .. } = client.seek(topic.clone(), Start::First).await?;
         let to = offset(request.offset, (Offset(0), next)).map_err(|(fault, _)| fault)?;
-        let policy = self.group_policy(&group);
+        let policy = self.group_policy(&call.member.namespace, &group);
         client.move_group(topic, group, Start::Offset(to), policy).await?;
         Ok(UpdateOffsetResponse { status: Some(status::ok()) })
     }
@@ -216,7 +216,10 @@ impl Front {
 }
 
 /// An offset among those there are, or why not and the nearest one that is.
-fn offset(asked: i64, (first, next): (Offset, Offset)) -> Result<Offset, (Fault, Offset)> {
+pub(super) fn offset(
+    asked: i64,
+    (first, next): (Offset, Offset),
+) -> Result<Offset, (Fault, Offset)> {
     let offset = u64::try_from(asked).map_or(Offset(0), Offset);
     let nearest = offset.clamp(first, next);
     if asked >= 0 && nearest == offset {
@@ -227,6 +230,6 @@ fn offset(asked: i64, (first, next): (Offset, Offset)) -> Result<Offset, (Fault,
 }
 
 /// An offset in the protocol's words.
-fn said(offset: Offset) -> i64 {
+pub(super) fn said(offset: Offset) -> i64 {
     i64::try_from(offset.0).unwrap_or(i64::MAX)
 }

@@ -167,23 +167,23 @@ impl Front {
     }
 
     /// How a group is served.
-    pub(super) fn group_policy(&self, group: &str) -> DeliveryPolicy {
+    pub(super) fn group_policy(&self, namespace: &str, group: &str) -> DeliveryPolicy {
         DeliveryPolicy {
             dead_letter: Some(DeadLetter::Topic(normalize::dead_letters(group))),
-            attempts_max: Some(self.limits.attempts_max.max(1)),
+            attempts_max: self.group_terms(namespace, group).attempts_max,
             ..DeliveryPolicy::default()
         }
     }
 
     async fn open_group(&self, member: &Member, ask: &Ask) -> Result<GroupRef, Fault> {
-        let policy = self.group_policy(&ask.group);
+        let policy = self.group_policy(&member.namespace, &ask.group);
         let open = || {
             let (topic, group) = (ask.topic.name.clone(), ask.group.clone());
             member.client.open_group(topic, group, policy.clone())
         };
         match open().await {
             Err(Refusal::NoTopic(_)) if self.limits.auto_create_topics => {
-                self.open_topic(member, &ask.topic.name).await?;
+                self.open_topic(&member.client, &ask.topic.name).await?;
                 Ok(open().await?)
             }
             opened => Ok(opened?),

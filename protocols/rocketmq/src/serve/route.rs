@@ -66,7 +66,7 @@ impl Front {
     ) -> Result<MessageQueue, Fault> {
         names::check_topic(name(topic), &self.limits)?;
         let endpoints = self.endpoints(endpoints)?;
-        self.open_topic(&call.member, name(topic)).await?;
+        self.open_topic(&call.member.client, name(topic)).await?;
         Ok(MessageQueue {
             topic: topic.cloned(),
             id: 0,
@@ -77,8 +77,8 @@ impl Front {
                 id: 0,
                 endpoints: Some(endpoints),
             }),
-            accept_message_types: match self.typed.get(name(topic)) {
-                Some(kind) => vec![*kind as i32],
+            accept_message_types: match self.type_of(&call.member.namespace, name(topic)) {
+                Some(kind) => vec![kind as i32],
                 None => ACCEPTED.map(|kind| kind as i32).to_vec(),
             },
         })
@@ -107,15 +107,15 @@ impl Front {
         Ok(Endpoints { scheme: scheme as i32, addresses })
     }
 
-    /// Whether a group reads these topics in order: because the configuration says so, or because
-    /// one of them has been sent messages with a message group.
+    /// Whether a group reads these topics in order: because the configuration or an operator says so, or
+    /// because one of them has been sent messages with a message group.
     pub(super) fn reads_in_order<'a>(
         &self,
         namespace: &str,
         group: &str,
         topics: impl IntoIterator<Item = &'a str>,
     ) -> bool {
-        self.limits.ordered_groups.iter().any(|ordered| ordered == group)
+        self.group_terms(namespace, group).ordered == Some(true)
             || topics.into_iter().any(|topic| self.topics.is_ordered(namespace, topic))
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use mainstem_broker::{HeldId, Publish, Published, Refusal, Terms};
+use mainstem_broker::{Client, HeldId, Publish, Published, Refusal, Terms};
 use mainstem_schemas::{RecordId, UnixMillis};
 use tonic::Request;
 
@@ -80,6 +80,15 @@ impl Topics {
         lites.insert(key, now);
     }
 
+    /// A topic was deleted, with all below it.
+    pub(super) fn forget(&self, namespace: &str, topic: &str) {
+        self.lock().remove(&(namespace.to_owned(), topic.to_owned()));
+        let mut lites = self.lites.lock().expect("no holder of this lock panics");
+        lites.retain(|(space, name), _| {
+            space != namespace || name.split_once('/').is_none_or(|(above, _)| above != topic)
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), bool>> {
         self.known.lock().expect("no holder of this lock panics")
     }
@@ -105,10 +114,10 @@ impl Front {
         let call = self.call(&request, first.and_then(|message| message.topic.as_ref())).await?;
         let messages = request.into_inner().messages;
         let topic = self.check(&messages)?;
-        self.ensure_topic(&call.member, &topic).await?;
-        self.check_type(&topic, &messages)?;
+        self.ensure_topic(&call.member.client, &topic).await?;
+        self.check_type(&call.member.namespace, &topic, &messages)?;
         let asked_at = self.broker.now();
-        let lites = self.ensure_lites(&call.member, &topic, &messages).await?;
+        let lites = self.ensure_lites(&call.member.client, &topic, &messages).await?;
         let (batch, sent) = self.records(&call, &topic, messages)?;
         if sent.iter().any(|sent| sent.is_ordered) {
             let namespace = &call.member.namespace;
@@ -117,7 +126,7 @@ impl Front {
         let published = if sent.iter().any(|sent| sent.patience_ms.is_some()) {
             self.prepare(call.member, topic.clone(), batch, sent.clone()).await?
         } else {
-            self.publish(&call.member, &topic, batch).await?
+            self.publish(&call.member.client, &topic, batch).await?
         };
         if published.iter().all(|published| matches!(published, Published::Taken { .. })) {
             for lite in lites {
@@ -144,7 +153,7 @@ impl Front {
     ) -> Result<Vec<Published>, Fault> {
         let front = self.clone();
         let task = tokio::spawn(async move {
-            let published = front.publish(&member, &topic, batch).await?;
+            let published = front.publish(&member.client, &topic, batch).await?;
             for (sent, published) in sent.iter().zip(&published) {
                 if let (Published::Held(held), Some(patience_ms)) = (published, sent.patience_ms) {
                     front.begin(&member, &topic, &sent.message_id, *held, patience_ms).await?;
@@ -211,11 +220,11 @@ impl Front {
     }
 
     /// Refuses messages of another type than the topic's, where it has one.
-    fn check_type(&self, topic: &str, messages: &[Message]) -> Result<(), Fault> {
-        let Some(expected) = self.typed.get(topic) else { return Ok(()) };
+    fn check_type(&self, namespace: &str, topic: &str, messages: &[Message]) -> Result<(), Fault> {
+        let Some(expected) = self.type_of(namespace, topic) else { return Ok(()) };
         for system in messages.iter().filter_map(|message| message.system_properties.as_ref()) {
             let actual = names::message_type(system);
-            if actual != *expected {
+            if actual != expected {
                 let text = format!(
                     "TopicMessageType validate failed, the expected type is {}, but actual type is {}",
                     expected.as_str_name(),
@@ -264,19 +273,19 @@ impl Front {
     /// last seen is made again, rather than to drop what it would have kept.
     pub(super) async fn publish(
         &self,
-        member: &Member,
+        client: &Client,
         topic: &str,
         batch: Vec<Publish>,
     ) -> Result<Vec<Published>, Fault> {
         let again = batch.clone();
-        let mut published = member.client.publish(batch).await?.await?;
+        let mut published = client.publish(batch).await?.await?;
         let unkept =
             |published: &Published| matches!(published, Published::Taken { offset: None, .. });
         if published.iter().any(unkept) {
-            self.open_topic(member, topic).await?;
+            self.open_topic(client, topic).await?;
             let lost = published.iter().zip(again).filter(|(published, _)| unkept(published));
             let lost: Vec<_> = lost.map(|(_, publish)| publish).collect();
-            let mut second = member.client.publish(lost).await?.await?.into_iter();
+            let mut second = client.publish(lost).await?.await?.into_iter();
             for slot in published.iter_mut().filter(|published| unkept(published)) {
                 if let Some(published) = second.next() {
                     *slot = published;
@@ -287,18 +296,23 @@ impl Front {
     }
 
     /// Makes sure that a topic exists, or refuses when topics are not to be made on the way.
-    pub(super) async fn ensure_topic(&self, member: &Member, topic: &str) -> Result<(), Fault> {
-        if self.topics.is_known(&member.namespace, topic) {
+    pub(super) async fn ensure_topic(&self, client: &Client, topic: &str) -> Result<(), Fault> {
+        if self.topics.is_known(&client.principal().namespace, topic) {
             return Ok(());
         }
-        self.open_topic(member, topic).await
+        self.open_topic(client, topic).await
     }
 
     /// Asks the store for a topic.
-    pub(super) async fn open_topic(&self, member: &Member, topic: &str) -> Result<(), Fault> {
-        let create = self.limits.auto_create_topics || self.typed.contains_key(topic);
-        member.client.open_topic(topic.to_owned(), create).await?;
-        self.topics.learn(&member.namespace, topic, false, self.limits.names_max);
+    pub(super) async fn open_topic(&self, client: &Client, topic: &str) -> Result<(), Fault> {
+        let namespace = &client.principal().namespace;
+        let kind = self.type_of(namespace, topic);
+        let create = self.limits.auto_create_topics || kind.is_some();
+        client.open_topic(topic.to_owned(), create).await?;
+        if kind == Some(MessageType::Priority) {
+            self.rank(namespace, topic).await?;
+        }
+        self.topics.learn(namespace, topic, false, self.limits.names_max);
         Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! Signs of life: the telemetry stream with the settings, heartbeats, and goodbyes.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
@@ -23,7 +21,7 @@ use crate::{
         },
         status::{self, Fault},
     },
-    session::{self, Effect},
+    session::{self, Effect, group::GroupTerms},
 };
 
 /// Answers and commands that may wait for a client to read them.
@@ -75,8 +73,10 @@ impl Front {
             let namespace = namespace(caller, first_resource(settings));
             let member = self.member(caller, &namespace, peer).await;
             let member = member.map_err(|fault| stream_error(&fault))?;
-            let ordered = self.settings_ordered(&member, settings);
-            match session::on_telemetry(command, ordered, &self.limits) {
+            let learnt = self.learn_terms(&namespace).await.map_err(Fault::from);
+            learnt.map_err(|fault| stream_error(&fault))?;
+            let group = self.served(&member, settings);
+            match session::on_telemetry(command, &group, &self.limits) {
                 Effect::Settle(settled) => {
                     let answer = session::answer(&settled);
                     *member.settings() = Some(*settled);
@@ -92,12 +92,16 @@ impl Front {
         Ok(())
     }
 
-    fn settings_ordered(&self, member: &Arc<Member>, settings: &Settings) -> bool {
-        let Some(PubSub::Subscription(subscription)) = &settings.pub_sub else { return false };
+    /// How the group of a consumer is served.
+    fn served(&self, member: &Member, settings: &Settings) -> GroupTerms {
+        let Some(PubSub::Subscription(subscription)) = &settings.pub_sub else {
+            return GroupTerms::default();
+        };
         let group = subscription.group.as_ref().map_or("", |group| group.name.as_str());
         let topics = subscription.subscriptions.iter().filter_map(|entry| entry.topic.as_ref());
         let topics = topics.map(|topic| topic.name.as_str());
-        self.reads_in_order(&member.namespace, group, topics)
+        let ordered = Some(self.reads_in_order(&member.namespace, group, topics));
+        GroupTerms { ordered, ..self.group_terms(&member.namespace, group) }
     }
 
     /// A heartbeat of a client whose settings are not known makes newer clients send them again.

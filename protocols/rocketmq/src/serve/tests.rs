@@ -1,16 +1,20 @@
 //! Whole conversations over gRPC with a real store behind.
 
+mod admin;
 mod dead;
 mod delays;
 mod lite;
 mod offsets;
+mod priorities;
+mod rights;
 mod transactions;
 mod types;
 
 use std::{sync::Arc, time::Duration};
 
 use mainstem_broker::{
-    Authenticator, Bounded, Broker, Client, Config, Inbox, LoginError, Scope, config::Durability,
+    Act, AllRights, Authenticator, Bounded, Broker, Client, Config, Inbox, LoginError, Office,
+    Rights, Scope, config::Durability,
 };
 use mainstem_schemas::{Credentials, Origin, Principal, Secret, Views};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -36,6 +40,8 @@ use crate::{
 const TOPIC: &str = "T";
 const GROUP: &str = "g";
 
+/// Everybody is let in, by the name of their key. Those whose name begins with `bounded` may do something
+/// with what has `mine` in its name, and with nothing else.
 struct Everybody {
     /// How long it takes to see who somebody is.
     pause: Duration,
@@ -44,8 +50,46 @@ struct Everybody {
 impl Authenticator for Everybody {
     fn verify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         std::thread::sleep(self.pause);
-        let namespace = credentials.namespace.as_str().into();
-        Ok(Principal::named("anybody", namespace))
+        let namespace = credentials.namespace.as_str();
+        let name = match &credentials.secret {
+            Secret::Signature { key, .. } => key,
+            Secret::Password { user, .. } => user,
+            Secret::Anonymous | Secret::Certificate { .. } | Secret::Scram { .. } => "anybody",
+        };
+        Ok(Principal::named(name, namespace))
+    }
+
+    fn rights(&self, principal: &Principal, _client_id: Option<&str>) -> Arc<dyn Rights> {
+        if principal.name.starts_with("bounded") { Arc::new(Mine) } else { Arc::new(AllRights) }
+    }
+
+    fn office(&self, principal: &Principal) -> Office {
+        match &*principal.name {
+            "administrator" => Office::Administrator,
+            "monitor" => Office::Monitor,
+            "manager" | "bounded-manager" => Office::Manager,
+            _ => Office::None,
+        }
+    }
+}
+
+struct Mine;
+
+impl Rights for Mine {
+    fn is_all(&self) -> bool {
+        false
+    }
+
+    fn may(&self, _act: Act, name: &str) -> bool {
+        name.contains("mine")
+    }
+
+    fn may_use_key(&self, _act: Act, _exchange: &str, _key: &[u8]) -> bool {
+        true
+    }
+
+    fn bounds_keys(&self, _exchange: &str) -> bool {
+        false
     }
 }
 
@@ -89,7 +133,8 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
         let limits = Arc::new(self.limits.clone());
-        let task = tokio::spawn(run(listener, broker.clone(), limits, shutdown.clone(), None));
+        let task =
+            tokio::spawn(run(listener, broker.clone(), limits, shutdown.clone(), None, |_| Ok(())));
         self.running = Some(Running { broker, shutdown, task, port });
     }
 
@@ -109,7 +154,14 @@ impl Server {
         let port = self.running.as_ref().unwrap().port;
         let grpc = MessagingServiceClient::connect(format!("http://127.0.0.1:{port}"));
         let client_id = MetadataValue::from_static(client_id);
-        Peer { grpc: grpc.await.unwrap(), client_id }
+        Peer { grpc: grpc.await.unwrap(), client_id, key: None }
+    }
+
+    /// A peer with a key.
+    async fn peer_of(&self, client_id: &'static str, key: &str) -> Peer {
+        let authorization = format!("MQv2-HMAC-SHA1 Credential={key}, Signature=00");
+        let key = Some(authorization.parse().unwrap());
+        Peer { key, ..self.peer(client_id).await }
     }
 
     fn now_ms(&self) -> u64 {
@@ -132,6 +184,7 @@ impl Server {
 struct Peer {
     grpc: MessagingServiceClient<Channel>,
     client_id: MetadataValue<Ascii>,
+    key: Option<MetadataValue<Ascii>>,
 }
 
 /// A poll of up to 32 messages.
@@ -150,6 +203,10 @@ impl Peer {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("x-mq-client-id", self.client_id.clone());
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert("authorization", key.clone());
+            request.metadata_mut().insert("x-mq-date-time", MetadataValue::from_static("now"));
+        }
         request
     }
 

@@ -2,6 +2,7 @@
 
 use prost_types::Duration;
 
+use super::group::{Delays, GroupTerms, growing};
 use crate::{
     codec::{
         names,
@@ -16,8 +17,10 @@ use crate::{
 };
 
 /// The delays of a consumer group's retries, in seconds.
-const RETRY_S: [i64; 18] =
+const RETRY_S: [u64; 18] =
     [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+/// The same for clients that take no list.
+const NODE_RETRY: Delays = Delays::Growing { first_ms: 1_000, max_ms: 7_200_000, factor: 2.0 };
 
 /// Settings as the server keeps and answers them.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,9 +61,9 @@ fn is_lite(kind: Option<i32>) -> bool {
     kind.is_some_and(|kind| lite.contains(&kind))
 }
 
-/// Checks what a client sent and merges the server's own fields into it. `ordered` tells whether
-/// the group reads in order, which is never the client's to say.
-pub fn settle(sent: Settings, ordered: bool, limits: &Limits) -> Result<Settled, Fault> {
+/// Checks what a client sent and merges the server's own fields into it. How its group is served, and
+/// whether it reads in order, is never the client's to say.
+pub fn settle(sent: Settings, group: &GroupTerms, limits: &Limits) -> Result<Settled, Fault> {
     let mut settings = sent;
     let kind = settings.client_type;
     let node = settings.user_agent.as_ref().is_some_and(|ua| ua.language() == Language::NodeJs);
@@ -84,8 +87,9 @@ pub fn settle(sent: Settings, ordered: bool, limits: &Limits) -> Result<Settled,
                 return Err(Fault::new(Code::BadRequest, text));
             }
             // Each lite topic is read in order.
-            subscribe(subscription, ordered || is_lite(kind), limits)?;
-            settings.backoff_policy = Some(consumer_backoff(node, limits));
+            let ordered = group.ordered == Some(true) || is_lite(kind);
+            subscribe(subscription, ordered, limits)?;
+            settings.backoff_policy = Some(consumer_backoff(node, group, limits));
         }
     }
     settings.metric = Some(Metric { on: false, endpoints: None });
@@ -128,17 +132,21 @@ fn producer_backoff() -> RetryPolicy {
 }
 
 /// Node's push consumers take an exponential strategy only; Python's a customized one only.
-fn consumer_backoff(node: bool, limits: &Limits) -> RetryPolicy {
-    let strategy = if node {
-        let initial = Some(duration(1_000));
-        let max = Some(duration(7_200_000));
-        Strategy::ExponentialBackoff(ExponentialBackoff { initial, max, multiplier: 2.0 })
-    } else {
-        let next = RETRY_S.into_iter().map(|seconds| Duration { seconds, nanos: 0 }).collect();
-        Strategy::CustomizedBackoff(CustomizedBackoff { next })
+fn consumer_backoff(node: bool, group: &GroupTerms, limits: &Limits) -> RetryPolicy {
+    let attempts_max = group.attempts_max.unwrap_or(limits.attempts_max);
+    let strategy = match &group.delays {
+        Some(delays) if node => growing(delays),
+        Some(delays) => customized(delays.listed(attempts_max)),
+        None if node => growing(&NODE_RETRY),
+        None => customized(RETRY_S.map(|seconds| seconds * 1000)),
     };
-    let max_attempts = i32::try_from(limits.attempts_max).unwrap_or(i32::MAX);
+    let max_attempts = i32::try_from(attempts_max).unwrap_or(i32::MAX);
     RetryPolicy { max_attempts, strategy: Some(strategy) }
+}
+
+fn customized(delays_ms: impl IntoIterator<Item = u64>) -> Strategy {
+    let next = delays_ms.into_iter().map(duration).collect();
+    Strategy::CustomizedBackoff(CustomizedBackoff { next })
 }
 
 /// A duration of these milliseconds.
@@ -192,7 +200,7 @@ mod tests {
     }
 
     fn merge(settings: Settings) -> Result<Settings, Code> {
-        let settled = settle(settings, false, &Limits::default());
+        let settled = settle(settings, &GroupTerms::default(), &Limits::default());
         settled.map(|settled| settled.settings).map_err(|fault| fault.code)
     }
 

@@ -37,6 +37,20 @@ impl Default for Hashing {
     }
 }
 
+/// What somebody may look after, besides what their rights say; each of them also what stands before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Office {
+    /// Nothing: they send and read.
+    #[default]
+    None,
+    /// What their rights reach.
+    Manager,
+    /// To see what is everybody's.
+    Monitor,
+    /// The whole server.
+    Administrator,
+}
+
 /// Verifies who somebody is, and says what they may do. Chosen when the process starts.
 pub trait Authenticator: Send + Sync {
     /// The identity behind `credentials`, allowed in the namespace they ask for.
@@ -59,6 +73,11 @@ pub trait Authenticator: Send + Sync {
         Ok(())
     }
 
+    /// What an identity looks after now.
+    fn office(&self, _principal: &Principal) -> Office {
+        Office::None
+    }
+
     /// Grows when anybody's rights may have changed; at least 1.
     fn edition(&self) -> u64 {
         1
@@ -74,6 +93,14 @@ pub trait Authenticator: Send + Sync {
     /// who was verified.
     fn countersign(&self, _user: &str, _said: &[u8]) -> Vec<u8> {
         Vec::new()
+    }
+}
+
+impl Client {
+    /// What it looks after now.
+    #[must_use]
+    pub fn office(&self) -> Office {
+        self.shared.authenticator.office(&self.principal)
     }
 }
 

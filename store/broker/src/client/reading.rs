@@ -5,7 +5,9 @@ use tokio::sync::oneshot;
 
 use super::{Act, Client, sending::Fetching};
 use crate::{
-    command::{BranchTerms, Command, GroupRef, Moved, Pull, Sought, Start, TopicCommand},
+    command::{
+        BranchTerms, Command, GroupRef, Moved, Pull, Sought, Start, TopicCommand, TopicTerms,
+    },
     error::Refusal,
     inbox::Delivery,
     policy::DeliveryPolicy,
@@ -28,6 +30,35 @@ impl Client {
 
     async fn open_topic_as(&self, topic: String, create: bool) -> Result<QueueId, Refusal> {
         self.ask(|reply| Command::OpenTopic { client: self.id, topic, create, reply }).await?
+    }
+
+    /// Makes a topic, or lets one that is there go by other terms; tells whether it is new. Returns when
+    /// that is durable.
+    pub async fn declare_topic(&self, topic: String, terms: TopicTerms) -> Result<bool, Refusal> {
+        self.check_topic(Act::Configure, &topic)?;
+        self.ask_topic(|reply| TopicCommand::Declare { topic, terms, reply }).await?
+    }
+
+    /// Deletes a topic with all it keeps, the topics below it, and the exchange of its name unless something
+    /// is bound to that. Returns when that is durable. Errors: [`Refusal::NoTopic`].
+    pub async fn delete_topic(&self, topic: String) -> Result<(), Refusal> {
+        self.check_topic(Act::Configure, &topic)?;
+        let mut was_there = false;
+        loop {
+            let name = topic.clone();
+            let goes_on = self.ask_topic(|reply| TopicCommand::Delete { topic: name, reply });
+            if !goes_on.await?? {
+                return was_there.then_some(()).ok_or(Refusal::NoTopic(topic));
+            }
+            was_there = true;
+        }
+    }
+
+    /// Forgets how far a group has read a topic; tells whether it had. What it had in hand is its own no
+    /// more. Errors: [`Refusal::NoTopic`].
+    pub async fn delete_group(&self, topic: String, group: String) -> Result<bool, Refusal> {
+        self.check_group_configuration(&group)?;
+        self.ask_topic(|reply| TopicCommand::DeleteGroup { topic, group, reply }).await?
     }
 
     /// Finds a group's cursor on a topic, or makes it: at the topic's first record while nothing

@@ -342,12 +342,23 @@ impl Client {
         self.check(|judge| judge.check(act, Thing::Topic(name)))
     }
 
+    /// Errors: it may not make, change or delete that topic now.
+    pub fn check_topic_configuration(&self, topic: &str) -> Result<(), Refusal> {
+        self.check_topic(Act::Configure, topic)
+    }
+
     /// Errors: it may not publish to that topic now.
     pub fn check_writing(&self, topic: &str) -> Result<(), Refusal> {
         self.check_topic(Act::Write, topic)
     }
 
-    pub(super) fn check_group(&self, topic: &str, group: &str) -> Result<(), Refusal> {
+    /// Errors: it may not make, change or delete that group now.
+    pub fn check_group_configuration(&self, group: &str) -> Result<(), Refusal> {
+        self.check(|judge| judge.check(Act::Configure, Thing::Group(group)))
+    }
+
+    /// Errors: it may not read that topic as that group now.
+    pub fn check_group(&self, topic: &str, group: &str) -> Result<(), Refusal> {
         self.check_topic(Act::Read, topic)?;
         self.check(|judge| judge.check(Act::Read, Thing::Group(group)))
     }

@@ -3,7 +3,10 @@
 use mainstem_schemas::Table;
 
 use super::Reply;
-use crate::listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+use crate::listing::{
+    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueShown,
+    TopicShown,
+};
 
 /// What may be asked. A list is answered page by page.
 #[derive(Debug)]
@@ -31,6 +34,21 @@ pub(crate) enum ListCommand {
     Queue {
         name: String,
         reply: Reply<Option<QueueShown>>,
+    },
+    /// Those behind this name.
+    Topics {
+        after: Option<String>,
+        reply: Reply<Page<TopicShown, String>>,
+    },
+    Topic {
+        name: String,
+        reply: Reply<Option<TopicShown>>,
+    },
+    /// Those behind this place.
+    Groups {
+        of: GroupsOf,
+        after: Option<GroupPlace>,
+        reply: Reply<Page<GroupShown, GroupPlace>>,
     },
 }
 

@@ -46,9 +46,45 @@ pub struct BranchTerms {
     pub max: usize,
 }
 
+/// How long, and how many bytes of records a topic keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeps {
+    /// In milliseconds; `None` for the store's own setting.
+    pub age_max_ms: Option<u64>,
+    /// `None` for the store's own setting.
+    pub bytes_max: Option<u64>,
+}
+
+/// What a topic goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicTerms {
+    /// Groups are given records by priority, from this one down to 0. A topic that has priorities
+    /// keeps them: fewer than it has change nothing.
+    pub priority_max: u8,
+    /// `None` leaves what a topic that is there has.
+    pub keeps: Option<Keeps>,
+}
+
 /// What may be asked.
 #[derive(Debug)]
 pub(crate) enum TopicCommand {
+    /// Tells whether the topic is new.
+    Declare {
+        topic: String,
+        terms: TopicTerms,
+        reply: Reply<Result<bool, Refusal>>,
+    },
+    /// Ends a topic, or some of those below it; tells whether anything was there.
+    Delete {
+        topic: String,
+        reply: Reply<Result<bool, Refusal>>,
+    },
+    /// The group has never been at the topic. Tells whether it was.
+    DeleteGroup {
+        topic: String,
+        group: String,
+        reply: Reply<Result<bool, Refusal>>,
+    },
     Seek {
         topic: String,
         to: Start,

@@ -17,7 +17,7 @@ use crate::{
     entry::{Entry, EntryError, KIND_PLACE, Placed, decode_record},
     exchange::Said,
     passage::{Death, Passage, Reason},
-    policy::DeadLetter,
+    policy::{DeadLetter, Policy},
     state::{POINTER, body_bytes},
 };
 
@@ -220,7 +220,7 @@ impl Commit {
     ) -> Route {
         match to {
             DeadLetter::Topic(topic) => {
-                let kept_by = self.make_topic(namespace, topic);
+                let kept_by = self.make_topic(namespace, topic, Policy::default());
                 let routed = self.route_to(namespace, address, &[], said, By::Store(Doors::Both));
                 let mut route = routed.unwrap_or_default();
                 if !route.queues.contains(&kept_by) {

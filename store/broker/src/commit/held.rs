@@ -1,15 +1,16 @@
 //! Records that nobody sees yet, and what happens to a queue at a time of its own.
 
 use bytes::Bytes;
-use mainstem_index::IndexError;
+use mainstem_index::{Entry as Place, Index, IndexError};
 use mainstem_schemas::{CursorId, Offset, Position, QueueId, RecordId, UnixMillis};
+use smallvec::SmallVec;
 
 use super::{Commit, chores::Budget};
 use crate::{
     command::{ClientId, HeldId, HeldPlace, Retention},
     entry::{Entry, Placed},
     error::Refusal,
-    queue::Found,
+    queue::{Found, Queue},
     state::{HeldBody, State, UNDECIDED, key_hash},
 };
 
@@ -243,19 +244,25 @@ impl Commit {
         let (oldest, bytes_max) = self.retention_of(id);
         let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
         let excess = queue.bytes.saturating_sub(bytes_max);
-        let (mut below, mut freed) = (queue.first(), 0);
+        let index = &self.state.index;
+        let (mut heads, mut freed) = (heads(queue, index)?, 0);
         for _ in 0..ENDS_PER_LOOK {
-            let Some(place) = queue.get(below, &self.state.index)? else { break };
+            let firsts = heads.iter_mut().filter_map(|head| Some((head.1?, head)));
+            let first = firsts.min_by_key(|(place, _)| (place.appended, place.position));
+            let Some((place, (below, head))) = first else { break };
             if place.appended.0 >= oldest && freed >= excess {
                 break;
             }
             freed += u64::from(place.size);
-            below += 1;
+            *below += 1;
+            *head = queue.get(*below, index)?;
         }
-        if below == queue.first() {
-            return Ok(());
+        let bounds = queue.bounds();
+        for ((below, _), (first, _)) in heads.into_iter().zip(bounds) {
+            if below > first {
+                self.forget_before(id, below);
+            }
         }
-        self.forget_before(id, below);
         Ok(())
     }
 
@@ -310,8 +317,8 @@ impl Commit {
             if queue.bytes > bytes_max {
                 times.push(soon);
             }
-            let first = queue.first();
-            if let Some(place) = queue.get(first, index)?
+            let firsts = heads(queue, index)?.into_iter().filter_map(|(_, place)| place);
+            if let Some(place) = firsts.min_by_key(|place| place.appended)
                 && oldest > 0
             {
                 // So long after it was appended as `oldest` is before now.
@@ -340,6 +347,14 @@ impl Commit {
             self.give_room(&hand);
         }
     }
+}
+
+/// The oldest place of each priority, and where it is.
+type Heads = SmallVec<[(u64, Option<Place>); 1]>;
+
+fn heads(queue: &mut Queue, index: &Index) -> Result<Heads, IndexError> {
+    let firsts = queue.bounds().into_iter().map(|(first, _)| first);
+    firsts.map(|first| Ok((first, queue.get(first, index)?))).collect()
 }
 
 fn place_of(body: &HeldBody) -> HeldPlace {

@@ -1,4 +1,6 @@
-//! Lists of exchanges, bindings and named queues, a page in each turn.
+//! Lists of exchanges, bindings, named queues and topics, a page in each turn.
+
+mod topics;
 
 use std::{
     collections::BTreeSet,
@@ -40,6 +42,13 @@ impl Commit {
             }
             ListCommand::Queue { name, reply } => {
                 send(reply, self.show_queue(namespace, &name));
+            }
+            ListCommand::Topics { after, reply } => {
+                send(reply, self.list_topics(namespace, after.as_deref()));
+            }
+            ListCommand::Topic { name, reply } => send(reply, self.show_topic(namespace, &name)),
+            ListCommand::Groups { of, after, reply } => {
+                send(reply, self.list_groups(namespace, &of, after));
             }
         }
     }

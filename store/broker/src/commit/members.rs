@@ -1,6 +1,6 @@
 //! Clients come and go, and so do their consumers.
 
-use mainstem_index::CursorName;
+use mainstem_index::{CursorName, Index};
 use mainstem_schemas::{ConsumerId, CursorId, QueueId};
 
 use super::{Commit, Timer};
@@ -10,6 +10,7 @@ use crate::{
     error::Refusal,
     inbox::Delivery,
     member::Consumer,
+    queue::Queue,
     roll::{ConsumersFrom, Consuming},
 };
 
@@ -79,28 +80,19 @@ impl Commit {
 
     /// Where a place is in a queue that keeps everything, and where that begins and ends.
     pub(super) fn find_start(&mut self, id: QueueId, start: Start) -> Option<(u64, u64, u64)> {
+        self.find_starts(id, start)?.first().copied()
+    }
+
+    /// The same for each priority in use, the highest first.
+    pub(super) fn find_starts(
+        &mut self,
+        id: QueueId,
+        start: Start,
+    ) -> Option<Vec<(u64, u64, u64)>> {
         let index = self.state.index.clone();
         let queue = self.state.queues.get(id)?;
-        let (first, next) = (queue.first(), queue.next());
-        let at = match start {
-            Start::First => first,
-            Start::Next => next,
-            Start::Last => next.saturating_sub(1).max(first),
-            Start::Offset(offset) => offset.0.clamp(first, next),
-            Start::Time(time) => {
-                let (mut low, mut high) = (first, next);
-                while low < high {
-                    let middle = low + (high - low) / 2;
-                    let before = matches!(
-                        queue.get(middle, &index),
-                        Ok(Some(entry)) if entry.appended < time
-                    );
-                    if before { low = middle + 1 } else { high = middle }
-                }
-                low
-            }
-        };
-        Some((at, first, next))
+        let bounds = queue.bounds();
+        Some(bounds.into_iter().map(|bounds| find_in(queue, &index, bounds, start)).collect())
     }
 
     /// A cursor for one reader of a queue that keeps everything.
@@ -332,4 +324,32 @@ impl Commit {
             found.note_wanted(cursor);
         }
     }
+}
+
+/// A place in one lane of a queue that keeps everything, and where that begins and ends.
+fn find_in(
+    queue: &mut Queue,
+    index: &Index,
+    (first, next): (u64, u64),
+    start: Start,
+) -> (u64, u64, u64) {
+    let at = match start {
+        Start::First => first,
+        Start::Next => next,
+        Start::Last => next.saturating_sub(1).max(first),
+        Start::Offset(offset) => offset.0.clamp(first, next),
+        Start::Time(time) => {
+            let (mut low, mut high) = (first, next);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let before = matches!(
+                    queue.get(middle, index),
+                    Ok(Some(entry)) if entry.appended < time
+                );
+                if before { low = middle + 1 } else { high = middle }
+            }
+            low
+        }
+    };
+    (at, first, next)
 }

@@ -1,8 +1,10 @@
 //! Topics, which keep records for a time, the groups that read them, and readers by place.
 
+mod terms;
+
 use std::sync::Arc;
 
-use mainstem_index::{CursorName, QueueName};
+use mainstem_index::{CursorName, LANE_SHIFT, QueueName};
 use mainstem_schemas::{CursorId, Offset, QueueId, Table};
 
 use super::{Commit, Timer, clean::cursor_entries, send};
@@ -12,7 +14,7 @@ use crate::{
         Sought, Start, TopicCommand,
     },
     cursor::Fetcher,
-    entry::{DeclaredQueue, Entry},
+    entry::{DeclaredQueue, Entry, Settled},
     error::Refusal,
     inbox::Delivery,
     namespace::branch,
@@ -33,11 +35,16 @@ impl Commit {
         if !create || branch(topic).is_some() {
             return Err(Refusal::NoTopic(topic.to_owned()));
         }
-        Ok(self.make_topic(&namespace, topic))
+        Ok(self.make_topic(&namespace, topic, Policy::default()))
     }
 
     /// The topic's queue, made if there is none.
-    pub(super) fn make_topic(&mut self, namespace: &Arc<str>, topic: &str) -> QueueId {
+    pub(super) fn make_topic(
+        &mut self,
+        namespace: &Arc<str>,
+        topic: &str,
+        policy: Policy,
+    ) -> QueueId {
         let space = self.state.namespace(namespace);
         if let Some(id) = space.topics.get(topic) {
             return *id;
@@ -58,7 +65,7 @@ impl Commit {
             name: QueueName::Topic(topic.to_owned()),
             auto_delete: false,
             retention: Retention::Time,
-            policy: Policy::default(),
+            policy,
             arguments: Table::new(),
         };
         self.make_queue(declared, true)
@@ -85,13 +92,44 @@ impl Commit {
             }
             return Ok(GroupRef { queue: queue_id, cursor });
         }
-        let is_young = queue.first() == 0;
-        let start = Offset(if is_young { 0 } else { queue.next() });
-        let position = self.log(Entry::OpenCursor { queue: queue_id, name, start, policy });
-        Ok(GroupRef { queue: queue_id, cursor: CursorId(position.0) })
+        let is_young = queue.bounds().iter().all(|(first, _)| first << (64 - LANE_SHIFT) == 0);
+        let to = if is_young { Start::First } else { Start::Next };
+        self.open_group_at(queue_id, name, to, policy).map(|(group, _)| group).ok_or_else(missing)
     }
+
+    /// A new cursor at a place. Where there are priorities, that is a place for each of them.
+    fn open_group_at(
+        &mut self,
+        queue: QueueId,
+        name: CursorName,
+        to: Start,
+        policy: DeliveryPolicy,
+    ) -> Option<(GroupRef, Offset)> {
+        let starts = self.find_starts(queue, to)?;
+        let (start, ..) = *starts.first()?;
+        let opened = self.log(Entry::OpenCursor { queue, name, start: Offset(start), policy });
+        let cursor = CursorId(opened.0);
+        for (at, first, _) in starts.into_iter().skip(1).filter(|(at, first, _)| at > first) {
+            let ranges = [(first, at)].into_iter().collect();
+            self.log(Entry::Settle(vec![Settled { queue, cursor, ranges }]));
+        }
+        Some((GroupRef { queue, cursor }, Offset(start)))
+    }
+
     pub(super) fn handle_topic(&mut self, client: ClientId, ask: TopicCommand) {
         match ask {
+            TopicCommand::Declare { topic, terms, reply } => {
+                let declared = self.declare_topic(client, &topic, terms);
+                self.answer_durably(Some(reply), declared);
+            }
+            TopicCommand::Delete { topic, reply } => {
+                let deleted = self.delete_topic(client, &topic);
+                self.answer_durably(Some(reply), deleted);
+            }
+            TopicCommand::DeleteGroup { topic, group, reply } => {
+                let deleted = self.delete_group(client, &topic, group);
+                self.answer_durably(Some(reply), deleted);
+            }
             TopicCommand::Seek { topic, to, reply } => {
                 let sought = self.seek(client, &topic, to);
                 self.answer_durably(Some(reply), sought);
@@ -116,10 +154,19 @@ impl Commit {
     }
 
     fn seek(&mut self, client: ClientId, topic: &str, to: Start) -> Result<Sought, Refusal> {
-        let queue = self.open_topic(client, topic, false)?;
+        let queue = self.unranked_topic(client, topic)?;
         let (at, first, next) =
             self.find_start(queue, to).ok_or_else(|| Refusal::NoTopic(topic.to_owned()))?;
         Ok(Sought { queue, at: Offset(at), first: Offset(first), next: Offset(next) })
+    }
+
+    /// A topic with offsets in the order of time.
+    fn unranked_topic(&mut self, client: ClientId, topic: &str) -> Result<QueueId, Refusal> {
+        let id = self.open_topic(client, topic, false)?;
+        match self.state.queues.get(id).is_some_and(|queue| queue.is_ranked()) {
+            true => Err(Refusal::Ranked(topic.to_owned())),
+            false => Ok(id),
+        }
     }
 
     /// Reads by a cursor that lasts as long as the wait for it.
@@ -186,7 +233,7 @@ impl Commit {
         topic: &str,
         group: String,
     ) -> Result<Option<Offset>, Refusal> {
-        let id = self.open_topic(client, topic, false)?;
+        let id = self.unranked_topic(client, topic)?;
         // What was settled in this turn counts.
         self.flush_settled();
         let found = self.group_cursors(id, &CursorName::Group(group)).first().copied();
@@ -206,19 +253,25 @@ impl Commit {
         to: Start,
         policy: DeliveryPolicy,
     ) -> Result<Moved, Refusal> {
-        let Sought { queue, at, .. } = self.seek(client, topic, to)?;
+        let queue = match to {
+            Start::Offset(_) => self.unranked_topic(client, topic)?,
+            Start::First | Start::Last | Start::Next | Start::Time(_) => {
+                self.open_topic(client, topic, false)?
+            }
+        };
         self.flush_settled();
         let name = CursorName::Group(group);
         let before = self.group_cursors(queue, &name);
         let known = self.state.queues.get(queue).and_then(|found| found.cursor(*before.first()?));
         let policy = known.map_or(policy, |known| (*known.policy).clone());
         // The new one first: a log that ends between the two has a place for the group.
-        let opened = self.log(Entry::OpenCursor { queue, name, start: at, policy });
+        let opened = self.open_group_at(queue, name, to, policy);
+        let (group, at) = opened.ok_or_else(|| Refusal::NoTopic(topic.to_owned()))?;
         for cursor in before {
             self.dismiss_fetchers(queue, cursor);
             self.log(Entry::CloseCursor { queue, cursor });
         }
-        Ok(Moved { group: GroupRef { queue, cursor: CursorId(opened.0) }, at })
+        Ok(Moved { group, at })
     }
 
     /// Those who wait at a cursor that goes get nothing, and look for their group anew.

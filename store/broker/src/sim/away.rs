@@ -4,9 +4,10 @@ use mainstem_schemas::{Address, Filter, QueueId, Verdict};
 
 use super::{desk::Desk, turns::live};
 use crate::{
-    command::{ClientId, Command, OpenSession, Parcel, Publish, SessionOpened, Subscribe},
+    command::{ClientId, Command, OpenSession, Publish, SessionOpened, Subscribe},
     config::{AwayBounds, Drops},
     inbox::Notice,
+    parcel::Parcel,
 };
 
 fn open(desk: &mut Desk, session: &str) -> SessionOpened {

@@ -227,6 +227,9 @@ impl State {
             self.leave_home(before);
             if let Some(queue) = self.queues.change(id) {
                 queue.home = home;
+                if queue.redeclare(declared.policy) {
+                    queue.note_due_unknown(&mut self.due_unknown);
+                }
             }
             return;
         }

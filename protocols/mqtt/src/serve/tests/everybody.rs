@@ -21,7 +21,7 @@ impl Authenticator for Everybody {
             Secret::Scram { user, .. } => user.as_str(),
             _ => "anybody",
         };
-        let namespace = credentials.namespace.as_str().into();
+        let namespace = credentials.namespace.as_str();
         Ok(Principal::named(name, namespace))
     }
 

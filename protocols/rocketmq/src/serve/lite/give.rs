@@ -3,10 +3,10 @@
 use std::{pin::pin, sync::Arc};
 
 use mainstem_broker::{Delivery, Fetch};
-use mainstem_schemas::{DeliveryId, Settlement, Verdict};
+use mainstem_schemas::{DeliveryId, Dialect, Origin, Record, Settlement, Verdict};
 use tokio::time::{Instant, sleep_until};
 
-use super::subscriptions::Taken;
+use super::{Binding, WATCH_PAUSE};
 use crate::{
     codec::{
         proto::{Message, MessageType},
@@ -40,7 +40,16 @@ impl Front {
         loop {
             let mut bell = pin!(lites.bell.notified());
             bell.as_mut().enable();
-            let found = self.look_through(member, ask).await?;
+            let found = if lites.takes_all() {
+                // Cancel-safe: a fetch that is dropped releases what was on its way.
+                tokio::select! {
+                    found = self.take_from_all(member, ask) => found?,
+                    () = bell.as_mut() => continue,
+                    () = member.gone.cancelled() => return Ok(self.nothing()),
+                }
+            } else {
+                self.look_through(member, ask).await?
+            };
             if !found.messages.is_empty() {
                 let now = self.broker.now();
                 let ids: Vec<DeliveryId> = found.in_hand.ids().iter().copied().collect();
@@ -56,6 +65,24 @@ impl Front {
                 () = member.gone.cancelled() => return Ok(self.nothing()),
             }
         }
+    }
+
+    /// Takes what is next in the topic above, waiting for it.
+    async fn take_from_all(&self, member: &Arc<Member>, ask: &Ask) -> Result<Found, Fault> {
+        let in_hand = InHand::new(self.clone(), member.clone(), Vec::new());
+        let mut found = Found { messages: Vec::new(), in_hand };
+        let binding = Binding { topic: ask.topic.name.clone(), group: ask.group.clone() };
+        let group = self.open_all(member, &binding, None).await?;
+        let left = ask.until.saturating_duration_since(Instant::now());
+        let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let fetch = Fetch { group, max: ask.max, claim: ask.claim, wait_ms };
+        let deliveries = member.client.fetch(fetch).await?;
+        if deliveries.is_empty() {
+            // The group was moved, or the time is over.
+            sleep_until((Instant::now() + WATCH_PAUSE).min(ask.until)).await;
+        }
+        self.take_lite(member, ask, None, deliveries, &mut found).await?;
+        Ok(found)
     }
 
     /// Takes from the lite topics that have something, one after the other.
@@ -74,7 +101,7 @@ impl Front {
             if deliveries.is_empty() {
                 self.watch_again(member, &taken.lite, taken.group).await;
             } else {
-                self.take_lite(member, ask, &taken, deliveries, &mut found).await?;
+                self.take_lite(member, ask, Some(&taken.lite), deliveries, &mut found).await?;
             }
             // What was found waits for no more, and nobody for longer than was asked.
             let gave_nothing = found.messages.len() == so_far;
@@ -85,11 +112,12 @@ impl Front {
         Ok(found)
     }
 
+    /// Makes messages of what came to a lite topic; where it is not known to which, each says itself.
     async fn take_lite(
         &self,
         member: &Arc<Member>,
         ask: &Ask,
-        taken: &Taken,
+        lite: Option<&str>,
         mut deliveries: Vec<Delivery>,
         found: &mut Found,
     ) -> Result<(), Fault> {
@@ -104,9 +132,10 @@ impl Front {
             let view = |record: &_| self.broker.view(record);
             let mut message = normalize::message(record, ask.topic.clone(), view);
             let system = message.system_properties.get_or_insert_default();
-            system.lite_topic = Some(taken.lite.clone());
+            system.lite_topic = lite.map_or_else(|| lite_of(record), |it| Some(it.to_owned()));
             system.set_message_type(MessageType::Lite);
-            if ask.filter.wants(&message) {
+            let is_lite = system.lite_topic.is_some();
+            if is_lite && ask.filter.wants(&message) {
                 found.messages.push(self.fill(member, ask, &delivery, message, now));
                 given.push(delivery.id);
             } else {
@@ -126,4 +155,15 @@ impl Front {
         }
         Ok(())
     }
+}
+
+/// The lite topic that a record was published to: what is below the topic in its path.
+fn lite_of(record: &Record) -> Option<String> {
+    let address = record.address();
+    if address.origin == Origin::Rocketmq && !address.lite {
+        return None;
+    }
+    let (_, rest) = address.path().split_first(Dialect::Mqtt)?;
+    let lite = String::from_utf8_lossy(&rest).into_owned();
+    (!lite.is_empty()).then_some(lite)
 }

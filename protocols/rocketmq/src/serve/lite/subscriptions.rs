@@ -40,6 +40,8 @@ impl Watched {
 struct Inner {
     topic: String,
     group: String,
+    /// It reads all lite topics of the topic, by the group's place in that.
+    takes_all: bool,
     subscribed: BTreeMap<String, (GroupRef, Arc<Watched>)>,
     /// Those that room is kept for while they are opened, by how many requests.
     opening: BTreeMap<String, usize>,
@@ -79,6 +81,27 @@ impl Lites {
         (!inner.topic.is_empty()).then(|| (inner.topic.clone(), inner.group.clone()))
     }
 
+    /// Reads all lite topics of a topic from now on, those to come too.
+    pub(super) fn take_all(&self, binding: &Binding) {
+        let mut inner = self.lock();
+        inner.drop_all_but(&BTreeSet::new());
+        binding.topic.clone_into(&mut inner.topic);
+        binding.group.clone_into(&mut inner.group);
+        inner.takes_all = true;
+        drop(inner);
+        self.bell.notify_waiters();
+    }
+
+    /// Reads those that it subscribed by name again.
+    pub(super) fn take_named(&self) {
+        self.lock().takes_all = false;
+        self.bell.notify_waiters();
+    }
+
+    pub(super) fn takes_all(&self) -> bool {
+        self.lock().takes_all
+    }
+
     /// Keeps room for those of `wanted` that are not subscribed. A client reads the lite topics of
     /// one topic in one group: what it read of another goes, and with `is_all` what is not wanted any
     /// more. Nothing goes if there is no room.
@@ -110,6 +133,7 @@ impl Lites {
             let text = "clients have subscribed as many lite topics as they may together";
             Fault::new(Code::LiteSubscriptionQuotaExceeded, text)
         })?;
+        inner.takes_all &= !is_other && !is_all;
         if is_other {
             inner.drop_all_but(&BTreeSet::new());
             binding.topic.clone_into(&mut inner.topic);

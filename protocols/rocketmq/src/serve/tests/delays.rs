@@ -8,7 +8,7 @@ use crate::{
     normalize::timestamp,
 };
 
-fn delayed(id: &str, at_ms: u64) -> Message {
+pub(super) fn delayed(id: &str, at_ms: u64) -> Message {
     // Producers of old leave the type to the server.
     let mut message = message(id, MessageType::Normal);
     let system = message.system_properties.get_or_insert_default();
@@ -16,7 +16,7 @@ fn delayed(id: &str, at_ms: u64) -> Message {
     message
 }
 
-async fn recall(peer: &mut Peer, topic: &str, handle: &str) -> (Code, String) {
+pub(super) async fn recall(peer: &mut Peer, topic: &str, handle: &str) -> (Code, String) {
     let recall_handle = handle.to_owned();
     let message = RecallMessageRequest { topic: Some(resource(topic)), recall_handle };
     let request = peer.request(message);

@@ -1,5 +1,7 @@
 //! Lite topics: made when they are first used, read by those who subscribed them.
 
+mod everything;
+
 use bytes::Bytes;
 use mainstem_broker::Publish;
 use mainstem_schemas::{Address, RecordDraft};
@@ -226,7 +228,8 @@ async fn subscriptions_that_come_together_are_bounded_and_so_are_those_of_all_cl
     let server = Server::start(limits).await;
     let peer = server.peer("one").await;
     let syncs = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| {
-        let mut peer = Peer { grpc: peer.grpc.clone(), client_id: peer.client_id.clone() };
+        let mut peer =
+            Peer { grpc: peer.grpc.clone(), client_id: peer.client_id.clone(), key: None };
         tokio::spawn(async move { peer.sync(Action::PartialAdd, &[name]).await })
     });
     let mut taken = 0;

@@ -22,14 +22,14 @@ use crate::codec::proto::{
     TelemetryCommand, TransactionResolution, settings::PubSub, telemetry_command::Command,
 };
 
-const COMMIT: TransactionResolution = TransactionResolution::Commit;
-const ROLLBACK: TransactionResolution = TransactionResolution::Rollback;
+pub(super) const COMMIT: TransactionResolution = TransactionResolution::Commit;
+pub(super) const ROLLBACK: TransactionResolution = TransactionResolution::Rollback;
 
-fn half(id: &str) -> Message {
+pub(super) fn half(id: &str) -> Message {
     message(id, MessageType::Transaction)
 }
 
-async fn end(peer: &mut Peer, id: &str, resolution: TransactionResolution) -> Code {
+pub(super) async fn end(peer: &mut Peer, id: &str, resolution: TransactionResolution) -> Code {
     let request = peer.request(EndTransactionRequest {
         topic: Some(resource(TOPIC)),
         message_id: id.to_owned(),
@@ -41,12 +41,12 @@ async fn end(peer: &mut Peer, id: &str, resolution: TransactionResolution) -> Co
 }
 
 /// What the store holds until a decision.
-async fn undecided(client: &Client) -> Vec<HeldPlace> {
+pub(super) async fn undecided(client: &Client) -> Vec<HeldPlace> {
     client.undecided(Position::default(), 99).await.unwrap().0
 }
 
 /// A producer's telemetry stream. It lasts as long as the sender.
-async fn listen(
+pub(super) async fn listen(
     peer: &mut Peer,
     topic: &str,
 ) -> (mpsc::Sender<TelemetryCommand>, Streaming<TelemetryCommand>) {
@@ -64,7 +64,7 @@ async fn listen(
 }
 
 /// The next thing that a producer is asked; `None` when it is not asked for some time.
-async fn asked(
+pub(super) async fn asked(
     commands: &mut Streaming<TelemetryCommand>,
 ) -> Option<RecoverOrphanedTransactionCommand> {
     let next = tokio::time::timeout(Duration::from_secs(4), commands.message()).await.ok()?;
@@ -235,7 +235,7 @@ async fn of_decisions_that_come_together_one_counts_for_all() {
 async fn what_a_sender_left_behind_is_known() {
     let server = Server::start(Limits::default()).await;
     let limits = Arc::new(Limits::default());
-    let front = Front::new(server.broker().clone(), limits, CancellationToken::new());
+    let front = Front::new(server.broker().clone(), limits, CancellationToken::new(), |_| Ok(()));
     let request = |message| {
         let mut request = Request::new(SendMessageRequest { messages: vec![message] });
         request.metadata_mut().insert("x-mq-client-id", MetadataValue::from_static("a"));

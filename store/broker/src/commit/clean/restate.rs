@@ -10,7 +10,7 @@ use crate::{
     entry::{DeclaredQueue, Entry, Settled, Subscribed},
     exchange::{BindingKey, Destination},
     namespace::SubscriptionKey,
-    policy::DeliveryPolicy,
+    policy::{DeliveryPolicy, Policy},
     queue,
 };
 
@@ -21,6 +21,14 @@ impl Commit {
         let Some(queue) = self.state.queues.get(id).filter(|queue| queue.home == position) else {
             return;
         };
+        let policy = (*queue.declared).clone();
+        self.state_queue(id, policy);
+    }
+
+    /// States all of a queue but its entries at the log's end, declared with this policy. What was settled
+    /// has been flushed.
+    pub(in crate::commit) fn state_queue(&mut self, id: QueueId, policy: Policy) {
+        let Some(queue) = self.state.queues.get(id) else { return };
         let name = match &queue.found {
             queue::Found::ByName => QueueName::Named(queue.def.name.clone()),
             queue::Found::AsTopic => QueueName::Topic(queue.def.name.clone()),
@@ -31,7 +39,7 @@ impl Commit {
             name,
             auto_delete: queue.def.auto_delete,
             retention: queue.def.retention,
-            policy: (*queue.declared).clone(),
+            policy,
             arguments: queue.def.arguments.clone(),
         };
         let mut entries =
