@@ -45,5 +45,7 @@ mod mqtts;
 mod one_body;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "e2e/rabbitmqctl.rs"]
+mod rabbitmqctl;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod grant;
+pub mod operator;
 pub mod password;
 pub mod registry;
 
@@ -27,6 +28,7 @@ use crate::{
 };
 use directory::{Account, Directory, Proof, Said};
 use grant::{Grant, TopicPermission, Whose};
+use operator::{OPERATOR, Token};
 use password::Kept;
 
 /// The name of somebody without one.
@@ -55,6 +57,8 @@ pub struct Access {
     /// What users may do in namespaces, made ready once for all their connections, and from what.
     grants: Mutex<HashMap<(String, String), Ready>>,
     secret: keyed::Key,
+    /// Lets whoever may read the data directory in.
+    operator: Token,
 }
 
 impl Access {
@@ -72,7 +76,14 @@ impl Access {
             all: Arc::new(AllRights),
             grants: Mutex::default(),
             secret: secret.expect("the system gives random bytes"),
+            operator: Token::new(),
         }
+    }
+
+    /// What lets whoever may read the data directory in.
+    #[must_use]
+    pub fn operator(&self) -> &Token {
+        &self.operator
     }
 
     /// As it is now.
@@ -150,6 +161,9 @@ impl Access {
     pub fn user_of(&self, credentials: &Credentials) -> Result<(String, Vec<String>), LoginError> {
         let directory = self.directory();
         let name = self.name_of(&directory, credentials)?;
+        if name == OPERATOR {
+            return Ok((name, vec!["administrator".to_owned()]));
+        }
         let tags = directory.users.get(&name).map(|user| user.tags.clone()).unwrap_or_default();
         Ok((name, tags))
     }
@@ -181,6 +195,14 @@ impl Access {
                     account(user).filter(|account| matches!(account.proof, Proof::Plain(..)));
                 found.filter(|_| proves).map(|account| (user.as_str(), account))
             }
+            Secret::Token(token) => {
+                let is_right = self.operator.is(token) && local;
+                return if is_right {
+                    Ok(OPERATOR.to_owned())
+                } else {
+                    Err(LoginError::BadCredentials)
+                };
+            }
             Secret::Signature { key, signed, mac } => {
                 directory.by_key(key).filter(|(_, account)| signs(account, signed, mac))
             }
@@ -211,8 +233,9 @@ impl Authenticator for Access {
             return Err(LoginError::NoNamespace);
         }
         let of = (namespace.clone(), (*name).to_owned());
-        let is_anonymous = matches!(credentials.secret, Secret::Anonymous);
-        if !is_anonymous && !directory.permissions.contains_key(&of) {
+        let needs_no_permission =
+            matches!(credentials.secret, Secret::Anonymous | Secret::Token(_));
+        if !needs_no_permission && !directory.permissions.contains_key(&of) {
             return Err(LoginError::NoAccess);
         }
         Ok(Principal { name, namespace: namespace.as_str().into() })
@@ -234,6 +257,9 @@ impl Authenticator for Access {
         let directory = self.directory();
         if !directory.namespaces.contains_key(namespace) {
             return Arc::new(Grant::none());
+        }
+        if user == OPERATOR {
+            return self.all.clone();
         }
         if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
             return self.all.clone();
@@ -308,6 +334,36 @@ mod tests {
         assert!(anonymous(&[], LOCAL) && !anonymous(&[], REMOTE));
         assert!(!anonymous(&["anonymous=off"], LOCAL));
         assert!(anonymous(&["anonymous=anywhere"], REMOTE));
+    }
+
+    #[test]
+    fn the_token_is_for_loopback_only_and_of_one_start() {
+        let access = Access::new(&Config::default());
+        let token = access.operator().text().as_bytes().to_vec();
+        let verify = |token: &[u8], peer: &str, namespace: &str| {
+            let (secret, peer) = (Secret::Token(token.to_vec()), peer.parse().unwrap());
+            let credentials = Credentials { namespace: namespace.to_owned(), secret, peer };
+            access.verify(&credentials).map(|principal| access.rights(&principal, None).is_all())
+        };
+        assert_eq!(verify(&token, LOCAL, "/"), Ok(true));
+        assert_eq!(verify(&token, MAPPED, "/"), Ok(true));
+        assert_eq!(verify(&token, LOCAL, "nowhere"), Err(LoginError::NoNamespace));
+        let other = Access::new(&Config::default()).operator().text().as_bytes().to_vec();
+        for (wrong, peer) in
+            [(&token[..], REMOTE), (&token[1..], LOCAL), (&other[..], LOCAL), (b"", LOCAL)]
+        {
+            assert_eq!(verify(wrong, peer, "/"), Err(LoginError::BadCredentials));
+        }
+        // Nobody is it by another proof.
+        assert!(
+            access
+                .verify(&Credentials {
+                    namespace: "/".to_owned(),
+                    secret: Secret::Certificate { user: OPERATOR.to_owned() },
+                    peer: LOCAL.parse().unwrap(),
+                })
+                .is_err()
+        );
     }
 
     #[test]
