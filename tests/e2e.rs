@@ -45,6 +45,8 @@ mod mqtts;
 mod one_body;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "e2e/rabbitmqctl.rs"]
+mod rabbitmqctl;
 #[path = "e2e/rocketmq_admin.rs"]
 mod rocketmq_admin;
 #[path = "e2e/rocketmq_lite.rs"]

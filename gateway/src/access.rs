@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod grant;
+pub mod operator;
 pub mod password;
 pub mod registry;
 pub mod tokens;
@@ -28,6 +29,7 @@ use crate::{
 };
 use directory::{Account, Directory, Proof, Said};
 use grant::{Grant, TopicPermission, Whose};
+use operator::{OPERATOR, Token};
 use password::Kept;
 use tokens::{TokenRights, Tokens, Warrant, is_token};
 
@@ -59,6 +61,8 @@ pub struct Access {
     secret: keyed::Key,
     tokens: Option<Tokens>,
     clock: fn() -> UnixMillis,
+    /// Lets whoever may read the data directory in.
+    operator: Token,
 }
 
 /// Somebody who showed who they are.
@@ -86,7 +90,14 @@ impl Access {
             secret: secret.expect("the system gives random bytes"),
             tokens: Tokens::of(&config.tokens),
             clock: now,
+            operator: Token::new(),
         }
+    }
+
+    /// What lets whoever may read the data directory in.
+    #[must_use]
+    pub fn operator(&self) -> &Token {
+        &self.operator
     }
 
     /// As it is now.
@@ -170,6 +181,10 @@ impl Access {
         }
         let directory = self.directory();
         let name = self.name_of(&directory, credentials)?;
+        if name == OPERATOR {
+            let tags = vec!["administrator".to_owned()];
+            return Ok(Identity { name, tags, warrant: None });
+        }
         let tags = directory.users.get(&name).map(|user| user.tags.clone()).unwrap_or_default();
         Ok(Identity { name, tags, warrant: None })
     }
@@ -181,7 +196,10 @@ impl Access {
 
     /// What a token in the place of a password permits. It is never tried as a password.
     fn warrant_of(&self, credentials: &Credentials) -> Option<Result<Arc<Warrant>, LoginError>> {
-        let Secret::Password { password, .. } = &credentials.secret else { return None };
+        let (Secret::Password { password, .. } | Secret::Token(password)) = &credentials.secret
+        else {
+            return None;
+        };
         let tokens = self.tokens.as_ref().filter(|_| is_token(password))?;
         let token = tokens.verify(password, (self.clock)()).map_err(|odd| {
             let peer = credentials.peer;
@@ -217,6 +235,14 @@ impl Access {
                 let found =
                     account(user).filter(|account| matches!(account.proof, Proof::Plain(..)));
                 found.filter(|_| proves).map(|account| (user.as_str(), account))
+            }
+            Secret::Token(token) => {
+                let is_right = self.operator.is(token) && local;
+                return if is_right {
+                    Ok(OPERATOR.to_owned())
+                } else {
+                    Err(LoginError::BadCredentials)
+                };
             }
             Secret::Signature { key, signed, mac } => {
                 directory.by_key(key).filter(|(_, account)| signs(account, signed, mac))
@@ -260,8 +286,9 @@ impl Authenticator for Access {
             return Err(LoginError::NoNamespace);
         }
         let of = (namespace.clone(), (*name).to_owned());
-        let is_anonymous = matches!(credentials.secret, Secret::Anonymous);
-        if !is_anonymous && !directory.permissions.contains_key(&of) {
+        let needs_no_permission =
+            matches!(credentials.secret, Secret::Anonymous | Secret::Token(_));
+        if !needs_no_permission && !directory.permissions.contains_key(&of) {
             return Err(LoginError::NoAccess);
         }
         Ok(Principal::named(name, namespace.as_str()))
@@ -290,6 +317,9 @@ impl Authenticator for Access {
         let directory = self.directory();
         if !directory.namespaces.contains_key(namespace) {
             return Arc::new(Grant::none());
+        }
+        if user == OPERATOR {
+            return self.all.clone();
         }
         if user == ANONYMOUS && !directory.users.contains_key(ANONYMOUS) {
             return self.all.clone();
@@ -399,6 +429,36 @@ mod tests {
         assert!(anonymous(&[], LOCAL) && !anonymous(&[], REMOTE));
         assert!(!anonymous(&["anonymous=off"], LOCAL));
         assert!(anonymous(&["anonymous=anywhere"], REMOTE));
+    }
+
+    #[test]
+    fn the_token_is_for_loopback_only_and_of_one_start() {
+        let access = Access::new(&Config::default());
+        let token = access.operator().text().as_bytes().to_vec();
+        let verify = |token: &[u8], peer: &str, namespace: &str| {
+            let (secret, peer) = (Secret::Token(token.to_vec()), peer.parse().unwrap());
+            let credentials = Credentials { namespace: namespace.to_owned(), secret, peer };
+            access.verify(&credentials).map(|principal| access.rights(&principal, None).is_all())
+        };
+        assert_eq!(verify(&token, LOCAL, "/"), Ok(true));
+        assert_eq!(verify(&token, MAPPED, "/"), Ok(true));
+        assert_eq!(verify(&token, LOCAL, "nowhere"), Err(LoginError::NoNamespace));
+        let other = Access::new(&Config::default()).operator().text().as_bytes().to_vec();
+        for (wrong, peer) in
+            [(&token[..], REMOTE), (&token[1..], LOCAL), (&other[..], LOCAL), (b"", LOCAL)]
+        {
+            assert_eq!(verify(wrong, peer, "/"), Err(LoginError::BadCredentials));
+        }
+        // Nobody is it by another proof.
+        assert!(
+            access
+                .verify(&Credentials {
+                    namespace: "/".to_owned(),
+                    secret: Secret::Certificate { user: OPERATOR.to_owned() },
+                    peer: LOCAL.parse().unwrap(),
+                })
+                .is_err()
+        );
     }
 
     #[test]

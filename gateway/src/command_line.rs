@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::{
-    config::{Config, ConfigError, Layer},
+    completions::SHELLS,
+    config::{Config, ConfigError, Sources},
     log_command::{Action, LogCommand, Selection},
 };
 
@@ -16,14 +17,24 @@ Usage: mainstem [COMMAND] [OPTIONS]
 Commands:
   serve          serve all protocols until SIGTERM or Ctrl-C (the default)
   check-config   read the configuration, say whether it is right, and end
+  config explain print every setting with where it comes from; secrets are hidden
+  doctor         look at the machine as a server would find it; ends with 1 if something is bad
+  top            what the running server does, as a table
+  pub, sub       messages out and in by hand, over mqtt, amqp, rocketmq or http (pub --help)
+  completions    what bash, zsh or fish read to complete commands
+  rabbitmqctl    RabbitMQ's command line: `mainstem rabbitmqctl help` (also by being called by that name)
   log inspect    show the log's entries, one on a line
   log verify     check every entry, and name every damaged place: ends with 0 if the log is sound,
                  1 if it is damaged, 2 if it cannot be read
   log stats      what each file of the log holds, and how much of it is still needed
 
 Options:
-  --config FILE  a TOML file; what it leaves out keeps its default (see deploy/mainstem.toml)
-  --set A.B=C    set one key, over the file; may be given again
+  --config FILE  a TOML file; what it leaves out keeps its default (see deploy/mainstem.toml). Else
+                 $MAINSTEM_CONFIG, else /etc/mainstem/mainstem.toml, if it is there
+  --set A.B=C    set one key, over all else; may be given again
+Over the file go conf.d/*.toml beside it, then variables like MAINSTEM__LISTENERS__MQTT__BIND.
+
+  --once         top: show it once
   --help         this text
   --version      the version
 
@@ -41,6 +52,10 @@ Options of log, which only reads and may run beside a server:
 pub enum Command {
     Serve,
     CheckConfig,
+    Explain,
+    Doctor,
+    Top { is_once: bool },
+    Completions(String),
     Log(LogCommand),
     Help,
     Version,
@@ -50,8 +65,7 @@ pub enum Command {
 #[derive(Debug, PartialEq, Eq)]
 pub struct CommandLine {
     pub command: Command,
-    pub config: Option<PathBuf>,
-    pub sets: Vec<String>,
+    pub sources: Sources,
 }
 
 /// Why an argument is not understood.
@@ -63,6 +77,10 @@ pub enum UsageError {
     NoValue(&'static str),
     #[error("log needs one of inspect, verify, stats (try --help)")]
     NoAction,
+    #[error("config needs explain (try --help)")]
+    NoExplain,
+    #[error("no completions for '{0}'; there are: {shells}", shells = SHELLS.join(", "))]
+    NoShell(String),
     #[error("{flag} needs a number, found '{found}'")]
     NoNumber { flag: &'static str, found: String },
     #[error("no kind '{0}' of entries; there are: {kinds}", kinds = mainstem_broker::describe::KINDS.join(", "))]
@@ -72,7 +90,7 @@ pub enum UsageError {
 impl CommandLine {
     /// Reads the arguments behind the program's name.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
-        let mut line = Self { command: Command::Serve, config: None, sets: Vec::new() };
+        let mut line = Self { command: Command::Serve, sources: Sources::default() };
         let mut arguments = arguments.into_iter();
         let mut first = true;
         while let Some(argument) = arguments.next() {
@@ -85,6 +103,22 @@ impl CommandLine {
             match name {
                 "serve" if first => line.command = Command::Serve,
                 "check-config" if first => line.command = Command::CheckConfig,
+                "config" if first => match arguments.next().as_deref() {
+                    Some("explain") => line.command = Command::Explain,
+                    Some(_) | None => return Err(UsageError::NoExplain),
+                },
+                "doctor" if first => line.command = Command::Doctor,
+                "top" if first => line.command = Command::Top { is_once: false },
+                "--once" if matches!(line.command, Command::Top { .. }) => {
+                    line.command = Command::Top { is_once: true };
+                }
+                "completions" if first => {
+                    let shell = arguments.next().unwrap_or_default();
+                    if !SHELLS.contains(&shell.as_str()) {
+                        return Err(UsageError::NoShell(shell));
+                    }
+                    line.command = Command::Completions(shell);
+                }
                 "log" if first => {
                     let action = match arguments.next().as_deref() {
                         Some("inspect") => Action::Inspect(Selection::default()),
@@ -98,8 +132,8 @@ impl CommandLine {
                     };
                     line.command = Command::Log(LogCommand { action, data: None, json: false });
                 }
-                "--config" => line.config = Some(value("--config")?.into()),
-                "--set" => line.sets.push(value("--set")?),
+                "--config" => line.sources.file = Some(value("--config")?.into()),
+                "--set" => line.sources.sets.push(value("--set")?),
                 "--help" | "-h" => line.command = Command::Help,
                 "--version" | "-V" => line.command = Command::Version,
                 _ => line.log_option(name, value)?,
@@ -151,12 +185,7 @@ impl CommandLine {
 
     /// The configuration it asks for.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let mut layers = Vec::new();
-        if let Some(path) = &self.config {
-            layers.push(Layer::read(path.clone())?);
-        }
-        layers.extend(self.sets.iter().cloned().map(Layer::Set));
-        Config::load(&layers)
+        Config::load(&self.sources.layers()?)
     }
 }
 
@@ -175,7 +204,7 @@ mod tests {
     #[test]
     fn no_arguments_means_serve() {
         let line = parse(&[]).unwrap();
-        assert_eq!((line.command, line.config, line.sets.len()), (Command::Serve, None, 0));
+        assert_eq!((line.command, line.sources), (Command::Serve, Sources::default()));
     }
 
     #[test]
@@ -183,8 +212,8 @@ mod tests {
         let line = parse(&["check-config", "--config=a.toml", "--set", "a.b=c", "--set=d=e=f"]);
         let line = line.unwrap();
         assert_eq!(line.command, Command::CheckConfig);
-        assert_eq!(line.config, Some("a.toml".into()));
-        assert_eq!(line.sets, ["a.b=c", "d=e=f"]);
+        assert_eq!(line.sources.file, Some("a.toml".into()));
+        assert_eq!(line.sources.sets, ["a.b=c", "d=e=f"]);
     }
 
     #[test]

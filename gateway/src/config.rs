@@ -1,7 +1,10 @@
 //! What an operator may set. The defaults are the file `deploy/mainstem.toml`, which is compiled
 //! in: a key that is not in that file does not exist.
 
+pub mod explain;
 pub mod layers;
+mod secret;
+pub mod sources;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,6 +13,9 @@ use mainstem_broker::{AwayBounds, Drops, config::Durability};
 use serde::Deserialize;
 
 pub use layers::{ConfigError, Layer};
+pub use sources::Sources;
+
+use crate::access::operator::OPERATOR;
 
 use crate::access::tokens::Issuer;
 
@@ -190,7 +196,7 @@ impl std::fmt::Debug for User {
 impl Config {
     /// The defaults, with `layers` above them, the last one winning.
     pub fn load(layers: &[Layer]) -> Result<Self, ConfigError> {
-        layers::merge(DEFAULTS, layers)?.checked()
+        layers::merge(DEFAULTS, layers)?.config()?.checked()
     }
 
     /// The settings of the store.
@@ -236,6 +242,7 @@ impl Config {
     fn checked(mut self) -> Result<Self, ConfigError> {
         // TOML cannot say "none"; the file says it with an empty text.
         self.rocketmq.advertised_address.take_if(|address| address.is_empty());
+        secret::resolve(&mut self.users)?;
         let wrong = |key: &str, reason: &str| {
             Err(ConfigError::Meaning { key: key.to_owned(), reason: reason.to_owned() })
         };
@@ -271,6 +278,9 @@ impl Config {
             if listener.client_certificate_required && listener.client_ca.as_os_str().is_empty() {
                 return wrong(key, "must be set if a certificate is required");
             }
+        }
+        if self.users.iter().any(|user| user.name == OPERATOR) {
+            return wrong("users.name", "must not be the operator's own");
         }
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return wrong("tls.key", "must be set together with tls.certificate");

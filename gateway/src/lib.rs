@@ -5,16 +5,22 @@
 
 pub mod access;
 pub mod command_line;
+pub mod completions;
 pub mod config;
+pub mod doctor;
 pub mod http;
 pub mod listeners;
 pub mod log_command;
 pub mod logging;
+pub mod messages;
 pub mod metrics;
 pub mod protocols;
+pub mod rabbitmqctl;
+pub mod remote;
 mod scram;
 pub mod server;
 pub mod tls;
+pub mod top;
 
 pub use config::Config;
 pub use protocols::Protocol;

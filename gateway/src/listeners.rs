@@ -35,7 +35,8 @@ pub fn bind_all(config: &Config) -> Result<Vec<(Protocol, TcpListener)>, BindErr
     wanted.map(|(protocol, address)| Ok((protocol, bind(protocol, address)?))).collect()
 }
 
-fn bind(protocol: Protocol, address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Binds one.
+pub(crate) fn bind(protocol: Protocol, address: SocketAddr) -> Result<TcpListener, BindError> {
     open(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken(protocol, address),
         io::ErrorKind::PermissionDenied => BindError::NotAllowed(protocol, address),

@@ -9,7 +9,11 @@ use std::{
 use mainstem::{
     Config, Server,
     command_line::{Command, CommandLine, HELP},
-    logging,
+    completions,
+    config::explain,
+    doctor, logging,
+    messages::{self, Direction},
+    rabbitmqctl, top,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +31,17 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "how long starting took is told once, here")]
     let started = Instant::now();
+    let mut arguments: Vec<String> = std::env::args().collect();
+    let program = arguments.first().and_then(|path| path.rsplit('/').next());
+    if program.is_some_and(|name| rabbitmqctl::NAMES.contains(&name)) {
+        return ExitCode::from(rabbitmqctl::run(arguments.split_off(1)));
+    }
+    match arguments.get(1).map(String::as_str) {
+        Some("rabbitmqctl") => return ExitCode::from(rabbitmqctl::run(arguments.split_off(2))),
+        Some("pub") => return by_hand(Direction::Out, &arguments.split_off(2)),
+        Some("sub") => return by_hand(Direction::In, &arguments.split_off(2)),
+        Some(_) | None => {}
+    }
     let line = match CommandLine::parse(std::env::args().skip(1)) {
         Ok(line) => line,
         Err(error) => return fail(EX_USAGE, &error),
@@ -38,6 +53,23 @@ fn main() -> ExitCode {
             Ok(_) => say("the configuration is right"),
             Err(error) => return fail(EX_CONFIG, &error),
         },
+        Command::Explain => {
+            match line.sources.layers().and_then(|layers| explain::lines(&layers)) {
+                Ok(lines) => say(&lines.join("\n")),
+                Err(error) => return fail(EX_CONFIG, &error),
+            }
+        }
+        Command::Doctor => match line.load() {
+            Ok(config) => return ExitCode::from(doctor::run(&config, &mut io::stdout())),
+            Err(error) => return fail(EX_CONFIG, &error),
+        },
+        Command::Top { is_once } => match line.load() {
+            Ok(config) => return ExitCode::from(top::run(&config, *is_once, &mut io::stdout())),
+            Err(error) => return fail(EX_CONFIG, &error),
+        },
+        Command::Completions(shell) => {
+            say(completions::script(shell).unwrap_or_default().trim_end());
+        }
         Command::Log(log) => match line.data_dir(log) {
             Ok(data) => return ExitCode::from(log.run(&data, &mut BufWriter::new(io::stdout()))),
             Err(error) => return fail(EX_CONFIG, &error),
@@ -48,6 +80,22 @@ fn main() -> ExitCode {
         },
     }
     ExitCode::SUCCESS
+}
+
+/// Messages out or in.
+fn by_hand(direction: Direction, arguments: &[String]) -> ExitCode {
+    let options = match messages::Options::parse(direction, arguments) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            say(messages::HELP.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(EX_USAGE, &error),
+    };
+    match options.sources.layers().and_then(|layers| Config::load(&layers)) {
+        Ok(config) => ExitCode::from(messages::run(&options, &config, &mut io::stdout())),
+        Err(error) => fail(EX_CONFIG, &error),
+    }
 }
 
 fn run(config: Config, started: Instant) -> ExitCode {
@@ -79,6 +127,7 @@ async fn serve(config: Config, started: Instant) -> ExitCode {
     tokio::select! {
         // Whichever comes first decides how the process ends; the other no longer matters.
         () = signals.next() => {}
+        () = server.asked_to_stop() => {}
         reason = server.broker().failed() => return fail(EX_IOERR, &reason),
     }
     say("stopping: waiting for connections to end (a second signal stops at once)");

@@ -1,6 +1,6 @@
 //! A running server: everything is started in order, and stopped in the reverse order.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mainstem_broker::{Broker, OpenError, Refusal};
 use tokio::task::JoinSet;
@@ -8,7 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Protocol,
-    access::{Access, registry::Registry, tokens::upkeep},
+    access::{
+        Access,
+        operator::{self, Entrance},
+        registry::Registry,
+        tokens::upkeep,
+    },
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
@@ -24,10 +29,12 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("cannot write {path}: {error}", path = .0.display(), error = .1)]
+    Operator(PathBuf, io::Error),
     #[error("cannot read who may log in: {0}")]
     Store(Refusal),
     #[error("cannot tell where {label} listens: {error}", label = .0.label(), error = .1)]
-    Address(Protocol, std::io::Error),
+    Address(Protocol, io::Error),
 }
 
 impl StartError {
@@ -39,15 +46,17 @@ impl StartError {
             Self::Bind(_) | Self::Address(..) => 69,
             Self::Open(OpenError::Locked(_)) => 75,
             Self::Open(OpenError::Io(_, error)) if is_denied(error) => 77,
-            Self::Open(OpenError::Io(..)) | Self::Tls(TlsError::Write(..)) => 73,
+            Self::Open(OpenError::Io(..)) | Self::Operator(..) | Self::Tls(TlsError::Write(..)) => {
+                73
+            }
             Self::Open(OpenError::Bounds { .. } | OpenError::LogBounds { .. }) | Self::Tls(_) => 78,
             Self::Open(_) | Self::Store(_) => 74,
         }
     }
 }
 
-fn is_denied(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::PermissionDenied
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// A server that serves until it is stopped.
@@ -57,6 +66,8 @@ pub struct Server {
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
     drain_max: Duration,
+    /// The file that tells this machine's operator how to get in.
+    entrance: PathBuf,
 }
 
 impl Server {
@@ -73,9 +84,14 @@ impl Server {
         let access = Arc::new(Access::new(&config));
         upkeep::refresh(access.clone()).await;
         let broker = open(&config, access.clone()).await?;
-        let registry =
-            Registry::open(access.clone(), broker.clone()).await.map_err(StartError::Store)?;
+        let opened = Registry::open(access.clone(), broker.clone()).await;
+        let registry = opened.map_err(StartError::Store)?;
         let tls = tls::certificates(&config)?;
+        // The store is open, so that the directory is this process's.
+        let entrance = operator::file(&config.data_dir);
+        Entrance::new(access.operator(), &addresses)
+            .write(&entrance)
+            .map_err(|error| StartError::Operator(entrance.clone(), error))?;
         let (drain_max, config) = (Duration::from_millis(config.drain_ms_max), Arc::new(config));
         let shutdown = CancellationToken::new();
         let limits = Arc::new(config.mqtt.clone());
@@ -97,7 +113,7 @@ impl Server {
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
         tasks.spawn(upkeep::keep_up(access, broker.clone(), shutdown.clone()));
-        Ok(Self { addresses, broker, shutdown, tasks, drain_max })
+        Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance })
     }
 
     /// Where each protocol listens.
@@ -112,6 +128,11 @@ impl Server {
         &self.broker
     }
 
+    /// Waits until somebody asks over HTTP that it stops. Cancel-safe.
+    pub async fn asked_to_stop(&self) {
+        self.shutdown.cancelled().await;
+    }
+
     /// Says goodbye to every peer, waits a bounded time for them to go, and closes the store.
     /// Tells whether all of them went in time.
     pub async fn stop(mut self) -> bool {
@@ -119,6 +140,8 @@ impl Server {
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout(self.drain_max, drained).await.is_ok();
         self.tasks.abort_all();
+        // What it holds opens nothing any more; one that is left says that nobody answers.
+        let _left = std::fs::remove_file(&self.entrance);
         self.broker.stop().await;
         in_time
     }

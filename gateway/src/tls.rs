@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use mainstem_schemas::certificate;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::CryptoProvider,
@@ -45,7 +46,7 @@ pub struct Certificates {
 pub fn certificates(config: &Config) -> Result<Certificates, TlsError> {
     let Tls { certificate, key } = &config.tls;
     let (certificate, key) = if certificate.as_os_str().is_empty() {
-        own_certificate(&config.data_dir.join("tls"))?
+        own_certificate(&config.data_dir)?
     } else {
         (certificate.clone(), key.clone())
     };
@@ -111,16 +112,32 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
+/// When a file's first certificate ends, in seconds since 1970.
+pub fn not_after(path: &Path) -> Result<u64, TlsError> {
+    let wrong = |reason: String| TlsError::Read(path.to_owned(), reason);
+    let chain = read_chain(path)?;
+    let first = chain.first().ok_or_else(|| wrong("there is no certificate in it".to_owned()))?;
+    certificate::not_after(first)
+        .ok_or_else(|| wrong("it has no end that is understood".to_owned()))
+}
+
+/// Where a certificate signed by itself is kept, and its key.
+pub(crate) fn own_files(data_dir: &Path) -> (PathBuf, PathBuf) {
+    let folder = data_dir.join("tls");
+    (folder.join("cert.pem"), folder.join("key.pem"))
+}
+
 /// The files of a certificate signed by itself; made once and kept, so that a client that was
 /// told to trust it trusts it after a restart.
-fn own_certificate(folder: &Path) -> Result<(PathBuf, PathBuf), TlsError> {
-    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+fn own_certificate(data_dir: &Path) -> Result<(PathBuf, PathBuf), TlsError> {
+    let (certificate, key) = own_files(data_dir);
     if certificate.exists() && key.exists() {
         return Ok((certificate, key));
     }
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).map_err(TlsError::Make)?;
-    fs::create_dir_all(folder).map_err(|error| TlsError::Write(folder.to_owned(), error))?;
+    let folder = data_dir.join("tls");
+    fs::create_dir_all(&folder).map_err(|error| TlsError::Write(folder.clone(), error))?;
     write(&key, &made.signing_key.serialize_pem(), 0o600)?;
     write(&certificate, &made.cert.pem(), 0o644)?;
     Ok((certificate, key))

@@ -24,6 +24,8 @@ pub enum Secret {
     /// A name, what both sides said in an exchange of SCRAM-SHA-256 (its AuthMessage, RFC 5802 §3), and
     /// the client's proof that it knows the password.
     Scram { user: String, said: Vec<u8>, proof: Vec<u8> },
+    /// A secret that this start of the server gave to whoever may read its data directory.
+    Token(Vec<u8>),
     /// A key name, what was signed, and the HMAC-SHA1 of it by the key's secret.
     Signature { key: String, signed: Vec<u8>, mac: Vec<u8> },
 }
@@ -36,6 +38,7 @@ impl std::fmt::Debug for Secret {
             Self::Password { user, .. } => write!(f, "Password({user})"),
             Self::Certificate { user } => write!(f, "Certificate({user})"),
             Self::Scram { user, .. } => write!(f, "Scram({user})"),
+            Self::Token(_) => f.write_str("Token"),
             Self::Signature { key, .. } => write!(f, "Signature({key})"),
         }
     }

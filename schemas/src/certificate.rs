@@ -1,6 +1,6 @@
-//! The common name in a certificate's subject, read from its DER encoding (X.690, RFC 5280).
+//! The common name in a certificate's subject, and when it ends, read from its DER encoding (X.690, RFC 5280).
 //!
-//! Only certificates that were verified come here, so what is odd is not refused: it has no name.
+//! Only certificates that were verified, or are our own, come here, so what is odd is not refused: it has none.
 
 use std::str;
 
@@ -10,6 +10,8 @@ const OBJECT: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const IA5_STRING: u8 = 0x16;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 /// `[0]`, before the serial number of a certificate of version 3.
 const VERSION: u8 = 0xa0;
 /// 2.5.4.3
@@ -18,15 +20,8 @@ const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
 /// The common name of the certificate's subject; the last one, where there are more.
 #[must_use]
 pub fn common_name(certificate: &[u8]) -> Option<String> {
-    let (mut certificate, _) = expect(SEQUENCE, certificate)?;
-    let (mut fields, _) = expect(SEQUENCE, take(&mut certificate)?)?;
-    if fields.first() == Some(&VERSION) {
-        take(&mut fields)?;
-    }
-    // Serial number, signature algorithm, issuer, validity.
-    for _ in 0..4 {
-        take(&mut fields)?;
-    }
+    let mut fields = from_validity(certificate)?;
+    take(&mut fields)?;
     let (mut subject, _) = expect(SEQUENCE, fields)?;
     let mut name = None;
     while !subject.is_empty() {
@@ -42,6 +37,58 @@ pub fn common_name(certificate: &[u8]) -> Option<String> {
         }
     }
     name
+}
+
+/// When the certificate ends, in seconds since 1970 (RFC 5280 §4.1.2.5).
+#[must_use]
+pub fn not_after(certificate: &[u8]) -> Option<u64> {
+    let (mut validity, _) = expect(SEQUENCE, from_validity(certificate)?)?;
+    take(&mut validity)?;
+    let (tag, content, _) = split(validity)?;
+    let text = str::from_utf8(content).ok()?.strip_suffix('Z')?;
+    let (year, rest) = match tag {
+        UTC_TIME => {
+            let (year, rest) = text.split_at_checked(2)?;
+            let year: u64 = year.parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
+        }
+        GENERALIZED_TIME => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (year.parse().ok()?, rest)
+        }
+        _ => return None,
+    };
+    let mut parts = [0; 5];
+    for (at, part) in parts.iter_mut().enumerate() {
+        *part = rest.get(at * 2..at * 2 + 2)?.parse().ok()?;
+    }
+    let [month, day, hour, minute, second] = parts;
+    Some(days(year, month, day)? * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// Days from 1970 to a date of the Gregorian calendar.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let is_date = year >= 1970 && (1..=12).contains(&month) && (1..=31).contains(&day);
+    // A year begins with March, so that the odd day is its last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leaps = year / 4 - year / 100 + year / 400;
+    let before = year * 365 + leaps + (month * 153 + 2) / 5 + day - 1;
+    // From the first of March of the year 0 to 1970.
+    is_date.then(|| before - 719_468)
+}
+
+/// The fields of a certificate from its validity on.
+fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
+    let (mut certificate, _) = expect(SEQUENCE, certificate)?;
+    let (mut fields, _) = expect(SEQUENCE, take(&mut certificate)?)?;
+    if fields.first() == Some(&VERSION) {
+        take(&mut fields)?;
+    }
+    // Serial number, signature algorithm, issuer.
+    for _ in 0..3 {
+        take(&mut fields)?;
+    }
+    Some(fields)
 }
 
 fn text(value: &[u8]) -> Option<String> {
@@ -110,6 +157,27 @@ mod tests {
         let subject = element(SEQUENCE, &[&subject]);
         let fields = [version, &serial, &filler, &filler, &filler, &subject, &filler];
         element(SEQUENCE, &[&element(SEQUENCE, &fields), &filler])
+    }
+
+    #[test]
+    fn the_end_is_read_in_both_ways_of_writing_a_time() {
+        let ends = |tag, text: &str| {
+            let begin = element(UTC_TIME, &[b"200101000000Z"]);
+            let end = element(tag, &[text.as_bytes()]);
+            let validity = element(SEQUENCE, &[&begin, &end]);
+            let filler = element(SEQUENCE, &[]);
+            let fields = [&[2, 1, 7][..], &filler, &filler, &validity, &filler];
+            not_after(&element(SEQUENCE, &[&element(SEQUENCE, &fields), &filler]))
+        };
+        assert_eq!(ends(UTC_TIME, "700101000000Z"), Some(0));
+        assert_eq!(ends(UTC_TIME, "300101000000Z"), Some(1_893_456_000));
+        assert_eq!(ends(GENERALIZED_TIME, "20240229235959Z"), Some(1_709_251_199));
+        assert_eq!(ends(GENERALIZED_TIME, "20500301000000Z"), Some(2_529_705_600));
+        for odd in ["", "Z", "300101000000", "301301000000Z", "3001010000Z", "30é101000000Z"] {
+            assert_eq!(ends(UTC_TIME, odd), None, "{odd}");
+        }
+        assert_eq!(ends(GENERALIZED_TIME, "19690101000000Z"), None);
+        assert_eq!(not_after(&certificate(&[], &[])), None);
     }
 
     #[test]

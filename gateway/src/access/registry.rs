@@ -13,6 +13,7 @@ use super::{
         TOPIC_PERMISSIONS, USERS, gone, table,
     },
     grant::{Permission, TopicPermission},
+    operator::OPERATOR,
     password::Kept,
 };
 
@@ -93,8 +94,8 @@ impl Registry {
         tags: &[String],
     ) -> Result<bool, AccessError> {
         check_name("user", name)?;
-        if name == ANONYMOUS {
-            return Err(AccessError::Wrong(format!("'{name}' is who has no name")));
+        if name == ANONYMOUS || name == OPERATOR {
+            return Err(AccessError::Wrong(format!("'{name}' is nobody's own name")));
         }
         if let Some(odd) = tags.iter().find(|tag| tag.contains(',') || tag.trim() != *tag) {
             return Err(AccessError::Wrong(format!("'{odd}' is no tag")));

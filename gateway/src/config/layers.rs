@@ -22,6 +22,8 @@ pub(super) fn address_or_none<'de, D: Deserializer<'de>>(
 pub enum Layer {
     /// A file's path and text.
     File { path: PathBuf, text: String },
+    /// A variable of the environment, and the key that it sets.
+    Variable { name: String, key: String, value: String },
     /// `a.b=c` from the command line.
     Set(String),
 }
@@ -62,35 +64,65 @@ impl Layer {
     fn settings(&self, defaults: &Table) -> Result<Vec<Setting>, ConfigError> {
         match self {
             Self::File { path, text } => file_settings(&path.display().to_string(), text, defaults),
-            Self::Set(text) => Ok(vec![set_setting(text, defaults)?]),
+            Self::Variable { name, key, value } => {
+                Ok(vec![setting(name.clone(), key, value, defaults)])
+            }
+            Self::Set(text) => {
+                let place = format!("--set {text}");
+                let Some((key, value)) = text.split_once('=') else {
+                    let reason = "expected key=value".to_owned();
+                    return Err(ConfigError::Syntax { place, reason });
+                };
+                Ok(vec![setting(place, key.trim(), value, defaults)])
+            }
         }
     }
 }
 
-/// The configuration of `defaults` with `layers` above it.
-pub(super) fn merge(defaults: &str, layers: &[Layer]) -> Result<Config, ConfigError> {
+/// Layers put together.
+pub(super) struct Merged {
+    pub(super) table: Table,
+    /// Who set what is not as it is by default, by key.
+    pub(super) origins: BTreeMap<String, String>,
+}
+
+impl Merged {
+    pub(super) fn config(self) -> Result<Config, ConfigError> {
+        Config::deserialize(Value::Table(self.table)).map_err(|error| ConfigError::Syntax {
+            place: "defaults".to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// `defaults` with `layers` above them.
+pub(super) fn merge(defaults: &str, layers: &[Layer]) -> Result<Merged, ConfigError> {
     let base: Table = toml::from_str(defaults).map_err(|error| ConfigError::Syntax {
         place: "defaults".to_owned(),
         reason: error.to_string(),
     })?;
-    let mut merged = base.clone();
+    let (mut table, mut origins) = (base.clone(), BTreeMap::new());
     for layer in layers {
         for setting in layer.settings(&base)? {
             check(&setting, &base)?;
             let mut alone = base.clone();
             put(&mut alone, &setting.path, setting.value.clone());
+            let Setting { path, value, place } = setting;
+            let key = path.join(".");
             if let Err(error) = Config::deserialize(Value::Table(alone)) {
-                let (place, key) = (setting.place, setting.path.join("."));
                 let reason = error.message().to_owned();
                 return Err(ConfigError::Value { place, key, reason });
             }
-            put(&mut merged, &setting.path, setting.value);
+            put(&mut table, &path, value);
+            // A value may be a secret; the key says enough of a setting from the command line.
+            let origin = match layer {
+                Layer::Set(_) => format!("--set {key}"),
+                Layer::File { .. } | Layer::Variable { .. } => place,
+            };
+            origins.insert(key, origin);
         }
     }
-    Config::deserialize(Value::Table(merged)).map_err(|error| ConfigError::Syntax {
-        place: "defaults".to_owned(),
-        reason: error.to_string(),
-    })
+    Ok(Merged { table, origins })
 }
 
 /// The settings of a file: one for each key whose default is not a section.
@@ -152,14 +184,9 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-/// A setting from `a.b=c`. The value is TOML; where text is wanted the quotes may be left out.
-fn set_setting(text: &str, defaults: &Table) -> Result<Setting, ConfigError> {
-    let place = format!("--set {text}");
-    let Some((key, value)) = text.split_once('=') else {
-        let reason = "expected key=value".to_owned();
-        return Err(ConfigError::Syntax { place, reason });
-    };
-    let path: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
+/// A single setting. The value is TOML; where text is wanted the quotes may be left out.
+fn setting(place: String, key: &str, value: &str, defaults: &Table) -> Setting {
+    let path: Vec<String> = key.split('.').map(str::to_owned).collect();
     let parsed = toml::from_str::<Table>(&format!("value = {value}"))
         .ok()
         .and_then(|mut table| table.remove("value"));
@@ -169,7 +196,7 @@ fn set_setting(text: &str, defaults: &Table) -> Result<Setting, ConfigError> {
         Some(other) if !wants_text => other,
         Some(_) | None => Value::String(value.trim().to_owned()),
     };
-    Ok(Setting { path, value, place })
+    Setting { path, value, place }
 }
 
 /// Refuses a key that is not among the defaults, and a value of another type than the default's.
@@ -239,7 +266,7 @@ fn unknown(setting: &Setting, parent: &[String], key: &str, known: &Table) -> Co
         let path: Vec<_> = parent.iter().map(String::as_str).chain([key]).collect();
         path.join(".")
     };
-    let hint = match nearest(key, known.keys()) {
+    let hint = match nearest(key, known.keys().map(String::as_str)) {
         Some(near) => format!(" (did you mean '{}'?)", full(near)),
         None => {
             let keys: Vec<_> = known.keys().map(String::as_str).collect();
@@ -250,9 +277,9 @@ fn unknown(setting: &Setting, parent: &[String], key: &str, known: &Table) -> Co
 }
 
 /// The known key that differs least, if it differs by little.
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|candidate| (edits(key, candidate), candidate.as_str()))
+        .map(|candidate| (edits(key, candidate), candidate))
         .filter(|(edits, candidate)| *edits <= 1 + candidate.len() / 4)
         .min()
         .map(|(_, candidate)| candidate)

@@ -65,6 +65,7 @@ fn of_the_server() -> Router<Gate> {
         .route("/api/feature-flags", get(overview::feature_flags))
         .route("/api/deprecated-features", get(overview::deprecated_features))
         .route("/api/deprecated-features/used", get(overview::deprecated_features))
+        .route("/api/v1/stop", post(overview::stop))
         .route("/api/rebalance/queues", post(|_: Caller| async { StatusCode::NO_CONTENT }))
         .route("/api/aliveness-test/{vhost}", get(health::aliveness))
         .route("/api/health/checks/{check}", get(health::check))

@@ -73,8 +73,11 @@ async fn take(
 
 pub(super) fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Secret::Anonymous) };
-    let basic = || {
+    let proof = || {
         let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Secret::Token(encoded.trim().as_bytes().to_vec()));
+        }
         let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let (user, password) = (decoded.get(..colon)?, decoded.get(colon + 1..)?);
@@ -83,8 +86,9 @@ pub(super) fn secret(headers: &HeaderMap) -> Result<Secret, Refused> {
             .eq_ignore_ascii_case("basic")
             .then(|| Secret::Password { user, password: password.to_vec() })
     };
-    basic().ok_or_else(|| {
-        Refused(StatusCode::UNAUTHORIZED, "only Basic authorization is understood".to_owned())
+    proof().ok_or_else(|| {
+        let reason = "only Basic and Bearer authorization are understood";
+        Refused(StatusCode::UNAUTHORIZED, reason.to_owned())
     })
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{gone, made, read, users::Tags};
 use crate::{
-    access::{directory::Described, grant::Permission},
+    access::{directory::Described, grant::Permission, operator::OPERATOR},
     http::{Gate, caller::Caller, management::Failure},
 };
 
@@ -63,7 +63,7 @@ pub(super) async fn show(
     Ok(Json(shown(&vhost, described)))
 }
 
-/// Who makes a virtual host may do everything in it.
+/// Who makes a virtual host may do everything in it; the operator may anyway.
 pub(super) async fn set(
     caller: Caller,
     State(gate): State<Gate>,
@@ -72,7 +72,7 @@ pub(super) async fn set(
 ) -> Result<Response, Failure> {
     caller.must_administrate()?;
     let is_new = put(&gate, &vhost, read(&body)?).await?;
-    if is_new {
+    if is_new && caller.name != OPERATOR {
         gate.registry.set_permission(&vhost, &caller.name, &Permission::all()).await?;
     }
     Ok(made(is_new))

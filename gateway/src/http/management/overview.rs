@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use axum::{Json as Answered, extract::Path, response::IntoResponse};
+use axum::{Json as Answered, extract::Path, http::StatusCode, response::IntoResponse};
 use mainstem_amqp::session::kind_words;
 use serde_json::{Value as Json, json};
 
@@ -13,6 +13,7 @@ use super::{
     health,
     node::{descriptors, machine_bytes, memory_bytes, threads},
 };
+use crate::access::operator::OPERATOR;
 
 /// What clients may look for before they use it; all of it is there.
 const FEATURES: [(&str, &str); 6] = [
@@ -93,6 +94,15 @@ fn contexts(caller: &Caller) -> Json {
         })
     });
     all.collect()
+}
+
+/// As SIGTERM does; for whoever may send that one.
+pub(super) async fn stop(caller: Caller) -> Result<StatusCode, Failure> {
+    if caller.name != OPERATOR {
+        return Err(Failure::unauthorized("Only the operator of the machine may stop the server"));
+    }
+    caller.gate.shutdown.cancel();
+    Ok(StatusCode::ACCEPTED)
 }
 
 pub(super) async fn version(caller: Caller) -> Answer {

@@ -333,7 +333,7 @@ fn introduction(
             Secret::Password { .. } => "PLAIN",
             Secret::Certificate { .. } => "EXTERNAL",
             Secret::Scram { .. } => METHOD,
-            Secret::Signature { .. } => "",
+            Secret::Signature { .. } | Secret::Token(_) => "",
         },
         client_id: client_id.to_owned(),
         properties: vec![("client_id".to_owned(), Value::Text(client_id.to_owned()))],

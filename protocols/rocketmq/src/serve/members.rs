@@ -198,7 +198,8 @@ impl Front {
             Secret::Anonymous
             | Secret::Password { .. }
             | Secret::Certificate { .. }
-            | Secret::Scram { .. } => None,
+            | Secret::Scram { .. }
+            | Secret::Token(_) => None,
         };
         let known = self.members.lock().get(&key).cloned();
         if let Some(member) = known.filter(|member| !member.gone.is_cancelled()) {
@@ -290,7 +291,8 @@ fn introduction(caller: &Caller, peer: &Peer) -> Introduction {
             Secret::Anonymous
             | Secret::Password { .. }
             | Secret::Certificate { .. }
-            | Secret::Scram { .. } => "ANONYMOUS",
+            | Secret::Scram { .. }
+            | Secret::Token(_) => "ANONYMOUS",
         },
         client_id: caller.client_id.clone(),
         properties: said.map(|(name, text)| (name.to_owned(), Value::Text(text.clone()))).collect(),
@@ -327,7 +329,8 @@ fn key(caller: &Caller, namespace: &str) -> MemberKey {
         Secret::Anonymous
         | Secret::Password { .. }
         | Secret::Certificate { .. }
-        | Secret::Scram { .. } => String::new(),
+        | Secret::Scram { .. }
+        | Secret::Token(_) => String::new(),
     };
     MemberKey { client_id: caller.client_id.clone(), namespace: namespace.to_owned(), access_key }
 }

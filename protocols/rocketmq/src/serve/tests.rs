@@ -54,7 +54,10 @@ impl Authenticator for Everybody {
         let name = match &credentials.secret {
             Secret::Signature { key, .. } => key,
             Secret::Password { user, .. } => user,
-            Secret::Anonymous | Secret::Certificate { .. } | Secret::Scram { .. } => "anybody",
+            Secret::Anonymous
+            | Secret::Certificate { .. }
+            | Secret::Scram { .. }
+            | Secret::Token(_) => "anybody",
         };
         Ok(Principal::named(name, namespace))
     }
