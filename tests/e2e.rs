@@ -17,6 +17,8 @@ mod amqps;
 mod cloud_events;
 #[path = "e2e/connections.rs"]
 mod connections;
+#[path = "e2e/dashboards.rs"]
+mod dashboards;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/hostile.rs"]
@@ -47,3 +49,5 @@ mod one_body;
 mod policies;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;
+#[path = "e2e/statistics.rs"]
+mod statistics;

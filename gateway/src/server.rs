@@ -10,6 +10,7 @@ use crate::{
     Config, Protocol,
     access::{Access, registry::Registry},
     listeners::{self, BindError},
+    http::Node,
     metrics,
     protocols::{self, Host},
     tls::{self, TlsError},
@@ -80,6 +81,7 @@ impl Server {
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
         let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
         mqtt.see_to_wills(&namespaces).await;
+        let node = Arc::new(Node::new(broker.now()));
         let host = Host {
             broker: broker.clone(),
             registry,
@@ -87,6 +89,7 @@ impl Server {
             config,
             addresses: addresses.clone().into(),
             tls,
+            node,
             shutdown: shutdown.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -94,6 +97,7 @@ impl Server {
             tasks.spawn(host.clone().serve(protocol, listener));
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
+        tasks.spawn(host.node.watch(broker.clone(), shutdown.clone()));
         Ok(Self { addresses, broker, shutdown, tasks, drain_max })
     }
 

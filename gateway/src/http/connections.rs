@@ -71,7 +71,7 @@ async fn connections(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answ
 async fn connection(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Answer {
     let found = find(&gate, &name).into_iter().find(|it| sees(&caller, it));
     let found = found.ok_or_else(Failure::not_found)?;
-    Ok(Json(shapes::connection(node(&gate), &found)).into_response())
+    Ok(Json(shown(&gate, &found)).into_response())
 }
 
 /// Clients may share a socket, and with it the name: all of them end.
@@ -198,7 +198,7 @@ async fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) ->
     let mut found = Vec::new();
     // There may be very many, and who passes messages on is not to wait for all of them.
     for some in select(gate, is_wanted).chunks(AT_ONCE) {
-        found.extend(some.iter().map(|it| shapes::connection(node(gate), it)));
+        found.extend(some.iter().map(|it| shown(gate, it)));
         yield_now().await;
     }
     found
@@ -307,6 +307,13 @@ async fn told(connections: Vec<Arc<Standing>>) -> Vec<Told> {
 fn tag(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&str> {
     let names = &channel?.consumers;
     names.iter().find(|(id, _)| *id == consumer).map(|(_, name)| name.as_str())
+}
+
+fn shown(gate: &Gate, standing: &Standing) -> Value {
+    let line = standing.line();
+    let bytes = [line.received.bytes(), line.sent.bytes()];
+    let rates = gate.node.lines.of(standing.number(), gate.broker.now(), bytes);
+    shapes::connection(node(gate), standing, rates)
 }
 
 /// What this server is called among others.

@@ -16,6 +16,8 @@ mod overview;
 mod parameters;
 mod policies;
 mod queues;
+mod rates;
+mod statistics;
 mod values;
 
 use axum::{
@@ -31,7 +33,11 @@ use mainstem_broker::Authority;
 
 pub(super) use answer::{Answer, Failure};
 pub(super) use gathering::list;
-pub(super) use node::Node;
+pub use node::Node;
+pub(super) use node::{
+    Totals, descriptors, disk_free_bytes, machine_bytes, memory_bytes, threads,
+};
+pub(super) use statistics::of as message_stats;
 
 use super::{Gate, connections, identities, origin};
 use caller::Caller;

@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod inbox;
 pub mod listing;
+pub mod meter;
 
 mod open;
 
@@ -57,7 +58,8 @@ pub use command::{
 pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
-pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+pub use listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueCounts, QueueShown};
+pub use meter::{Count, Did, Traffic};
 pub use passage::{Death, Passage, Reason};
 pub use policy::{DeadLetter, DeliveryPolicy, Overflow, Policy, attempts_max, keeps_dead};
 pub use roll::{Call, Introduction, Line};

@@ -17,6 +17,7 @@ use crate::{
     command::{ClientId, Parcel},
     exchange::Exchanges,
     few::Few,
+    meter::Meter,
     queue::Found,
     rules::Rules,
     trie::Trie,
@@ -115,6 +116,8 @@ impl Session {
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
+    /// What came to the exchange without a name, and went from it.
+    pub(crate) nameless: Meter<2>,
     pub(crate) rules: Arc<Rules>,
     /// Queues in memory by name, and names that are gone although the index may still have them.
     pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
@@ -147,6 +150,7 @@ impl Namespace {
         Self {
             name,
             exchanges: Exchanges::default(),
+            nameless: Meter::default(),
             rules: Arc::default(),
             named: FxHashMap::default(),
             transient: BTreeSet::new(),

@@ -25,6 +25,7 @@ use crate::{
     client::Broker,
     command::{ClientId, Command},
     error::Refusal,
+    meter::{Count, KINDS_OF_CHANNELS},
 };
 
 /// Looks at one connection that may wait for it.
@@ -126,6 +127,8 @@ pub struct Channel {
     /// Publishes and settlements that wait for a commit.
     pub uncommitted: u64,
     pub settlements_uncommitted: u64,
+    /// What happened on it, by the first kinds of [`crate::Did`].
+    pub counts: Option<[Count; KINDS_OF_CHANNELS]>,
     /// Its consumers by the names that they have there.
     pub consumers: Vec<(ConsumerId, String)>,
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use mainstem_broker::{
-    Introduction, Line,
+    Did, Introduction, Line,
     roll::{self, Channel as Seen},
 };
+use mainstem_schemas::UnixMillis;
 
 use super::{
     Code, Effects, Fault, Phase, Session,
@@ -29,11 +30,20 @@ impl Session {
 
     /// The channels that are open, by number.
     #[must_use]
-    pub fn channels(&self) -> Vec<roll::Channel> {
+    pub fn channels(&self, now: UnixMillis) -> Vec<roll::Channel> {
         let open = self.channels.iter().filter(|(_, open)| !open.closing);
-        let mut seen: Vec<Seen> = open.map(|(number, open)| see(*number, open)).collect();
+        let mut seen: Vec<Seen> = open.map(|(number, open)| see(*number, open, now)).collect();
         seen.sort_unstable_by_key(|channel| channel.number);
         seen
+    }
+
+    /// Something happened on a channel.
+    pub(crate) fn note(&mut self, channel: u16, did: Did, count: u64) {
+        if count > 0
+            && let Some(open) = self.channels.get_mut(&channel)
+        {
+            open.meter.add(self.now, did, count);
+        }
     }
 
     /// Somebody wants the connection ended.
@@ -44,7 +54,7 @@ impl Session {
     }
 }
 
-fn see(number: u16, open: &Channel) -> Seen {
+fn see(number: u16, open: &Channel, now: UnixMillis) -> Seen {
     let named = open.consumers.iter();
     let consumers = named.map(|(tag, id)| (*id, String::from_utf8_lossy(tag).into_owned()));
     let (uncommitted, settlements_uncommitted) = match &open.mode {
@@ -63,6 +73,7 @@ fn see(number: u16, open: &Channel) -> Seen {
         is_transactional: matches!(open.mode, Mode::Transaction(_)),
         uncommitted,
         settlements_uncommitted,
+        counts: open.meter.read(now),
         consumers: consumers.collect(),
     }
 }

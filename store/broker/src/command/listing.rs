@@ -3,7 +3,10 @@
 use mainstem_schemas::Table;
 
 use super::Reply;
-use crate::listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown};
+use crate::{
+    listing::{BindingPlace, BindingsOf, ExchangeShown, Page, QueueShown},
+    meter::Count,
+};
 
 /// What may be asked. A list is answered page by page.
 #[derive(Debug)]
@@ -16,6 +19,10 @@ pub(crate) enum ListCommand {
     Exchange {
         name: String,
         reply: Reply<Option<ExchangeShown>>,
+    },
+    /// What is counted of the exchange without a name.
+    Nameless {
+        reply: Reply<[Count; 2]>,
     },
     /// Those behind this place.
     Bindings {
