@@ -20,7 +20,12 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -114,13 +119,27 @@ async fn serve(listener: TcpListener, gate: &Gate, router: Router) {
     while connections.join_next().await.is_some() {}
 }
 
+/// RabbitMQ's API takes a path with a `/` behind it for the same, and its tools ask so; one of them
+/// with two.
+fn without_last_slash(mut request: Request<Incoming>) -> Request<Incoming> {
+    let uri = request.uri();
+    let path = uri.path().strip_suffix('/').filter(|path| path.starts_with("/api/"));
+    let path = path.map(|path| path.trim_end_matches('/'));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    if let Some(shorter) = path.and_then(|path| format!("{path}{query}").parse().ok()) {
+        *request.uri_mut() = shorter;
+    }
+    request
+}
+
 async fn serve_connection(
     stream: TcpStream,
     router: Router,
     header_max: Duration,
     shutdown: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| router.call(without_last_slash(request)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_max)

@@ -12,7 +12,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use mainstem_broker::roll::{Channel, Consuming, Standing};
+use mainstem_broker::roll::{Channel, Consuming, Named, Standing};
 use mainstem_schemas::ConsumerId;
 use serde_json::Value;
 use tokio::{
@@ -238,7 +238,7 @@ async fn list_consumers(
         // Who has gone since, or does not tell what it calls its consumers, is left out.
         let (standing, channels) = told.get(&consuming.connection)?;
         let channel = channels.iter().find(|channel| channel.number == consuming.pool);
-        let is_named = tag(channel, consuming.consumer).is_some() || standing.channels_max() == 0;
+        let is_named = named(channel, consuming.consumer).is_some() || standing.channels_max() == 0;
         is_named.then(|| shapes::consumer(node(gate), standing, channel, consuming))
     });
     Ok(each.collect())
@@ -303,10 +303,9 @@ async fn told(connections: Vec<Arc<Standing>>) -> Vec<Told> {
     told
 }
 
-/// The name that a channel's connection gives to a consumer.
-fn tag(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&str> {
-    let names = &channel?.consumers;
-    names.iter().find(|(id, _)| *id == consumer).map(|(_, name)| name.as_str())
+/// What a channel's connection knows of a consumer.
+fn named(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&Named> {
+    channel?.consumers.iter().find(|named| named.consumer == consumer)
 }
 
 fn shown(gate: &Gate, standing: &Standing) -> Value {

@@ -107,13 +107,13 @@ pub struct Meter<const N: usize> {
     /// The low halves of the totals when the slot before the last one began, and when that began.
     before: [u32; N],
     begun: [u32; N],
-    /// The slot in which something was counted last.
-    slot: u64,
+    /// When the slot ends in which something was counted last, in Unix milliseconds.
+    ends: u64,
 }
 
 impl<const N: usize> Default for Meter<N> {
     fn default() -> Self {
-        Self { totals: [0; N], before: [0; N], begun: [0; N], slot: 0 }
+        Self { totals: [0; N], before: [0; N], begun: [0; N], ends: 0 }
     }
 }
 
@@ -129,7 +129,7 @@ impl<const N: usize> Meter<N> {
 
     /// Whether this is the first in its slot.
     pub(crate) fn is_behind(&self, now: UnixMillis) -> bool {
-        now.0 / SLOT_MS > self.slot
+        now.0 >= self.ends
     }
 
     /// Sets a count that may fall as well.
@@ -142,21 +142,23 @@ impl<const N: usize> Meter<N> {
     /// Begins another slot.
     #[cold]
     pub(crate) fn turn(&mut self, now: UnixMillis) {
-        let slot = now.0 / SLOT_MS;
         let low = self.totals.map(low);
-        self.before = if slot == self.slot + 1 { self.begun } else { low };
+        let follows = now.0 < self.ends + SLOT_MS;
+        self.before = if follows { self.begun } else { low };
         self.begun = low;
-        self.slot = slot;
+        self.ends = (now.0 / SLOT_MS + 1) * SLOT_MS;
     }
 
     /// All counts. With a total that passed [`u32::MAX`] in one slot, its rate is too low.
     #[must_use]
     pub fn read(&self, now: UnixMillis) -> [Count; N] {
         let ends = self.totals.map(low);
-        let (from, to) = match (now.0 / SLOT_MS).saturating_sub(self.slot) {
-            0 => (&self.before, &self.begun),
-            1 => (&self.begun, &ends),
-            _ => (&ends, &ends),
+        let (from, to) = if now.0 < self.ends {
+            (&self.before, &self.begun)
+        } else if now.0 < self.ends + SLOT_MS {
+            (&self.begun, &ends)
+        } else {
+            (&ends, &ends)
         };
         let mut counts = [Count::default(); N];
         let both = from.iter().zip(to);

@@ -4,7 +4,7 @@ use mainstem_broker::roll::{Channel, Consuming, Standing};
 use mainstem_schemas::{Table, Value as Field};
 use serde_json::{Map, Number, Value, json};
 
-use super::{super::management::message_stats, tag};
+use super::{super::management::message_stats, named};
 
 /// The name of MQTT's consumers, which have none of their own.
 const UNNAMED: &str = "mqtt";
@@ -63,6 +63,7 @@ pub(super) fn channel(node: &str, standing: &Standing, channel: &Channel) -> Val
         },
         "consumer_count": channel.consumers.len(),
         "messages_unacknowledged": channel.unsettled,
+        "messages_unconfirmed": channel.unconfirmed,
         "messages_uncommitted": channel.uncommitted,
         "acks_uncommitted": channel.settlements_uncommitted,
         "prefetch_count": channel.prefetch,
@@ -98,8 +99,9 @@ pub(super) fn consumer(
         (true, true) => "single_active",
         (true, false) => "waiting",
     };
+    let named = named(channel, consuming.consumer);
     json!({
-        "consumer_tag": tag(channel, consuming.consumer).unwrap_or(UNNAMED),
+        "consumer_tag": named.map_or(UNNAMED, |named| &named.name),
         "queue": {"name": consuming.queue, "vhost": *principal.namespace},
         "channel_details": {
             "name": name,
@@ -112,6 +114,7 @@ pub(super) fn consumer(
         },
         "ack_required": !consuming.settles_at_once,
         "prefetch_count": consuming.limit,
+        "consumer_timeout": named.map_or(0, |named| named.settle_max_ms),
         "exclusive": consuming.exclusive,
         "active": consuming.is_active,
         "activity_status": status,

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use axum::{Json as Answered, extract::Path, response::IntoResponse};
+use axum::{Json as Answered, extract::Path, http::StatusCode, response::IntoResponse};
 use mainstem_amqp::session::kind_words;
 use serde_json::{Map, Value as Json, json};
 
@@ -193,6 +193,25 @@ pub(super) async fn feature_flags(caller: Caller) -> Answer {
         });
     }
     all.answer()
+}
+
+/// What there is, is enabled. Errors: there is no such feature.
+pub(super) async fn enable_feature(caller: Caller, Path(name): Path<String>) -> Answer {
+    caller.must_administrate()?;
+    let is_known = FEATURES.iter().any(|(known, _)| *known == name);
+    let unknown = || Failure::bad(format!("there is no feature '{name}'"));
+    is_known.then(|| StatusCode::NO_CONTENT.into_response()).ok_or_else(unknown)
+}
+
+/// Links to other servers (federation and shovels), of which there are none.
+pub(super) async fn links(caller: Caller) -> Answer {
+    caller.must_monitor()?;
+    Gathering::new(&caller.query)?.answer()
+}
+
+pub(super) async fn links_of(caller: Caller, Path(vhost): Path<String>) -> Answer {
+    caller.check_namespace(&vhost)?;
+    links(caller).await
 }
 
 /// Nothing that is there is to go.

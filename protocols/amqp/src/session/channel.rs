@@ -44,6 +44,8 @@ pub(crate) struct Channel {
     /// What the session counts for it of [`Channel::unpublished_bytes`].
     pub(crate) counted_bytes: usize,
     pub(crate) meter: Lazy<KINDS_OF_CHANNELS>,
+    /// Publishes that were confirmed or refused, on a channel in confirm mode.
+    pub(crate) answered: u64,
 }
 
 /// What is to be known of a queue to get from it.
@@ -157,6 +159,7 @@ impl Channel {
             direct_reply: None,
             counted_bytes: 0,
             meter: Lazy::default(),
+            answered: 0,
         }
     }
 

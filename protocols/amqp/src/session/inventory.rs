@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mainstem_broker::{
     Did, Introduction, Line,
-    roll::{self, Channel as Seen},
+    roll::{self, Channel as Seen, Named},
 };
 use mainstem_schemas::UnixMillis;
 
@@ -32,9 +32,43 @@ impl Session {
     #[must_use]
     pub fn channels(&self, now: UnixMillis) -> Vec<roll::Channel> {
         let open = self.channels.iter().filter(|(_, open)| !open.closing);
-        let mut seen: Vec<Seen> = open.map(|(number, open)| see(*number, open, now)).collect();
+        let see = |(number, open): (&u16, &Channel)| self.see(*number, open, now);
+        let mut seen: Vec<Seen> = open.map(see).collect();
         seen.sort_unstable_by_key(|channel| channel.number);
         seen
+    }
+
+    fn see(&self, number: u16, open: &Channel, now: UnixMillis) -> Seen {
+        let timeout_ms = |id| self.readers.get(id).map_or(0, |reader| reader.timeout_ms);
+        let consumers = open.consumers.iter().map(|(tag, id)| Named {
+            consumer: *id,
+            name: String::from_utf8_lossy(tag).into_owned(),
+            settle_max_ms: timeout_ms(id),
+        });
+        let (uncommitted, settlements_uncommitted) = match &open.mode {
+            Mode::Transaction(waiting) => {
+                (waiting.publishes.len() as u64, waiting.settled.len() as u64)
+            }
+            Mode::Plain | Mode::Confirm { .. } => (0, 0),
+        };
+        let unconfirmed = match open.mode {
+            Mode::Confirm { last } => last.saturating_sub(open.answered),
+            Mode::Plain | Mode::Transaction(_) => 0,
+        };
+        Seen {
+            number,
+            // What a commit would settle is not settled yet.
+            unsettled: open.unsettled.len() as u64 + settlements_uncommitted,
+            prefetch: open.prefetch,
+            shared_prefetch: open.shared_prefetch,
+            confirms: matches!(open.mode, Mode::Confirm { .. }),
+            is_transactional: matches!(open.mode, Mode::Transaction(_)),
+            uncommitted,
+            settlements_uncommitted,
+            unconfirmed,
+            counts: open.meter.read(now),
+            consumers: consumers.collect(),
+        }
     }
 
     /// Something happened on a channel.
@@ -51,29 +85,5 @@ impl Session {
         if self.phase == Phase::Running {
             self.fail(0, &Fault::new(Code::ConnectionForced, reason), (0, 0), effects);
         }
-    }
-}
-
-fn see(number: u16, open: &Channel, now: UnixMillis) -> Seen {
-    let named = open.consumers.iter();
-    let consumers = named.map(|(tag, id)| (*id, String::from_utf8_lossy(tag).into_owned()));
-    let (uncommitted, settlements_uncommitted) = match &open.mode {
-        Mode::Transaction(waiting) => {
-            (waiting.publishes.len() as u64, waiting.settled.len() as u64)
-        }
-        Mode::Plain | Mode::Confirm { .. } => (0, 0),
-    };
-    Seen {
-        number,
-        // What a commit would settle is not settled yet.
-        unsettled: open.unsettled.len() as u64 + settlements_uncommitted,
-        prefetch: open.prefetch,
-        shared_prefetch: open.shared_prefetch,
-        confirms: matches!(open.mode, Mode::Confirm { .. }),
-        is_transactional: matches!(open.mode, Mode::Transaction(_)),
-        uncommitted,
-        settlements_uncommitted,
-        counts: open.meter.read(now),
-        consumers: consumers.collect(),
     }
 }

@@ -96,6 +96,7 @@ impl Session {
         let Some(delivery_tag) = ticket.confirm else { return };
         let open = self.channels.get(&ticket.channel);
         if open.is_some_and(|open| open.life == ticket.life && !open.closing) {
+            self.note_answered(ticket.channel, 1);
             let reply = Reply::Nack { delivery_tag };
             effects.push_back(Effect::Write { channel: ticket.channel, reply });
         }
@@ -104,9 +105,17 @@ impl Session {
     /// Writes the confirms that were held back to be told together.
     pub fn flush_confirms(&mut self, effects: &mut Effects) {
         if let Some(Run { channel, first, last }) = self.run.take() {
-            self.note(channel, Did::Confirm, last - first + 1);
+            let count = last - first + 1;
+            self.note(channel, Did::Confirm, count);
+            self.note_answered(channel, count);
             let reply = Reply::Ack { delivery_tag: last, multiple: first < last };
             effects.push_back(Effect::Write { channel, reply });
+        }
+    }
+
+    fn note_answered(&mut self, channel: u16, count: u64) {
+        if let Some(open) = self.channels.get_mut(&channel) {
+            open.answered += count;
         }
     }
 
