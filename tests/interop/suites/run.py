@@ -45,7 +45,7 @@ CERTIFICATE_DAYS = 7
 
 
 # Whom the suites log in as.
-USERS = ("[{ name = 'guest', password = 'guest', loopback_only = true },"
+USERS = ("[{ name = 'guest', password = 'guest', tags = ['administrator'], loopback_only = true },"
          " { name = 'testuser', password = 'testpassword' }]")
 
 
