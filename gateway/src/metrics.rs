@@ -14,9 +14,8 @@ const SECONDS: &[f64] = &[
     2.0, 5.0,
 ];
 /// The upper bounds of how long records wait: 1 ms to a day.
-const WAITS: &[f64] = &[
-    0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0,
-];
+const WAITS: &[f64] =
+    &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0];
 /// The upper bounds of sizes: 1 KiB to 64 MiB, by fours.
 const BYTES: &[f64] = &[
     1024.0,

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Protocol,
     access::{Access, registry::Registry},
-    listeners::{self, BindError},
     http::Node,
+    listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
     tls::{self, TlsError},

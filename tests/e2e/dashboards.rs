@@ -77,7 +77,9 @@ fn check_with_promtool(page: &str) {
     let mut config = Command::new(&tool);
     config.args(["check", "config"]).arg(deploy);
     let Ok(checked) = config.output() else {
-        return untried::say("not tried on this machine: alert rules, without promtool (Debian: prometheus)");
+        return untried::say(
+            "not tried on this machine: alert rules, without promtool (Debian: prometheus)",
+        );
     };
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let mut metrics = Command::new(&tool);

@@ -61,7 +61,8 @@ async fn act(amqp: &Amqp) {
     let at_once = BasicGetOptions { no_ack: true };
     assert!(channel.basic_get("s.q".into(), at_once).await.unwrap().is_some());
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel.basic_consume("s.q".into(), "c".into(), options, none).await.unwrap();
+    let mut consumer =
+        channel.basic_consume("s.q".into(), "c".into(), options, none).await.unwrap();
     let first = consumer.next().await.unwrap().unwrap();
     let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     first.acker.nack(back).await.unwrap();

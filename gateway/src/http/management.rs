@@ -34,9 +34,7 @@ use mainstem_broker::Authority;
 pub(super) use answer::{Answer, Failure};
 pub(super) use gathering::list;
 pub use node::Node;
-pub(super) use node::{
-    Totals, descriptors, disk_free_bytes, machine_bytes, memory_bytes, threads,
-};
+pub(super) use node::{Totals, descriptors, disk_free_bytes, machine_bytes, memory_bytes, threads};
 pub(super) use statistics::of as message_stats;
 
 use super::{Gate, connections, identities, origin};

@@ -225,7 +225,11 @@ fn growths(old: &Totals, new: &Totals) -> [f64; 2] {
 
 fn look(broker: &Broker, data_dir: &Path) -> Look {
     let machine = [memory_bytes(), disk_free_bytes(data_dir), threads()];
-    Look { counts: Did::ALL.map(|did| broker.count(did)), connections: connections(broker), machine }
+    Look {
+        counts: Did::ALL.map(|did| broker.count(did)),
+        connections: connections(broker),
+        machine,
+    }
 }
 
 /// Connections that were let in, and of these those that have gone.
@@ -283,7 +287,8 @@ pub(in crate::http) fn threads() -> u64 {
 /// Threads of the machine that run or could, but for the one that looks.
 pub(super) fn runnable() -> u64 {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let running = load.split_whitespace().nth(3).and_then(|part| part.split_once('/')?.0.parse().ok());
+    let running =
+        load.split_whitespace().nth(3).and_then(|part| part.split_once('/')?.0.parse().ok());
     running.map_or(0, |running: u64| running.saturating_sub(1))
 }
 

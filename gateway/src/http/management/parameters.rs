@@ -94,7 +94,8 @@ pub(super) async fn list_global(caller: Caller) -> Answer {
 
 pub(super) async fn show_global(caller: Caller, Path(name): Path<String>) -> Answer {
     let all = global(&caller.gate).await?;
-    let (_, value) = all.into_iter().find(|(its, _)| *its == name).ok_or_else(Failure::not_found)?;
+    let (_, value) =
+        all.into_iter().find(|(its, _)| *its == name).ok_or_else(Failure::not_found)?;
     gathering::show(&caller.query, json!({ "name": name, "value": values::show(&value) }))
 }
 

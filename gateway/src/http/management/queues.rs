@@ -143,9 +143,8 @@ fn shown(node: &str, vhost: &str, queue: &QueueShown) -> Json {
     add("operator_policy", ruled.operator.as_deref().map(Json::from));
     add("head_message_timestamp", head.is_set().then(|| Json::from(head.0 / 1000)));
     add("message_stats", counts.map(|counts| statistics::of(&counts.did)));
-    let (ready, unsettled) = counts.map_or((0.0, 0.0), |counts| {
-        (counts.ready.per_second(), counts.unsettled.per_second())
-    });
+    let (ready, unsettled) = counts
+        .map_or((0.0, 0.0), |counts| (counts.ready.per_second(), counts.unsettled.per_second()));
     for (name, rate) in [
         ("messages_details", ready + unsettled),
         ("messages_ready_details", ready),

@@ -41,9 +41,7 @@ const CONSUMERS: [OfQueue; 1] =
 const REST: [OfQueue; 8] = [
     ("messages_ready_bytes", Kind::Gauge, "bytes of what is ready", |it| it.ready_bytes),
     ("messages_unacked_bytes", Kind::Gauge, "bytes of what is in hand", |it| it.unsettled_bytes),
-    ("messages_published_total", Kind::Counter, "messages that came", |it| {
-        did(it, Did::Publish)
-    }),
+    ("messages_published_total", Kind::Counter, "messages that came", |it| did(it, Did::Publish)),
     ("messages_delivered_total", Kind::Counter, "consumed, to be settled", |it| {
         did(it, Did::Deliver)
     }),
@@ -54,9 +52,7 @@ const REST: [OfQueue; 8] = [
         did(it, Did::Get) + did(it, Did::GetNoAck)
     }),
     ("messages_acked_total", Kind::Counter, "settled as done", |it| did(it, Did::Ack)),
-    ("messages_redelivered_total", Kind::Counter, "handed out again", |it| {
-        did(it, Did::Redeliver)
-    }),
+    ("messages_redelivered_total", Kind::Counter, "handed out again", |it| did(it, Did::Redeliver)),
 ];
 
 fn did(queue: &QueueShown, did: Did) -> u64 {

@@ -29,6 +29,11 @@ pub(super) fn put(gate: &Gate, facts: &Facts, page: &mut Page, with_queues: bool
     for (name, value) in gauges(gate, facts).into_iter().chain(of_queues) {
         page.one(&format!("rabbitmq_{name}"), Kind::Gauge, "as RabbitMQ tells it", &[], value);
     }
+    if with_queues {
+        let (name, help) =
+            ("rabbitmq_queue_messages_published_total", "how often one came to a queue");
+        page.one(name, Kind::Counter, help, &[], facts.count(Did::Route));
+    }
     own::put_sizes(page, "rabbitmq_message_size_bytes", &facts.all);
 }
 
@@ -55,7 +60,7 @@ fn put_identity(gate: &Gate, page: &mut Page) {
     page.one("rabbitmq_build_info", Kind::Gauge, "which versions", &labels, 1);
 }
 
-fn counters(facts: &Facts) -> [(&'static str, u64); 25] {
+fn counters(facts: &Facts) -> [(&'static str, u64); 24] {
     let did = |did| facts.count(did);
     [
         ("connections_opened_total", facts.all.opened),
@@ -82,7 +87,6 @@ fn counters(facts: &Facts) -> [(&'static str, u64); 25] {
         ("global_messages_get_empty_total", did(Did::GetEmpty)),
         ("global_messages_redelivered_total", did(Did::Redeliver)),
         ("global_messages_acknowledged_total", did(Did::Ack)),
-        ("queue_messages_published_total", did(Did::Route)),
     ]
 }
 

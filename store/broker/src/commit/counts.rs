@@ -113,7 +113,8 @@ impl Queue {
 
     #[cold]
     fn begin_slot(&mut self, now: UnixMillis) {
-        let (ready, unsettled) = (self.ready().0, self.main().map_or(0, |main| main.in_hand.len() as u64));
+        let (ready, unsettled) =
+            (self.ready().0, self.main().map_or(0, |main| main.in_hand.len() as u64));
         let meter = self.meter.meter();
         meter.set(READY, ready);
         meter.set(UNSETTLED, unsettled);

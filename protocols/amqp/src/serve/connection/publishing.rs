@@ -99,8 +99,7 @@ impl Connection {
                 *if ticket.mandatory { &mut returned } else { &mut dropped } += 1;
             }
         }
-        let counts =
-            [(Did::AwaitConfirm, waiting), (Did::Confirm, told), (Did::Return, returned)];
+        let counts = [(Did::AwaitConfirm, waiting), (Did::Confirm, told), (Did::Return, returned)];
         counts.into_iter().for_each(|(did, count)| client.note(did, count));
         client.note(Did::Drop, dropped);
     }
