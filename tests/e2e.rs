@@ -17,6 +17,8 @@ mod amqps;
 mod cloud_events;
 #[path = "e2e/connections.rs"]
 mod connections;
+#[path = "e2e/dashboards.rs"]
+mod dashboards;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/hostile.rs"]
@@ -53,5 +55,7 @@ mod rocketmq_admin;
 mod rocketmq_lite;
 #[path = "e2e/start_and_stop.rs"]
 mod start_and_stop;
+#[path = "e2e/statistics.rs"]
+mod statistics;
 #[path = "e2e/tokens.rs"]
 mod tokens;

@@ -48,7 +48,7 @@ fn permissions_hold_whatever_is_spoken() {
     let users = r#"[{ name = "guest", password = "guest", tags = ["administrator"], loopback_only = true },
         { name = "job", password = "job", access_key = "job-key", secret_key = "job-secret" }]"#;
     let server = Server::start_with(&[&format!("users={}", users.replace('\n', " "))]);
-    let Ports { amqp, mqtt, rocketmq, http } = server.ports();
+    let Ports { amqp, mqtt, rocketmq, http, .. } = server.ports();
     let ports = [amqp, mqtt, rocketmq, http].map(|port| port.to_string());
     holds("permissions.py", &ports.each_ref().map(String::as_str));
 }

@@ -11,7 +11,7 @@ use std::{env, path::Path, process::Stdio};
 
 use mainstem_tests::{Language, server, untried};
 
-const QUICK: [&str; 10] = [
+const QUICK: [&str; 14] = [
     "pika",
     "amqp",
     "kombu",
@@ -22,9 +22,13 @@ const QUICK: [&str; 10] = [
     "celery",
     "hivemq",
     "paho-go",
+    "rabbitmqadmin",
+    "exporter",
+    "flower",
+    "rabbit-hole",
 ];
 /// They take minutes to compile or to run, and are left to `make interop`.
-const SLOW: [&str; 4] = ["gmqtt", "paho-python", "paho-c", "lapin"];
+const SLOW: [&str; 5] = ["gmqtt", "paho-python", "paho-c", "lapin", "rabbitmqadmin-ng"];
 
 /// With `MAINSTEM_SUITES` everything has to be tried; without it, what this machine cannot do is
 /// said and passed over.

@@ -37,6 +37,7 @@ pub struct Config {
     pub listeners: Listeners,
     pub tls: Tls,
     pub http: Http,
+    pub metrics: Metrics,
     pub interop: Interop,
     pub log: Log,
     pub users: Vec<User>,
@@ -99,6 +100,7 @@ pub struct Listeners {
     pub mqtts: TlsListener,
     pub rocketmq: Listener,
     pub http: Listener,
+    pub metrics: MetricsListener,
 }
 
 /// Where a protocol is served. Port 0 lets the system choose.
@@ -117,6 +119,32 @@ pub struct TlsListener {
     /// The authorities whose client certificates are verified; empty for none.
     pub client_ca: PathBuf,
     pub client_certificate_required: bool,
+}
+
+/// Where metrics are served with those of each queue, if they are.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsListener {
+    #[serde(deserialize_with = "layers::address_or_none")]
+    pub bind: Option<SocketAddr>,
+}
+
+/// What is told to Prometheus.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Whose names there are besides our own.
+    pub compat: Vec<Compat>,
+    /// Queues that are told of one by one, and exchanges.
+    pub objects_max: usize,
+}
+
+/// A server whose dashboards may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compat {
+    Rabbitmq,
+    Rocketmq,
 }
 
 /// The certificate of the ports with TLS. Both empty: one is made, signed by itself, and kept in

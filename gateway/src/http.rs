@@ -5,6 +5,7 @@ mod connections;
 mod identities;
 mod listing;
 mod management;
+mod metrics;
 pub mod normalize;
 mod origin;
 mod publish;
@@ -15,12 +16,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     middleware,
-    response::IntoResponse,
     routing::{get, post},
 };
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -35,23 +40,23 @@ use tokio_util::sync::CancellationToken;
 
 pub use normalize::view;
 
-use crate::{Config, Protocol, access::registry::Registry, metrics};
-use management::Node;
+use crate::{Config, Protocol, access::registry::Registry};
+pub use management::Node;
 
 /// The pause after an accept failed, so that a shortage of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the handlers share.
 #[derive(Clone)]
-struct Gate {
-    broker: Broker,
-    registry: Registry,
-    mqtt: mainstem_mqtt::Service,
-    config: Arc<Config>,
+pub struct Gate {
+    pub broker: Broker,
+    pub registry: Registry,
+    pub mqtt: mainstem_mqtt::Service,
+    pub config: Arc<Config>,
     /// Where each protocol listens.
-    addresses: Arc<[(Protocol, SocketAddr)]>,
-    node: Arc<Node>,
-    shutdown: CancellationToken,
+    pub addresses: Arc<[(Protocol, SocketAddr)]>,
+    pub node: Arc<Node>,
+    pub shutdown: CancellationToken,
 }
 
 /// Where a request came from.
@@ -63,29 +68,22 @@ struct Peer(SocketAddr);
 struct Local(SocketAddr);
 
 /// Serves until the shutdown, and returns when the requests in progress were answered.
-pub async fn run(
-    listener: TcpListener,
-    broker: Broker,
-    registry: Registry,
-    mqtt: mainstem_mqtt::Service,
-    config: Arc<Config>,
-    addresses: Arc<[(Protocol, SocketAddr)]>,
-    shutdown: CancellationToken,
-) {
-    let body_bytes_max = broker.config().message_bytes_max;
-    let node = Arc::new(Node::new(broker.now()));
-    let (watched, ended) = (node.clone(), shutdown.clone());
-    let watch = tokio::spawn(async move { watched.watch(ended).await });
-    let gate = Gate {
-        broker,
-        registry,
-        mqtt: mqtt.clone(),
-        config: config.clone(),
-        addresses,
-        node,
-        shutdown: shutdown.clone(),
-    };
-    let router = router(gate, body_bytes_max);
+pub async fn run(listener: TcpListener, gate: Gate) {
+    let body_bytes_max = gate.broker.config().message_bytes_max;
+    let router = router(gate.clone(), body_bytes_max);
+    serve(listener, &gate, router).await;
+    // Those that became WebSockets.
+    gate.mqtt.drain().await;
+}
+
+/// The same of the port for Prometheus.
+pub async fn run_metrics(listener: TcpListener, gate: Gate) {
+    let router = metrics::router(gate.clone());
+    serve(listener, &gate, router).await;
+}
+
+async fn serve(listener: TcpListener, gate: &Gate, router: Router) {
+    let Gate { config, shutdown, .. } = gate;
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
     let mut connections = JoinSet::new();
@@ -119,9 +117,19 @@ pub async fn run(
         }
     }
     while connections.join_next().await.is_some() {}
-    // Those that became WebSockets.
-    mqtt.drain().await;
-    watch.abort();
+}
+
+/// RabbitMQ's API takes a path with a `/` behind it for the same, and its tools ask so; one of them
+/// with two.
+fn without_last_slash(mut request: Request<Incoming>) -> Request<Incoming> {
+    let uri = request.uri();
+    let path = uri.path().strip_suffix('/').filter(|path| path.starts_with("/api/"));
+    let path = path.map(|path| path.trim_end_matches('/'));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    if let Some(shorter) = path.and_then(|path| format!("{path}{query}").parse().ok()) {
+        *request.uri_mut() = shorter;
+    }
+    request
 }
 
 async fn serve_connection(
@@ -130,7 +138,8 @@ async fn serve_connection(
     header_max: Duration,
     shutdown: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| router.call(without_last_slash(request)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_max)
@@ -160,7 +169,7 @@ fn router(gate: Gate, body_bytes_max: usize) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
-        .route("/metrics", get(scrape))
+        .route("/metrics", get(metrics::scrape))
         .merge(management)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(gate)
@@ -174,8 +183,4 @@ async fn ready(State(gate): State<Gate>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::OK, "ready\n")
     }
-}
-
-async fn scrape() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render())
 }

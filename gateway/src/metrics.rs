@@ -13,6 +13,9 @@ const SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
     2.0, 5.0,
 ];
+/// The upper bounds of how long records wait: 1 ms to a day.
+const WAITS: &[f64] =
+    &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0];
 /// The upper bounds of sizes: 1 KiB to 64 MiB, by fours.
 const BYTES: &[f64] = &[
     1024.0,
@@ -38,6 +41,8 @@ pub fn start() {
                 builder.set_buckets_for_metric(Matcher::Suffix(ending.to_owned()), bounds)
             },
         );
+        let waits = Matcher::Full("mainstem_wait_seconds".to_owned());
+        let builder = builder.and_then(|builder| builder.set_buckets_for_metric(waits, WAITS));
         let handle = builder.ok()?.install_recorder().ok()?;
         metrics::describe_gauge!("mainstem_build_info", "1, with the version as a label");
         metrics::gauge!("mainstem_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -49,13 +54,6 @@ pub fn start() {
 #[must_use]
 pub fn render() -> String {
     handle().map(PrometheusHandle::render).unwrap_or_default()
-}
-
-/// A counter without labels on a page that [`render`] gave.
-#[must_use]
-pub fn counter(page: &str, name: &str) -> u64 {
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Folds histograms until the shutdown.

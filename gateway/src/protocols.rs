@@ -7,7 +7,13 @@ use mainstem_schemas::{Origin, Views};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::registry::Registry, config::Config, http, logging, tls::Certificates};
+use crate::{
+    access::registry::Registry,
+    config::Config,
+    http::{self, Gate, Node},
+    logging,
+    tls::Certificates,
+};
 
 /// A protocol that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +24,20 @@ pub enum Protocol {
     Mqtts,
     Rocketmq,
     Http,
+    Metrics,
 }
 
 impl Protocol {
     /// All of them, in the order they are announced.
-    pub const ALL: [Self; 6] =
-        [Self::Amqp, Self::Amqps, Self::Mqtt, Self::Mqtts, Self::Rocketmq, Self::Http];
+    pub const ALL: [Self; 7] = [
+        Self::Amqp,
+        Self::Amqps,
+        Self::Mqtt,
+        Self::Mqtts,
+        Self::Rocketmq,
+        Self::Http,
+        Self::Metrics,
+    ];
 
     /// What a person calls it.
     #[must_use]
@@ -35,6 +49,7 @@ impl Protocol {
             Self::Mqtts => "MQTTS 3.1.1 and 5",
             Self::Rocketmq => "RocketMQ gRPC",
             Self::Http => "HTTP",
+            Self::Metrics => "Prometheus",
         }
     }
 
@@ -48,6 +63,7 @@ impl Protocol {
             Self::Mqtts => "listeners.mqtts.bind",
             Self::Rocketmq => "listeners.rocketmq.bind",
             Self::Http => "listeners.http.bind",
+            Self::Metrics => "listeners.metrics.bind",
         }
     }
 
@@ -61,6 +77,7 @@ impl Protocol {
             Self::Mqtts => config.listeners.mqtts.bind,
             Self::Rocketmq => Some(config.listeners.rocketmq.bind),
             Self::Http => Some(config.listeners.http.bind),
+            Self::Metrics => config.listeners.metrics.bind,
         }
     }
 }
@@ -75,13 +92,14 @@ pub struct Host {
     /// Where each protocol listens.
     pub addresses: Arc<[(Protocol, SocketAddr)]>,
     pub tls: Certificates,
+    pub node: Arc<Node>,
     pub shutdown: CancellationToken,
 }
 
 impl Host {
     /// Serves a protocol until the shutdown, and returns when its connections have ended.
     pub async fn serve(self, protocol: Protocol, listener: TcpListener) {
-        let Self { broker, registry, mqtt, config, addresses, tls, shutdown } = self;
+        let Self { broker, registry, mqtt, config, addresses, tls, node, shutdown } = self;
         match protocol {
             Protocol::Amqp | Protocol::Amqps => {
                 let limits = Arc::new(config.amqp.clone());
@@ -95,8 +113,13 @@ impl Host {
                 let (tls, set_level) = (Some(tls.rocketmq), logging::set_level);
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, tls, set_level).await;
             }
-            Protocol::Http => {
-                http::run(listener, broker, registry, mqtt, config, addresses, shutdown).await;
+            Protocol::Http | Protocol::Metrics => {
+                let gate = Gate { broker, registry, mqtt, config, addresses, node, shutdown };
+                if protocol == Protocol::Http {
+                    http::run(listener, gate).await;
+                } else {
+                    http::run_metrics(listener, gate).await;
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::{
         registry::Registry,
         tokens::upkeep,
     },
+    http::Node,
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
@@ -98,6 +99,7 @@ impl Server {
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
         let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
         mqtt.see_to_wills(&namespaces).await;
+        let node = Arc::new(Node::new(broker.now()));
         let host = Host {
             broker: broker.clone(),
             registry,
@@ -105,6 +107,7 @@ impl Server {
             config,
             addresses: addresses.clone().into(),
             tls,
+            node,
             shutdown: shutdown.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -112,6 +115,7 @@ impl Server {
             tasks.spawn(host.clone().serve(protocol, listener));
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
+        tasks.spawn(host.node.watch(broker.clone(), shutdown.clone()));
         tasks.spawn(upkeep::keep_up(access, broker.clone(), shutdown.clone()));
         Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance })
     }

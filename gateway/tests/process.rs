@@ -9,11 +9,12 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
-const LISTENERS: [(&str, &str); 4] = [
+const LISTENERS: [(&str, &str); 5] = [
     ("amqp", "AMQP 0-9-1"),
     ("mqtt", "MQTT 3.1.1 and 5"),
     ("rocketmq", "RocketMQ gRPC"),
     ("http", "HTTP"),
+    ("metrics", "Prometheus"),
 ];
 
 fn command(data: &Path, sets: &[&str]) -> Command {

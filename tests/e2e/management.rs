@@ -142,11 +142,7 @@ async fn exchanges_and_bindings_lead_messages_to_whoever_gets_them() {
     let bound =
         http::as_guest(api.0, "POST", "/api/bindings/%2F/e/x/q/q", "{\"routing_key\":\"a/.*\"}");
     assert_eq!(bound.status, 201);
-    assert!(
-        bound.head.contains("location: /api/bindings/%2F/e/x/q/q/a%252F.%252A"),
-        "{}",
-        bound.head
-    );
+    assert!(bound.head.contains("location: q/a%252F.%252A"), "{}", bound.head);
     let arguments = json!({ "arguments": { "x-match": "all", "n": 1 } });
     api.post("/bindings/%2F/e/h/q/q", &arguments, 201);
     api.post("/bindings/%2F/e/h/e/x", &json!({ "routing_key": "" }), 201);

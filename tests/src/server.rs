@@ -24,11 +24,18 @@ pub struct Ports {
     pub mqtt: u16,
     pub rocketmq: u16,
     pub http: u16,
+    pub metrics: u16,
 }
 
 impl Ports {
-    fn all(&self) -> [(&'static str, u16); 4] {
-        [("amqp", self.amqp), ("mqtt", self.mqtt), ("rocketmq", self.rocketmq), ("http", self.http)]
+    fn all(&self) -> [(&'static str, u16); 5] {
+        [
+            ("amqp", self.amqp),
+            ("mqtt", self.mqtt),
+            ("rocketmq", self.rocketmq),
+            ("http", self.http),
+            ("metrics", self.metrics),
+        ]
     }
 
     /// Reads one line of the server's start: `AMQP 0-9-1 ... listening on 127.0.0.1:PORT`.
@@ -38,13 +45,14 @@ impl Ports {
         let Some(port) = address.rsplit(':').next().and_then(|port| port.parse().ok()) else {
             return;
         };
-        let names = ["AMQP", "MQTT", "RocketMQ", "HTTP"];
+        let names = ["AMQP", "MQTT", "RocketMQ", "HTTP", "Prometheus"];
         let is_named = |name: &&str| head.split_whitespace().any(|word| word == *name);
         match names.into_iter().find(is_named) {
             Some("AMQP") => self.amqp = port,
             Some("MQTT") => self.mqtt = port,
             Some("RocketMQ") => self.rocketmq = port,
             Some("HTTP") => self.http = port,
+            Some("Prometheus") => self.metrics = port,
             _ => {}
         }
     }

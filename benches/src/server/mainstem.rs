@@ -19,7 +19,8 @@ fn settings(data: &Path, ports: Ports) -> String {
          [listeners.amqp]\nbind = \"127.0.0.1:{}\"\n\
          [listeners.mqtt]\nbind = \"127.0.0.1:{}\"\n\
          [listeners.rocketmq]\nbind = \"127.0.0.1:{}\"\n\
-         [listeners.http]\nbind = \"127.0.0.1:{}\"\n",
+         [listeners.http]\nbind = \"127.0.0.1:{}\"\n\
+         [listeners.metrics]\nbind = \"\"\n",
         data.join("data").display(),
         ports.amqp,
         ports.mqtt,

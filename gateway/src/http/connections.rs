@@ -12,7 +12,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use mainstem_broker::roll::{Channel, Consuming, Standing};
+use mainstem_broker::roll::{Channel, Consuming, Named, Standing};
 use mainstem_schemas::ConsumerId;
 use serde_json::Value;
 use tokio::{
@@ -71,7 +71,7 @@ async fn connections(State(gate): State<Gate>, caller: Caller, uri: Uri) -> Answ
 async fn connection(State(gate): State<Gate>, caller: Caller, Path(name): Path<String>) -> Answer {
     let found = find(&gate, &name).into_iter().find(|it| sees(&caller, it));
     let found = found.ok_or_else(Failure::not_found)?;
-    Ok(Json(shapes::connection(node(&gate), &found)).into_response())
+    Ok(Json(shown(&gate, &found)).into_response())
 }
 
 /// Clients may share a socket, and with it the name: all of them end.
@@ -198,7 +198,7 @@ async fn list_connections(gate: &Gate, is_wanted: impl Fn(&Standing) -> bool) ->
     let mut found = Vec::new();
     // There may be very many, and who passes messages on is not to wait for all of them.
     for some in select(gate, is_wanted).chunks(AT_ONCE) {
-        found.extend(some.iter().map(|it| shapes::connection(node(gate), it)));
+        found.extend(some.iter().map(|it| shown(gate, it)));
         yield_now().await;
     }
     found
@@ -238,7 +238,7 @@ async fn list_consumers(
         // Who has gone since, or does not tell what it calls its consumers, is left out.
         let (standing, channels) = told.get(&consuming.connection)?;
         let channel = channels.iter().find(|channel| channel.number == consuming.pool);
-        let is_named = tag(channel, consuming.consumer).is_some() || standing.channels_max() == 0;
+        let is_named = named(channel, consuming.consumer).is_some() || standing.channels_max() == 0;
         is_named.then(|| shapes::consumer(node(gate), standing, channel, consuming))
     });
     Ok(each.collect())
@@ -303,10 +303,16 @@ async fn told(connections: Vec<Arc<Standing>>) -> Vec<Told> {
     told
 }
 
-/// The name that a channel's connection gives to a consumer.
-fn tag(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&str> {
-    let names = &channel?.consumers;
-    names.iter().find(|(id, _)| *id == consumer).map(|(_, name)| name.as_str())
+/// What a channel's connection knows of a consumer.
+fn named(channel: Option<&Channel>, consumer: ConsumerId) -> Option<&Named> {
+    channel?.consumers.iter().find(|named| named.consumer == consumer)
+}
+
+fn shown(gate: &Gate, standing: &Standing) -> Value {
+    let line = standing.line();
+    let bytes = [line.received.bytes(), line.sent.bytes()];
+    let rates = gate.node.lines.of(standing.number(), gate.broker.now(), bytes);
+    shapes::connection(node(gate), standing, rates)
 }
 
 /// What this server is called among others.

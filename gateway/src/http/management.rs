@@ -16,6 +16,8 @@ mod overview;
 mod parameters;
 mod policies;
 mod queues;
+mod rates;
+mod statistics;
 mod values;
 
 use axum::{
@@ -31,7 +33,9 @@ use mainstem_broker::Authority;
 
 pub(super) use answer::{Answer, Failure};
 pub(super) use gathering::list;
-pub(super) use node::Node;
+pub use node::Node;
+pub(super) use node::{Totals, descriptors, disk_free_bytes, machine_bytes, memory_bytes, threads};
+pub(super) use statistics::of as message_stats;
 
 use super::{Gate, connections, identities, origin};
 use caller::Caller;
@@ -63,9 +67,14 @@ fn of_the_server() -> Router<Gate> {
         .route("/api/nodes/{node}", get(overview::node))
         .route("/api/extensions", get(overview::extensions))
         .route("/api/feature-flags", get(overview::feature_flags))
+        .route("/api/feature-flags/{name}/enable", put(overview::enable_feature))
         .route("/api/deprecated-features", get(overview::deprecated_features))
         .route("/api/deprecated-features/used", get(overview::deprecated_features))
         .route("/api/v1/stop", post(overview::stop))
+        .route("/api/federation-links", get(overview::links))
+        .route("/api/federation-links/{vhost}", get(overview::links_of))
+        .route("/api/shovels", get(overview::links))
+        .route("/api/shovels/{vhost}", get(overview::links_of))
         .route("/api/rebalance/queues", post(|_: Caller| async { StatusCode::NO_CONTENT }))
         .route("/api/aliveness-test/{vhost}", get(health::aliveness))
         .route("/api/health/checks/{check}", get(health::check))

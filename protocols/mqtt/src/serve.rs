@@ -240,14 +240,12 @@ struct Counted(Arc<Server>);
 impl Counted {
     fn new(server: Arc<Server>) -> Self {
         server.statistics.connect();
-        metrics::gauge!("mainstem_connections", "proto" => "mqtt").increment(1.0);
         Self(server)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::gauge!("mainstem_connections", "proto" => "mqtt").decrement(1.0);
         self.0.statistics.disconnect();
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     client::{Broker, Client},
     command::Command,
     error::Refusal,
+    meter::{Did, Traffic},
     roll::Introduction,
     rules::{Authority, Rule},
     usage::{Bounded, Entered, Over, Scope, from_table, to_table},
@@ -82,6 +83,7 @@ impl Broker {
     /// its namespace or its user has as many as it may.
     pub fn enter(&self, client: &Client, introduction: Introduction) -> Result<Entered, Over> {
         let (number, now) = (client.number(), self.now());
+        client.speaks(introduction.protocol);
         self.shared.usage.enter(client.principal(), number, introduction, now)
     }
 
@@ -133,6 +135,19 @@ impl Broker {
     #[must_use]
     pub fn emptied(&self) -> u64 {
         self.shared.emptied.load(Ordering::Acquire)
+    }
+
+    /// How often it happened since the start. What the commit thread counts comes to it once a second.
+    #[must_use]
+    pub fn count(&self, did: Did) -> u64 {
+        self.shared.usage.totals.get(did)
+    }
+
+    /// What came and went by each protocol that somebody came by, in the words of
+    /// [`Introduction::protocol`].
+    #[must_use]
+    pub fn traffic(&self) -> Vec<(&'static str, Traffic)> {
+        self.shared.usage.traffic()
     }
 
     /// How many connections are counted in, and channels of theirs.

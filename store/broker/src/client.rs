@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     error::{LoginError, Refusal},
     inbox::{self, Delivery, Inbox, Notice},
+    meter::Spoken,
     parcel::Parcel,
     passage::Passage,
     usage::Usage,
@@ -123,6 +124,8 @@ impl Broker {
                 principal,
                 rights,
                 client_id: OnceLock::new(),
+                spoken: OnceLock::new(),
+                has_published: AtomicBool::new(false),
                 is_own,
                 detached: false,
             },
@@ -194,6 +197,9 @@ pub struct Client {
     principal: Principal,
     rights: Known,
     client_id: OnceLock<Box<str>>,
+    /// What is counted of its protocol.
+    spoken: OnceLock<Arc<Spoken>>,
+    has_published: AtomicBool,
     /// It is the server's, which may do everything.
     is_own: bool,
     detached: bool,
@@ -227,6 +233,7 @@ impl Client {
         let denied = self.let_in(&mut batch).into_iter();
         let bytes = batch.iter().map(|publish| publish.record.bytes().len()).sum();
         let permit = self.shared.permit(bytes).await?;
+        self.note_in(&batch);
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::Publish { client: self.id, batch, permit, reply });
         let unsent = denied.map(|(at, refusal)| (at, Published::Refused(refusal))).collect();
@@ -335,7 +342,10 @@ impl Client {
         settle_at_once: bool,
     ) -> Result<Option<(Delivery, QueueStats)>, Refusal> {
         self.check_reading(&queue)?;
-        self.ask(|reply| Command::Get { client: self.id, queue, settle_at_once, reply }).await?
+        let ask = |reply| Command::Get { client: self.id, queue, settle_at_once, reply };
+        let got = self.ask(ask).await?;
+        self.note_out(got.iter().flatten().map(|(delivery, _)| delivery));
+        got
     }
 
     /// Makes this client the holder of a session, and attaches the session's subscriptions, of which those
@@ -384,7 +394,9 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.shared.room().await?.send(Command::Fetch { client: self.id, fetch, reply });
         let mut fetching = Fetching { client: self, answer };
-        (&mut fetching.answer).await.map_err(|_| Refusal::Closed)
+        let fetched = (&mut fetching.answer).await.map_err(|_| Refusal::Closed)?;
+        self.note_out(fetched.iter());
+        Ok(fetched)
     }
 
     /// Gives an outstanding delivery a new claim from now on, and a new id. Errors:
@@ -395,9 +407,11 @@ impl Client {
 
     /// Waits for notices and moves all that are there into `out`. Cancel-safe.
     pub async fn recv(&self, inbox: &mut Inbox, out: &mut Vec<Notice>) {
+        let before = out.len();
         if inbox.take_all(out).await {
             self.shared.send_or_spawn(Command::Room { client: self.id });
         }
+        self.note_notices(out.get(before..).unwrap_or_default());
     }
 
     /// Reads the records of those deliveries that came without one. A record that the disk does not
@@ -570,6 +584,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.ends_speaking();
         if !self.detached {
             self.shared.send_or_spawn(Command::Detach { client: self.id, reply: None });
         }

@@ -28,7 +28,6 @@ use crate::{
     entry::Entry,
     inbox::Notice,
     member::{Consumer, Member},
-    passage::Reason,
     pipeline::{Done, Job},
     ranges::Spans,
     stages::{Moment, Stages},
@@ -41,6 +40,7 @@ mod bounds;
 mod branches;
 mod chores;
 mod clean;
+mod counts;
 mod dead;
 mod declare;
 mod deliver;
@@ -65,6 +65,7 @@ mod writers;
 use away::Crowds;
 use chores::Chores;
 use clean::Cleaning;
+use counts::Counts;
 #[cfg(test)]
 pub(crate) use dead::DEATHS_MAX;
 use doomed::Doomed;
@@ -126,37 +127,6 @@ struct Waiting {
     needs_sync: bool,
     /// When the turn began that took the first command.
     since: Option<Moment>,
-}
-
-/// Counts since they were last handed to the metrics.
-#[derive(Default)]
-struct Counts {
-    published: u64,
-    delivered: u64,
-    settled: u64,
-    expired: u64,
-    unroutable: u64,
-    dropped: u64,
-    outgrown: u64,
-    rejected: u64,
-    overflowed: u64,
-    exhausted: u64,
-    away_records: u64,
-    away_bytes: u64,
-    away_age: u64,
-    unreadable: u64,
-    moved: u64,
-}
-
-impl Counts {
-    fn died(&mut self, reason: Reason) {
-        match reason {
-            Reason::Rejected => self.rejected += 1,
-            Reason::Expired => self.expired += 1,
-            Reason::Overflow => self.overflowed += 1,
-            Reason::Attempts => self.exhausted += 1,
-        }
-    }
 }
 
 pub(crate) struct Commit {

@@ -1,10 +1,10 @@
 //! The exchange graph of one namespace: which queues an exchange and a key lead to.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use mainstem_schemas::{
-    Position, QueueId, Record, Routing, Table, Value,
+    Position, QueueId, Record, Routing, Table, UnixMillis, Value,
     address::ROOT_EXCHANGE,
     value::{encode_table, find},
 };
@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::{
     command::{ExchangeDef, ExchangeKind},
     error::Refusal,
+    meter::{Count, Meter},
     rules::Rules,
     trie::{Trie, key_pattern, key_words},
 };
@@ -101,6 +102,8 @@ pub(crate) struct Exchange {
     pub(crate) home: Position,
     rule: Rule,
     pub(crate) history: Option<History>,
+    /// What its senders brought to it, and went on to queues.
+    meter: Cell<Meter<2>>,
 }
 
 /// What a record is routed by.
@@ -238,9 +241,23 @@ impl Exchange {
         let history =
             (def.kind == ExchangeKind::RecentHistory).then(|| History::new(&def.arguments));
         let (alternate, private, def) = (None, false, Arc::new(def));
-        let mut exchange = Self { def, alternate, private, bindings, home, rule, history };
+        let meter = Cell::default();
+        let mut exchange = Self { def, alternate, private, bindings, home, rule, history, meter };
         exchange.govern(&Rules::default());
         exchange
+    }
+
+    /// A sender brought a record to it, which went on to this many queues.
+    pub(crate) fn note(&self, now: UnixMillis, queues: usize) {
+        let mut meter = self.meter.take();
+        meter.add(now, 0, 1);
+        meter.add(now, 1, queues as u64);
+        self.meter.set(meter);
+    }
+
+    /// See [`crate::ExchangeShown::counts`].
+    pub(crate) fn counts(&self, now: UnixMillis) -> [Count; 2] {
+        self.meter.get().read(now)
     }
 
     /// Goes by what these rules ask of its name from now on, and before that by what it was declared

@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod inbox;
 pub mod listing;
+pub mod meter;
 
 mod open;
 
@@ -61,9 +62,10 @@ pub use config::{AwayBounds, Config, Drops};
 pub use error::{LoginError, OpenError, Refusal};
 pub use inbox::{Delivery, Inbox, Notice};
 pub use listing::{
-    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueShown,
-    TopicShown,
+    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueCounts,
+    QueueShown, TopicShown,
 };
+pub use meter::{Count, Did, Traffic};
 pub use open::now;
 pub use parcel::Parcel;
 pub use passage::{Death, Passage, Reason};

@@ -12,6 +12,7 @@ use crate::{
     },
     error::Refusal,
     exchange::BindingKey,
+    meter::{Count, KINDS_OF_QUEUES},
     policy::DeliveryPolicy,
 };
 
@@ -32,6 +33,17 @@ pub struct Page<T, A> {
 pub struct ExchangeShown {
     pub def: Arc<ExchangeDef>,
     pub ruled: Ruled,
+    /// Records that senders brought to it, and how often one went on to a queue.
+    pub counts: [Count; 2],
+}
+
+/// What happened to a queue's records since it came to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// By the first kinds of [`crate::Did`].
+    pub did: [Count; KINDS_OF_QUEUES],
+    pub ready: Count,
+    pub unsettled: Count,
 }
 
 /// A named queue.
@@ -45,6 +57,8 @@ pub struct QueueShown {
     /// When the first record that is ready was appended. Only of a queue that was asked for alone.
     pub head: UnixMillis,
     pub ruled: Ruled,
+    /// Nothing if nothing happened.
+    pub counts: Option<QueueCounts>,
 }
 
 /// Which bindings.
@@ -159,6 +173,11 @@ impl Broker {
     ) -> Result<Option<ExchangeShown>, Refusal> {
         let name = name.to_owned();
         self.list(namespace, |reply| ListCommand::Exchange { name, reply }).await
+    }
+
+    /// See [`ExchangeShown::counts`], of the exchange without a name.
+    pub async fn count_nameless(&self, namespace: &str) -> Result<[Count; 2], Refusal> {
+        self.list(namespace, |reply| ListCommand::Nameless { reply }).await
     }
 
     /// The bindings of a namespace behind a place, by source.

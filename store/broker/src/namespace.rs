@@ -14,8 +14,8 @@ use mainstem_schemas::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    command::ClientId, exchange::Exchanges, few::Few, parcel::Parcel, queue::Found, rules::Rules,
-    trie::Trie,
+    command::ClientId, exchange::Exchanges, few::Few, meter::Meter, parcel::Parcel, queue::Found,
+    rules::Rules, trie::Trie,
 };
 
 /// The path of a topic below a topic: its name has `/` between segments.
@@ -111,6 +111,8 @@ impl Session {
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
     pub(crate) exchanges: Exchanges,
+    /// What came to the exchange without a name, and went from it.
+    pub(crate) nameless: Meter<2>,
     pub(crate) rules: Arc<Rules>,
     /// Queues in memory by name, and names that are gone although the index may still have them.
     pub(crate) named: FxHashMap<Box<[u8]>, Option<QueueId>>,
@@ -143,6 +145,7 @@ impl Namespace {
         Self {
             name,
             exchanges: Exchanges::default(),
+            nameless: Meter::default(),
             rules: Arc::default(),
             named: FxHashMap::default(),
             transient: BTreeSet::new(),

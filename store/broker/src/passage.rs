@@ -49,9 +49,20 @@ pub struct Passage {
 }
 
 impl Reason {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Rejected, Self::Expired, Self::Overflow, Self::Attempts];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Attempts => "attempts",
+        }
+    }
+
     fn from_u8(value: u8) -> Option<Self> {
-        let all = [Self::Rejected, Self::Expired, Self::Overflow, Self::Attempts];
-        all.into_iter().find(|reason| *reason as u8 == value)
+        Self::ALL.into_iter().find(|reason| *reason as u8 == value)
     }
 }
 

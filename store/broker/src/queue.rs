@@ -14,6 +14,7 @@ use crate::{
     cursor::{Cursor, InHand},
     few::Few,
     lane::Lane,
+    meter::{KINDS_OF_QUEUES, Lazy},
     policy::{Policy, shared, shared_delivery},
     rules::Rules,
     wanted::Wanted,
@@ -57,8 +58,8 @@ pub(crate) struct Queue {
     others: Few<CursorId, Cursor>,
     /// Cursors that somebody waits on; the others sleep and cost nothing.
     pub(crate) wanted: Wanted,
-    /// The connection that may use it alone.
-    pub(crate) owner: Option<ClientId>,
+    /// The connection that may use it alone, or nobody's.
+    pub(crate) owner: ClientId,
     /// A consumer has it alone.
     pub(crate) has_exclusive_consumer: bool,
     /// It had a consumer once, so auto-delete may act.
@@ -80,6 +81,8 @@ pub(crate) struct Queue {
     /// Only entries that reached it are known, not what it is: a log without its beginning is
     /// being replayed, and the definition is still to come.
     pub(crate) is_provisional: bool,
+    /// What happens to its records, if operators know it by name.
+    pub(crate) meter: Lazy<{ KINDS_OF_QUEUES + 2 }>,
 }
 
 /// What a million queues in memory take is a promise, and 384 is a size that the allocator gives.
@@ -104,7 +107,7 @@ impl Queue {
             main,
             others: Few::default(),
             wanted: Wanted::default(),
-            owner: None,
+            owner: ClientId::NOBODY,
             has_exclusive_consumer: false,
             was_consumed: false,
             is_touched: false,
@@ -115,6 +118,7 @@ impl Queue {
             dirty_in: 0,
             is_listed: false,
             is_provisional: false,
+            meter: Lazy::default(),
         }
     }
 
@@ -212,7 +216,7 @@ impl Queue {
     pub(crate) fn may_leave(&self) -> bool {
         self.dirty_in == 0
             && !self.def.id.is_transient()
-            && self.owner.is_none()
+            && self.owner == ClientId::NOBODY
             && self.wanted.is_empty()
             && !self.is_touched
             && !self.is_due_unknown

@@ -25,6 +25,7 @@ use crate::{
     client::Broker,
     command::{ClientId, Command},
     error::Refusal,
+    meter::{Count, KINDS_OF_CHANNELS},
 };
 
 /// Looks at one connection that may wait for it.
@@ -126,8 +127,20 @@ pub struct Channel {
     /// Publishes and settlements that wait for a commit.
     pub uncommitted: u64,
     pub settlements_uncommitted: u64,
-    /// Its consumers by the names that they have there.
-    pub consumers: Vec<(ConsumerId, String)>,
+    /// Publishes whose confirms are still to come.
+    pub unconfirmed: u64,
+    /// What happened on it, by the first kinds of [`crate::Did`].
+    pub counts: Option<[Count; KINDS_OF_CHANNELS]>,
+    pub consumers: Vec<Named>,
+}
+
+/// A consumer, as its connection knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub consumer: ConsumerId,
+    pub name: String,
+    /// How long its deliveries may stay unsettled, in milliseconds; 0 for any time.
+    pub settle_max_ms: u64,
 }
 
 /// A consumer, as the commit thread knows it.

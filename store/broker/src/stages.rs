@@ -1,6 +1,6 @@
 //! How long each stage of a batch's way takes: histograms, in seconds.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Histogram, Unit, describe_histogram, histogram};
 
@@ -42,6 +42,8 @@ pub(crate) struct Stages {
     pub(crate) apply: Histogram,
     /// Delivering from what one turn touched.
     pub(crate) deliver: Histogram,
+    /// From a record's coming until it is handed out; one of each turn.
+    waiting: Histogram,
     /// From a batch's first command until its publishers are told.
     pub(crate) confirm: Histogram,
     /// From the beginning of a checkpoint until the index has it.
@@ -65,10 +67,18 @@ impl Stages {
             batch_bytes: histogram!("mainstem_batch_bytes"),
             apply: stage!("mainstem_apply_seconds", "handling the commands of one turn"),
             deliver: stage!("mainstem_deliver_seconds", "delivering what one turn touched"),
+            waiting: stage!("mainstem_wait_seconds", "a record's coming until it is handed out"),
             confirm: stage!("mainstem_confirm_seconds", "a batch's first command until confirmed"),
             checkpoint: stage!("mainstem_checkpoint_seconds", "a checkpoint, begin to commit"),
             flush: stage!("mainstem_flush_seconds", "bringing the index to the disk"),
         }
+    }
+}
+
+impl Stages {
+    /// A record was handed out after so many milliseconds.
+    pub(crate) fn wait(&self, ms: u64) {
+        self.waiting.record(Duration::from_millis(ms).as_secs_f64());
     }
 }
 

@@ -4,7 +4,7 @@
 //! are parameters, which that thread tells of when they change.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,10 @@ use std::{
 
 use mainstem_schemas::{Principal, Table, UnixMillis, Value, value::find};
 
-use crate::roll::{Introduction, Roll, Standing};
+use crate::{
+    meter::{Did, Spoken, Totals, Traffic},
+    roll::{Introduction, Roll, Standing},
+};
 
 /// Whose limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,12 +129,27 @@ pub(crate) struct Usage {
     counts: Mutex<Counts>,
     pub(crate) roll: Roll,
     out_of_room: AtomicBool,
+    pub(crate) totals: Totals,
+    /// By the words for protocols that connections come with.
+    spoken: Mutex<BTreeMap<&'static str, Arc<Spoken>>>,
 }
 
 impl Usage {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // Nothing in here can panic half way.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is counted of a protocol.
+    pub(crate) fn spoken(&self, protocol: &'static str) -> Arc<Spoken> {
+        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        spoken.entry(protocol).or_default().clone()
+    }
+
+    /// What came and went by each protocol that somebody came by.
+    pub(crate) fn traffic(&self) -> Vec<(&'static str, Traffic)> {
+        let spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        spoken.iter().map(|(protocol, spoken)| (*protocol, spoken.read())).collect()
     }
 
     /// All namespaces' connections, and all users' channels.
@@ -187,8 +205,10 @@ impl Usage {
         counts.namespaces.entry(namespace.to_owned()).or_default().connections += 1;
         counts.users.entry(user.to_owned()).or_default().connections += 1;
         drop(counts);
+        let spoken = self.spoken(introduction.protocol);
+        spoken.opened.fetch_add(1, Ordering::Relaxed);
         let standing = self.roll.enter(number, principal, introduction, now);
-        Ok(Entered { usage: self.clone(), standing, channels: 0 })
+        Ok(Entered { usage: self.clone(), spoken, standing, channels: 0 })
     }
 }
 
@@ -196,6 +216,7 @@ impl Usage {
 #[derive(Debug)]
 pub struct Entered {
     usage: Arc<Usage>,
+    spoken: Arc<Spoken>,
     standing: Arc<Standing>,
     channels: u64,
 }
@@ -213,11 +234,14 @@ impl Entered {
         let mut counts = self.usage.counts();
         let user = &*self.standing.principal().name;
         let party = counts.users.entry(user.to_owned()).or_default();
+        let closed = self.channels.saturating_sub(others as u64);
+        self.usage.totals.add(Did::CloseChannel, closed);
         party.keep_channels(&mut self.channels, others as u64);
         if let Some(max) = party.channels_max.filter(|max| party.channels >= *max) {
             return Err(Over { scope: Scope::User(user.to_owned()), max });
         }
         party.keep_channels(&mut self.channels, others as u64 + 1);
+        self.usage.totals.add(Did::OpenChannel, 1);
         self.standing.keep_channels(self.channels);
         Ok(())
     }
@@ -228,6 +252,8 @@ impl Entered {
             let mut counts = self.usage.counts();
             let user = self.standing.principal().name.to_string();
             let party = counts.users.entry(user).or_default();
+            let closed = self.channels.saturating_sub(open as u64);
+            self.usage.totals.add(Did::CloseChannel, closed);
             party.keep_channels(&mut self.channels, open as u64);
             self.standing.keep_channels(self.channels);
         }
@@ -238,6 +264,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.keep_channels(0);
         self.usage.roll.leave(&self.standing);
+        self.spoken.closed.fetch_add(1, Ordering::Relaxed);
         let principal = self.standing.principal();
         let mut counts = self.usage.counts();
         let Counts { namespaces, users } = &mut *counts;

@@ -25,7 +25,8 @@ APT = "/usr/lib/apt/apt-helper"
 NEEDS = {"pika": [APT], "amqplib": ["node", "npm"], "amqp091-go": ["go"],
          "paho-go": ["go"], "paho-c": ["cargo", "cmake", "ctest", "cc", "make"],
          "java": ["javac", "mvn", APT], "spring": ["javac", "mvn"], "hivemq": ["javac", "mvn"],
-         "lapin": ["cargo"]}
+         "lapin": ["cargo"], "rabbitmqadmin": ["apt-get", "dpkg-deb"],
+         "rabbitmqadmin-ng": ["cargo"], "rabbit-hole": ["go"], "exporter": ["go"]}
 SH_S = 600
 COMPILE_S = 1800
 
@@ -178,17 +179,53 @@ def amqplib(place, version):
        f"claire@{SOURCES['amqplib']['claire']}", cwd=place)
 
 
-def go_module(module, place):
+def go_source(module, place):
     sh("go", "mod", "download", module, cwd=place)
     shutil.copytree(Path(sh("go", "env", "GOMODCACHE").strip()) / module, place / "source")
     sh("chmod", "-R", "u+w", place / "source")
     sh("go", "mod", "download", cwd=place / "source")
+
+
+def go_module(module, place):
+    go_source(module, place)
     compile("go", "test", "-c", "-o", place / "suite", ".", cwd=place / "source")
 
 
 @once("amqp091-go")
 def amqp091_go(place, version):
     go_module(f"github.com/rabbitmq/amqp091-go@{version}", place)
+
+
+@once("rabbit-hole")
+def rabbit_hole(place, version):
+    go_module(f"github.com/michaelklishin/rabbit-hole/v3@{version}", place)
+
+
+@once("exporter")
+def exporter(place, version):
+    go_source(f"github.com/kbudde/rabbitmq_exporter@{version}", place)
+    compile("go", "build", "-o", place / "exporter", ".", cwd=place / "source")
+
+
+@once("rabbitmqadmin")
+def rabbitmqadmin(place, _version):
+    """The one that is in RabbitMQ's package, whichever that is here."""
+    python()
+    sh("apt-get", "download", "rabbitmq-server", cwd=place)
+    sh("dpkg-deb", "-x", only(place, "*.deb"), place / "package")
+    found = only(place, "package/usr/lib/rabbitmq/lib/*/plugins/*/priv/www/cli/rabbitmqadmin")
+    shutil.copy(found, place / "rabbitmqadmin")
+    shutil.rmtree(place / "package")
+
+
+@once("rabbitmqadmin-ng")
+def rabbitmqadmin_ng(place, version):
+    python()
+    made = place / "target"
+    sh("cargo", "install", "rabbitmqadmin", "--version", version, "--locked", "--debug", "--root",
+       place, env={"CARGO_TARGET_DIR": str(made), "CARGO_PROFILE_DEV_DEBUG": "0"},
+       limit_s=COMPILE_S)
+    shutil.rmtree(made)
 
 
 @once("paho-go")
@@ -269,4 +306,6 @@ def hivemq(place, _version):
 
 FETCH = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
          "java": java, "spring": spring, "celery": python, "paho-go": paho_go, "paho-c": paho_c,
-         "paho-python": paho_python, "gmqtt": gmqtt, "hivemq": hivemq, "lapin": lapin}
+         "paho-python": paho_python, "gmqtt": gmqtt, "hivemq": hivemq, "lapin": lapin,
+         "rabbitmqadmin": rabbitmqadmin, "rabbitmqadmin-ng": rabbitmqadmin_ng, "exporter": exporter,
+         "flower": python, "rabbit-hole": rabbit_hole}

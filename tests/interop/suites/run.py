@@ -25,6 +25,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import urllib.request
 import xml.etree.ElementTree as xml
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ CERTIFICATE_DAYS = 7
 
 
 # Whom the suites log in as.
-USERS = ("[{ name = 'guest', password = 'guest', loopback_only = true },"
+USERS = ("[{ name = 'guest', password = 'guest', tags = ['administrator'], loopback_only = true },"
          " { name = 'testuser', password = 'testpassword' }]")
 
 
@@ -212,9 +213,47 @@ def celery(_folder):
     return by_lines(program, r"^(PASS|FAIL) (\S+)", WORDS)
 
 
+def tools(name, *program):
+    program = run(name, PYTHON, HERE / "tools_run.py", name, *program, cwd=HERE)
+    return by_lines(program, r"^(PASS|FAIL) (\S+)", WORDS)
+
+
+def rabbitmqadmin(folder):
+    return tools("rabbitmqadmin", f"{PYTHON}|{folder / 'rabbitmqadmin'}")
+
+
+def rabbitmqadmin_ng(folder):
+    return tools("rabbitmqadmin-ng", folder / "bin/rabbitmqadmin")
+
+
+def exporter(folder):
+    return tools("exporter", folder / "exporter")
+
+
+def flower(_folder):
+    return tools("flower")
+
+
+def rabbit_hole(folder):
+    """It wants what its `bin/ci/before_build.sh` makes with RabbitMQ's own tools."""
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    for path, body in (("vhosts/rabbit%2Fhole", {}),
+                       ("permissions/rabbit%2Fhole/guest", everything),
+                       ("users/policymaker", {"password": "policymaker", "tags": "policymaker"}),
+                       ("permissions/%2F/policymaker", everything)):
+        request = urllib.request.Request(f"http://127.0.0.1:15672/api/{path}", method="PUT",
+                                         data=json.dumps(body).encode())
+        request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
+        urllib.request.urlopen(request, timeout=END_S).close()
+    return by_junit("rabbit-hole", folder / "suite", reported="-ginkgo.junit-report",
+                    cwd=folder / "source")
+
+
 RUN = {"pika": pika, "amqp": amqp, "kombu": kombu, "amqplib": amqplib, "amqp091-go": amqp091_go,
        "java": java, "spring": spring, "celery": celery, "hivemq": hivemq, "paho-go": paho_go,
-       "gmqtt": gmqtt, "paho-python": paho_python, "paho-c": paho_c, "lapin": lapin}
+       "gmqtt": gmqtt, "paho-python": paho_python, "paho-c": paho_c, "lapin": lapin,
+       "rabbitmqadmin": rabbitmqadmin, "rabbitmqadmin-ng": rabbitmqadmin_ng, "exporter": exporter,
+       "flower": flower, "rabbit-hole": rabbit_hole}
 
 
 # The server, in a network of its own.
@@ -284,7 +323,7 @@ def rabbitmq(data):
         f"ssl_options.certfile = {data}/server_certificate.pem\n"
         f"ssl_options.keyfile = {data}/server_key.pem\n"
         "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n")
-    (data / "plugins").write_text("[].\n")
+    (data / "plugins").write_text("[rabbitmq_management].\n")
     for name in ("ca_certificate.pem", "server_certificate.pem", "server_key.pem"):
         shutil.copy(made / name, data)
     fetch.sh("chmod", "-R", "a+rwX", data)

@@ -4,12 +4,14 @@ use mainstem_broker::roll::{Channel, Consuming, Standing};
 use mainstem_schemas::{Table, Value as Field};
 use serde_json::{Map, Number, Value, json};
 
-use super::tag;
+use super::{super::management::message_stats, named};
 
 /// The name of MQTT's consumers, which have none of their own.
 const UNNAMED: &str = "mqtt";
 
-pub(super) fn connection(node: &str, standing: &Standing) -> Value {
+/// With how many bytes came and went lately by the second.
+pub(super) fn connection(node: &str, standing: &Standing, rates: [f64; 2]) -> Value {
+    let [received, sent] = rates;
     let (line, principal) = (standing.line(), standing.principal());
     let (client_id, user) = (standing.client_id(), &principal.name);
     json!({
@@ -35,8 +37,10 @@ pub(super) fn connection(node: &str, standing: &Standing) -> Value {
         "frame_max": standing.frame_bytes_max(),
         "timeout": standing.heartbeat_s(),
         "recv_oct": line.received.bytes(),
+        "recv_oct_details": { "rate": received },
         "recv_cnt": line.received.pieces(),
         "send_oct": line.sent.bytes(),
+        "send_oct_details": { "rate": sent },
         "send_cnt": line.sent.pieces(),
         "send_pend": line.waiting(),
     })
@@ -44,7 +48,7 @@ pub(super) fn connection(node: &str, standing: &Standing) -> Value {
 
 pub(super) fn channel(node: &str, standing: &Standing, channel: &Channel) -> Value {
     let (line, principal) = (standing.line(), standing.principal());
-    json!({
+    let mut shown = json!({
         "name": format!("{line} ({})", channel.number),
         "number": channel.number,
         "node": node,
@@ -59,13 +63,19 @@ pub(super) fn channel(node: &str, standing: &Standing, channel: &Channel) -> Val
         },
         "consumer_count": channel.consumers.len(),
         "messages_unacknowledged": channel.unsettled,
+        "messages_unconfirmed": channel.unconfirmed,
         "messages_uncommitted": channel.uncommitted,
         "acks_uncommitted": channel.settlements_uncommitted,
         "prefetch_count": channel.prefetch,
         "global_prefetch_count": channel.shared_prefetch,
         "confirm": channel.confirms,
         "transactional": channel.is_transactional,
-    })
+    });
+    // One on which nothing happened has none.
+    if let (Some(counts), Some(fields)) = (&channel.counts, shown.as_object_mut()) {
+        fields.insert("message_stats".to_owned(), message_stats(counts));
+    }
+    shown
 }
 
 /// A consumer whose connection has no channels has its connection in the place of one.
@@ -89,8 +99,9 @@ pub(super) fn consumer(
         (true, true) => "single_active",
         (true, false) => "waiting",
     };
+    let named = named(channel, consuming.consumer);
     json!({
-        "consumer_tag": tag(channel, consuming.consumer).unwrap_or(UNNAMED),
+        "consumer_tag": named.map_or(UNNAMED, |named| &named.name),
         "queue": {"name": consuming.queue, "vhost": *principal.namespace},
         "channel_details": {
             "name": name,
@@ -103,6 +114,7 @@ pub(super) fn consumer(
         },
         "ack_required": !consuming.settles_at_once,
         "prefetch_count": consuming.limit,
+        "consumer_timeout": named.map_or(0, |named| named.settle_max_ms),
         "exclusive": consuming.exclusive,
         "active": consuming.is_active,
         "activity_status": status,

@@ -46,10 +46,20 @@ pub(in crate::http) fn shown(name: &str, described: &Described) -> Value {
     })
 }
 
+/// What is exported, and how it is.
+fn told(gate: &Gate, name: &str, described: &Described) -> Value {
+    let mut told = shown(name, described);
+    if let Some(fields) = told.as_object_mut() {
+        let state = json!({ gate.node.name.as_str(): "running" });
+        fields.insert("cluster_state".to_owned(), state);
+    }
+    told
+}
+
 pub(super) async fn list(caller: Caller, State(gate): State<Gate>) -> Json<Value> {
     let directory = gate.registry.directory();
     let seen = directory.namespaces.iter().filter(|(name, _)| caller.sees(&gate, name));
-    Json(seen.map(|(name, described)| shown(name, described)).collect())
+    Json(seen.map(|(name, described)| told(&gate, name, described)).collect())
 }
 
 pub(super) async fn show(
@@ -60,7 +70,7 @@ pub(super) async fn show(
     caller.must_see(&gate, &vhost)?;
     let directory = gate.registry.directory();
     let described = directory.namespaces.get(&vhost).ok_or_else(Failure::not_found)?;
-    Ok(Json(shown(&vhost, described)))
+    Ok(Json(told(&gate, &vhost, described)))
 }
 
 /// Who makes a virtual host may do everything in it; the operator may anyway.

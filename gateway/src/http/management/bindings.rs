@@ -100,9 +100,9 @@ pub(super) async fn bind(caller: Caller, Path(ends): Path<Between>, body: Body) 
     let bound = topology::bind(&client, bind.clone()).await;
     client.close().await;
     bound?;
-    let parts = [&*vhost, "e", &*bind.source, &*kind, &*bind.destination, &*properties_key(&bind)];
+    // From where it was posted, as RabbitMQ says it.
+    let parts = [&*bind.destination, &*properties_key(&bind)];
     let location = parts.map(|part| quote(part.as_bytes())).join("/");
-    let location = format!("/api/bindings/{location}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn export(caller: Caller) -> Answer {
         accounts.push(user);
     }
     let described = directory.namespaces.iter();
-    let global = parameters::kept(gate, parameters::GLOBAL).await?.into_iter();
+    let global = parameters::global(gate).await?.into_iter();
     let global = global.map(|(name, value)| json!({ "name": name, "value": values::show(&value) }));
     let version = &gate.config.interop.rabbitmq_version;
     let document = json!({

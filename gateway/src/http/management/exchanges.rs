@@ -13,7 +13,7 @@ use super::{
     body::Body,
     caller::Caller,
     gathering::{self, Gathering},
-    values,
+    statistics, values,
 };
 
 /// What some tools call the exchange without a name.
@@ -40,7 +40,8 @@ pub(super) async fn list(caller: Caller, Path(vhost): Path<String>) -> Answer {
 }
 
 async fn gather(caller: &Caller, vhost: &str, all: &mut Gathering) -> Result<(), Failure> {
-    all.add("", || shown(vhost, &default_exchange()));
+    let nameless = default_exchange(caller, vhost).await?;
+    all.add("", || shown(vhost, &nameless));
     let mut after = None;
     loop {
         let page = caller.gate.broker.list_exchanges(vhost, after).await?;
@@ -68,7 +69,7 @@ pub(super) async fn find(
     name: &str,
 ) -> Result<ExchangeShown, Failure> {
     if name.is_empty() {
-        return Ok(default_exchange());
+        return default_exchange(caller, vhost).await;
     }
     let found = caller.gate.broker.show_exchange(vhost, name).await?;
     found.ok_or_else(Failure::not_found)
@@ -100,7 +101,8 @@ pub(super) async fn delete(caller: Caller, path: Path<(String, String)>) -> Answ
     Ok(answer::gone().into_response())
 }
 
-fn default_exchange() -> ExchangeShown {
+async fn default_exchange(caller: &Caller, vhost: &str) -> Result<ExchangeShown, Failure> {
+    let counts = caller.gate.broker.count_nameless(vhost).await?;
     let def = ExchangeDef {
         name: String::new(),
         kind: ExchangeKind::Direct,
@@ -109,11 +111,11 @@ fn default_exchange() -> ExchangeShown {
         internal: false,
         arguments: Vec::new(),
     };
-    ExchangeShown { def: def.into(), ruled: Ruled::default() }
+    Ok(ExchangeShown { def: def.into(), ruled: Ruled::default(), counts })
 }
 
 fn shown(vhost: &str, exchange: &ExchangeShown) -> Json {
-    let ExchangeShown { def, ruled } = exchange;
+    let ExchangeShown { def, ruled, counts } = exchange;
     let mut shown = json!({
         "name": def.name,
         "vhost": vhost,
@@ -124,8 +126,11 @@ fn shown(vhost: &str, exchange: &ExchangeShown) -> Json {
         "arguments": values::show_table(&def.arguments),
         "user_who_performed_action": "",
     });
-    if let (Some(policy), Some(shown)) = (&ruled.user, shown.as_object_mut()) {
-        shown.insert("policy".to_owned(), Json::from(policy.as_str()));
+    let policy = ruled.user.as_deref().map(Json::from);
+    if let Some(shown) = shown.as_object_mut() {
+        let more = [("policy", policy), ("message_stats", statistics::of_exchange(*counts))];
+        let more = more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        shown.extend(more);
     }
     shown
 }

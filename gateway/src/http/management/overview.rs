@@ -4,14 +4,16 @@ use std::thread;
 
 use axum::{Json as Answered, extract::Path, http::StatusCode, response::IntoResponse};
 use mainstem_amqp::session::kind_words;
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{
     answer::{Answer, Failure},
     caller::Caller,
     gathering::{self, Gathering},
     health,
-    node::{descriptors, machine_bytes, memory_bytes, threads},
+    node::{
+        descriptors, disk_free_bytes, machine_bytes, memory_bytes, runnable, threads, threads_max,
+    },
 };
 use crate::access::operator::OPERATOR;
 
@@ -27,7 +29,10 @@ const FEATURES: [(&str, &str); 6] = [
 
 pub(super) async fn overview(caller: Caller) -> Answer {
     let gate = &caller.gate;
-    let totals = gate.node.totals(gate, &caller.namespaces()).await?;
+    let (totals, [ready_rate, unsettled_rate]) =
+        gate.node.totals(gate, &caller.namespaces()).await?;
+    let mut churn = Map::new();
+    gate.node.put_churn(&gate.broker, &mut churn);
     let (connections, channels) = gate.broker.occupancy();
     let version = &gate.config.interop.rabbitmq_version;
     let types =
@@ -46,11 +51,15 @@ pub(super) async fn overview(caller: Caller) -> Answer {
         "release_series_support_status": "supported",
         "disable_stats": false,
         "enable_queue_totals": false,
-        "message_stats": gate.node.message_stats(),
+        "message_stats": gate.node.message_stats(&gate.broker),
+        "churn_rates": churn,
         "queue_totals": {
             "messages": totals.ready + totals.unsettled,
             "messages_ready": totals.ready,
             "messages_unacknowledged": totals.unsettled,
+            "messages_details": { "rate": ready_rate + unsettled_rate },
+            "messages_ready_details": { "rate": ready_rate },
+            "messages_unacknowledged_details": { "rate": unsettled_rate },
         },
         "object_totals": {
             "channels": channels,
@@ -127,13 +136,13 @@ pub(super) async fn node(caller: Caller, Path(name): Path<String>) -> Answer {
     gathering::show(&caller.query, described(&caller))
 }
 
-/// What is not bounded, or not counted, is left out; but for the numbers without which tools do not
-/// read the rest, where no bound is 0.
+/// Where there is no bound, it is 0: tools do not read the rest without these numbers. That of the disk
+/// is kept to by the store, which wants room for its next file.
 fn described(caller: &Caller) -> Json {
     let gate = &caller.gate;
     let (fd_used, fd_total) = descriptors();
     let (connections, _) = gate.broker.occupancy();
-    json!({
+    let mut node = json!({
         "name": gate.node.name,
         "type": "disc",
         "running": true,
@@ -141,18 +150,19 @@ fn described(caller: &Caller) -> Json {
         "os_pid": std::process::id().to_string(),
         "uptime": gate.broker.now().since(gate.node.started),
         "processors": thread::available_parallelism().map_or(1, usize::from),
-        "run_queue": 0,
+        "run_queue": runnable(),
         "mem_used": memory_bytes(),
         "mem_limit": machine_bytes(),
         "mem_alarm": false,
-        "disk_free_limit": 0,
+        "disk_free": disk_free_bytes(&gate.config.data_dir),
+        "disk_free_limit": gate.config.store.segment_bytes,
         "disk_free_alarm": gate.broker.is_out_of_room(),
         "fd_used": fd_used,
         "fd_total": fd_total,
         "sockets_used": connections,
         "sockets_total": fd_total,
         "proc_used": threads(),
-        "proc_total": 0,
+        "proc_total": threads_max(),
         "rates_mode": "basic",
         "net_ticktime": 60,
         "partitions": [],
@@ -165,7 +175,12 @@ fn described(caller: &Caller) -> Json {
         "config_files": [],
         "db_dir": gate.config.data_dir.display().to_string(),
         "log_files": [],
-    })
+    });
+    if let Some(fields) = node.as_object_mut() {
+        gate.node.put_churn(&gate.broker, fields);
+        gate.node.put_machine_rates(fields);
+    }
+    node
 }
 
 /// There are no pages of plugins.
@@ -188,6 +203,25 @@ pub(super) async fn feature_flags(caller: Caller) -> Answer {
         });
     }
     all.answer()
+}
+
+/// What there is, is enabled. Errors: there is no such feature.
+pub(super) async fn enable_feature(caller: Caller, Path(name): Path<String>) -> Answer {
+    caller.must_administrate()?;
+    let is_known = FEATURES.iter().any(|(known, _)| *known == name);
+    let unknown = || Failure::bad(format!("there is no feature '{name}'"));
+    is_known.then(|| StatusCode::NO_CONTENT.into_response()).ok_or_else(unknown)
+}
+
+/// Links to other servers (federation and shovels), of which there are none.
+pub(super) async fn links(caller: Caller) -> Answer {
+    caller.must_monitor()?;
+    Gathering::new(&caller.query)?.answer()
+}
+
+pub(super) async fn links_of(caller: Caller, Path(vhost): Path<String>) -> Answer {
+    caller.check_namespace(&vhost)?;
+    links(caller).await
 }
 
 /// Nothing that is there is to go.

@@ -20,6 +20,9 @@ const VALUE: &str = "value";
 pub(super) const BETWEEN: char = '\0';
 /// Where those are kept that are no namespace's.
 pub(super) const GLOBAL: &str = "";
+const CLUSTER_NAME: &str = "cluster_name";
+/// Settings of these are of no use without an address.
+const UPSTREAM: &str = "federation-upstream";
 
 pub(super) async fn list_all(caller: Caller) -> Answer {
     list_of(&caller, None, &caller.namespaces()).await
@@ -65,7 +68,11 @@ pub(super) async fn set(
     caller.must_make_policies()?;
     caller.check_namespace(&vhost)?;
     let key = key(&component, &name)?;
-    let value = values::value(body.value("value")?)?;
+    let given = body.value("value")?;
+    if component == UPSTREAM && given.get("uri").is_none_or(Json::is_null) {
+        return Err(Failure::bad("Validation failed\n\nthe upstream has no uri\n"));
+    }
+    let value = values::value(given)?;
     let before = find(&caller, &vhost, &key).await?;
     keep(&caller.gate, &vhost, &key, value).await?;
     Ok(answer::put(before.is_none()))
@@ -79,15 +86,17 @@ pub(super) async fn delete(caller: Caller, Path((component, vhost, name)): Path<
 
 pub(super) async fn list_global(caller: Caller) -> Answer {
     let mut all = Gathering::new(&caller.query)?;
-    for (name, value) in kept(&caller.gate, GLOBAL).await? {
+    for (name, value) in global(&caller.gate).await? {
         all.add(&name, || json!({ "name": name, "value": values::show(&value) }));
     }
     all.answer()
 }
 
 pub(super) async fn show_global(caller: Caller, Path(name): Path<String>) -> Answer {
-    let value = find(&caller, GLOBAL, &name).await?.ok_or_else(Failure::not_found)?;
-    gathering::show(&caller.query, json!({ "name": name, "value": value }))
+    let all = global(&caller.gate).await?;
+    let (_, value) =
+        all.into_iter().find(|(its, _)| *its == name).ok_or_else(Failure::not_found)?;
+    gathering::show(&caller.query, json!({ "name": name, "value": values::show(&value) }))
 }
 
 pub(super) async fn set_global(caller: Caller, Path(name): Path<String>, body: Body) -> Answer {
@@ -101,6 +110,15 @@ pub(super) async fn set_global(caller: Caller, Path(name): Path<String>, body: B
 pub(super) async fn delete_global(caller: Caller, Path(name): Path<String>) -> Answer {
     caller.must_administrate()?;
     forget(&caller, GLOBAL, &name).await
+}
+
+/// Those that are no namespace's. What the server is called is one of them, and is set elsewhere.
+pub(super) async fn global(gate: &Gate) -> Result<Vec<(String, Value)>, Failure> {
+    let mut all = kept(gate, GLOBAL).await?;
+    all.retain(|(name, _)| name != CLUSTER_NAME);
+    let name = gate.config.amqp.cluster_name.clone();
+    all.insert(0, (CLUSTER_NAME.to_owned(), Value::Text(name)));
+    Ok(all)
 }
 
 /// All values of a namespace, by name.

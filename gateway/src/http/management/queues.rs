@@ -11,7 +11,7 @@ use super::{
     body::Body,
     caller::Caller,
     gathering::{self, Gathering},
-    values,
+    statistics, values,
 };
 
 pub(super) async fn list_all(caller: Caller) -> Answer {
@@ -110,9 +110,8 @@ pub(super) fn kind(def: &QueueDef) -> &str {
     }
 }
 
-/// Counts of messages by the second are not kept for each queue, and so not told.
 fn shown(node: &str, vhost: &str, queue: &QueueShown) -> Json {
-    let QueueShown { def, stats, ready_bytes, unsettled_bytes, head, ruled } = queue;
+    let QueueShown { def, stats, ready_bytes, unsettled_bytes, head, ruled, counts } = queue;
     let kind = kind(def);
     let messages = stats.ready.saturating_add(stats.unsettled);
     let bytes = ready_bytes.saturating_add(*unsettled_bytes);
@@ -143,6 +142,16 @@ fn shown(node: &str, vhost: &str, queue: &QueueShown) -> Json {
     add("policy", ruled.user.as_deref().map(Json::from));
     add("operator_policy", ruled.operator.as_deref().map(Json::from));
     add("head_message_timestamp", head.is_set().then(|| Json::from(head.0 / 1000)));
+    add("message_stats", counts.map(|counts| statistics::of(&counts.did)));
+    let (ready, unsettled) = counts
+        .map_or((0.0, 0.0), |counts| (counts.ready.per_second(), counts.unsettled.per_second()));
+    for (name, rate) in [
+        ("messages_details", ready + unsettled),
+        ("messages_ready_details", ready),
+        ("messages_unacknowledged_details", unsettled),
+    ] {
+        add(name, Some(json!({ "rate": rate })));
+    }
     if kind != "classic" {
         add("leader", Some(json!(node)));
         add("members", Some(json!([node])));

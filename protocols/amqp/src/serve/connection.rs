@@ -350,7 +350,7 @@ impl Connection {
             }
             Call::Look(look) => {
                 // An error means that nobody waits for it any more.
-                let _unwanted = look.send(self.session.channels());
+                let _unwanted = look.send(self.session.channels(self.broker.now()));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Records on their way to the client's socket.
 
 use bytes::BytesMut;
-use mainstem_broker::{Broker, Delivery};
+use mainstem_broker::{Broker, Delivery, Did};
 use mainstem_schemas::{Record, Settlement, Verdict};
 
 use crate::{
@@ -45,6 +45,7 @@ pub(super) fn put_delivery(
                 routing_key: &content.routing_key,
             };
             put(out, &envelope, channel, frame_max, &content);
+            session.note(channel, Did::Redeliver, u64::from(delivery.redelivered));
             None
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_broker::{
-    Consume, Delivery, QueueDef, QueueStats, Refusal, Retention, Source, Start, age_ms,
+    Consume, Delivery, Did, QueueDef, QueueStats, Refusal, Retention, Source, Start, age_ms,
 };
 use mainstem_schemas::{
     ConsumerId, DeliveryId, Offset, QueueId, Settlement, Table, UnixMillis, Value, Verdict,
@@ -343,10 +343,16 @@ impl Session {
     ) {
         let Some(open) = self.channels.get_mut(&channel) else { return };
         let Some((delivery, stats)) = got else {
+            open.meter.add(self.now, Did::GetEmpty, 1);
             effects.push_back(Effect::Write { channel, reply: Reply::GetEmpty });
             return;
         };
         let delivery_tag = open.next_tag();
+        let did = if delivery.needs_settle { Did::Get } else { Did::GetNoAck };
+        open.meter.add(self.now, did, 1);
+        if delivery.redelivered {
+            open.meter.add(self.now, Did::Redeliver, 1);
+        }
         if delivery.needs_settle {
             open.unsettled.push(delivery_tag, Held::new(delivery.id, self.now, timeout_ms));
         }
@@ -379,6 +385,8 @@ impl Session {
         let Some(reader) = self.readers.get(&consumer) else { return Handing::Unread };
         let Some(open) = self.channels.get_mut(&reader.channel) else { return Handing::Unread };
         let delivery_tag = open.next_tag();
+        let did = if needs_settle { Did::Deliver } else { Did::DeliverNoAck };
+        open.meter.add(now, did, 1);
         if needs_settle {
             open.unsettled.push(delivery_tag, Held::new(id, now, reader.timeout_ms));
         }

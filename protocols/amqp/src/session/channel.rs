@@ -1,6 +1,7 @@
 //! One channel: what was said on it and still matters.
 
 use bytes::Bytes;
+use mainstem_broker::meter::{KINDS_OF_CHANNELS, Lazy};
 use mainstem_schemas::{ConsumerId, Verdict};
 use rustc_hash::FxHashMap;
 
@@ -42,6 +43,9 @@ pub(crate) struct Channel {
     pub(crate) direct_reply: Option<DirectReply>,
     /// What the session counts for it of [`Channel::unpublished_bytes`].
     pub(crate) counted_bytes: usize,
+    pub(crate) meter: Lazy<KINDS_OF_CHANNELS>,
+    /// Publishes that were confirmed or refused, on a channel in confirm mode.
+    pub(crate) answered: u64,
 }
 
 /// What is to be known of a queue to get from it.
@@ -154,6 +158,8 @@ impl Channel {
             got_from: None,
             direct_reply: None,
             counted_bytes: 0,
+            meter: Lazy::default(),
+            answered: 0,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Publishes on their way out of the session, and what becomes of them: confirms, returns,
 //! transactions.
 
-use mainstem_broker::{Published, Refusal};
+use mainstem_broker::{Did, Published, Refusal};
 use mainstem_schemas::{Settlement, Verdict};
 
 use super::{
@@ -24,6 +24,7 @@ impl Session {
             self.has_published = true;
             self.tell_blocked(effects);
         }
+        let now = self.now;
         let Some(open) = self.channels.get_mut(&channel) else { return Ok(()) };
         let mut confirm = None;
         match &mut open.mode {
@@ -37,6 +38,7 @@ impl Session {
                 return Ok(());
             }
         }
+        open.meter.add(now, Did::Publish, 1);
         let ticket = Ticket { channel, life: open.life, confirm, mandatory: publish.mandatory };
         effects.push_back(Effect::Publish { ticket, content });
         Ok(())
@@ -55,6 +57,10 @@ impl Session {
     /// What became of a publish. Outcomes come in the order of the publishes, so the confirms of
     /// a channel are consecutive and are told together; [`Session::flush_confirms`] ends a batch.
     pub fn published(&mut self, ticket: &Ticket, outcome: &Published, effects: &mut Effects) {
+        if let Published::Taken { readers: 0, .. } = outcome {
+            let did = if ticket.mandatory { Did::Return } else { Did::Drop };
+            self.note(ticket.channel, did, 1);
+        }
         match outcome {
             Published::Taken { .. } | Published::Held(_) | Published::Again => {
                 self.confirmed(ticket, effects);
@@ -90,6 +96,7 @@ impl Session {
         let Some(delivery_tag) = ticket.confirm else { return };
         let open = self.channels.get(&ticket.channel);
         if open.is_some_and(|open| open.life == ticket.life && !open.closing) {
+            self.note_answered(ticket.channel, 1);
             let reply = Reply::Nack { delivery_tag };
             effects.push_back(Effect::Write { channel: ticket.channel, reply });
         }
@@ -98,8 +105,17 @@ impl Session {
     /// Writes the confirms that were held back to be told together.
     pub fn flush_confirms(&mut self, effects: &mut Effects) {
         if let Some(Run { channel, first, last }) = self.run.take() {
+            let count = last - first + 1;
+            self.note(channel, Did::Confirm, count);
+            self.note_answered(channel, count);
             let reply = Reply::Ack { delivery_tag: last, multiple: first < last };
             effects.push_back(Effect::Write { channel, reply });
+        }
+    }
+
+    fn note_answered(&mut self, channel: u16, count: u64) {
+        if let Some(open) = self.channels.get_mut(&channel) {
+            open.answered += count;
         }
     }
 
@@ -144,6 +160,9 @@ impl Session {
         let (life, transaction) = self.transaction(channel)?;
         let Transaction { publishes, settled, .. } = std::mem::take(transaction);
         self.recount(channel);
+        self.note(channel, Did::Publish, publishes.len() as u64);
+        let accepted = settled.iter().filter(|(_, _, verdict)| *verdict == Verdict::Accept).count();
+        self.note(channel, Did::Ack, accepted as u64);
         for (content, mandatory) in publishes {
             let ticket = Ticket { channel, life, confirm: None, mandatory };
             effects.push_back(Effect::Publish { ticket, content });
@@ -186,6 +205,7 @@ impl Session {
         verdict: Verdict,
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        let now = self.now;
         let Some(open) = self.channels.get_mut(&channel) else { return Ok(()) };
         let unknown = || Fault::unknown_delivery_tag(tag);
         if let Mode::Transaction(transaction) = &mut open.mode {
@@ -195,10 +215,16 @@ impl Session {
         }
         if !multiple {
             let id = open.unsettled.take(tag).ok_or_else(unknown)?.id;
+            if verdict == Verdict::Accept {
+                open.meter.add(now, Did::Ack, 1);
+            }
             effects.push_back(Effect::Settle(Settlement { id, verdict }));
             return Ok(());
         }
         let taken = open.unsettled.take_tagged(tag, true).ok_or_else(unknown)?;
+        if verdict == Verdict::Accept && !taken.is_empty() {
+            open.meter.add(now, Did::Ack, taken.len() as u64);
+        }
         let settlements = taken.into_iter().map(|(_, held)| Settlement { id: held.id, verdict });
         effects.extend(settlements.map(Effect::Settle));
         Ok(())

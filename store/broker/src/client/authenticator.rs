@@ -9,6 +9,7 @@ use super::{AllRights, Broker, Client, Rights};
 use crate::{
     error::{LoginError, Refusal},
     inbox::Inbox,
+    meter::Did,
 };
 
 /// What a server says first to a client that proves that it knows a password without sending it
@@ -122,11 +123,15 @@ impl Broker {
     /// many wait whose passwords are to be hashed.
     pub async fn identify(&self, credentials: &Credentials) -> Result<Principal, LoginError> {
         let authenticator = &self.shared.authenticator;
-        if authenticator.is_quick(credentials) {
-            return authenticator.verify(credentials);
-        }
-        let (authenticator, credentials) = (authenticator.clone(), credentials.clone());
-        self.hash_beside(move || authenticator.verify(&credentials)).await?
+        let found = if authenticator.is_quick(credentials) {
+            authenticator.verify(credentials)
+        } else {
+            let (authenticator, credentials) = (authenticator.clone(), credentials.clone());
+            self.hash_beside(move || authenticator.verify(&credentials)).await?
+        };
+        let did = if found.is_ok() { Did::LogIn } else { Did::FailLogin };
+        self.shared.usage.totals.add(did, 1);
+        found
     }
 
     /// Does what hashes a password beside the threads that serve, one after the other. Errors:

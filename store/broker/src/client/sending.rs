@@ -1,10 +1,17 @@
 //! How commands leave: with room for what they bring, and from places that cannot wait.
 
+use std::sync::atomic::Ordering;
+
 use mainstem_schemas::{Settlement, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{Client, Shared};
-use crate::{command::Command, error::Refusal, inbox::Delivery};
+use crate::{
+    command::{Command, Publish},
+    error::Refusal,
+    inbox::{Delivery, Notice},
+    meter::Did,
+};
 
 impl Shared {
     /// Sends from a place that cannot wait: at once if there is room, else from a task.
@@ -31,6 +38,45 @@ impl Client {
     /// Its number among all clients since the start.
     pub(crate) fn number(&self) -> u64 {
         self.id.0
+    }
+
+    /// What it does counts for this protocol from now on.
+    pub(crate) fn speaks(&self, protocol: &'static str) {
+        // Whoever enters again speaks the same.
+        let _first = self.spoken.get_or_init(|| self.shared.usage.spoken(protocol));
+    }
+
+    /// Something happened that only a front-end knows of.
+    pub fn note(&self, did: Did, count: u64) {
+        self.shared.usage.totals.add(did, count);
+    }
+
+    pub(super) fn note_in(&self, batch: &[Publish]) {
+        let Some(spoken) = self.spoken.get() else { return };
+        if !self.has_published.load(Ordering::Relaxed) {
+            self.has_published.store(true, Ordering::Relaxed);
+            spoken.publishers.fetch_add(1, Ordering::Relaxed);
+        }
+        spoken.note_in(batch.iter().map(|publish| publish.record.bytes().len()));
+    }
+
+    pub(super) fn ends_speaking(&mut self) {
+        if let Some(spoken) = self.spoken.get().filter(|_| *self.has_published.get_mut()) {
+            spoken.publishers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_out<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) {
+        if let Some(spoken) = self.spoken.get() {
+            spoken.note_out(deliveries.map(|delivery| delivery.size));
+        }
+    }
+
+    pub(super) fn note_notices(&self, notices: &[Notice]) {
+        self.note_out(notices.iter().filter_map(|notice| match notice {
+            Notice::Delivery(delivery) => Some(delivery),
+            _ => None,
+        }));
     }
 }
 

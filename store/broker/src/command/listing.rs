@@ -3,9 +3,12 @@
 use mainstem_schemas::Table;
 
 use super::Reply;
-use crate::listing::{
-    BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page, QueueShown,
-    TopicShown,
+use crate::{
+    listing::{
+        BindingPlace, BindingsOf, ExchangeShown, GroupPlace, GroupShown, GroupsOf, Page,
+        QueueShown, TopicShown,
+    },
+    meter::Count,
 };
 
 /// What may be asked. A list is answered page by page.
@@ -19,6 +22,10 @@ pub(crate) enum ListCommand {
     Exchange {
         name: String,
         reply: Reply<Option<ExchangeShown>>,
+    },
+    /// What is counted of the exchange without a name.
+    Nameless {
+        reply: Reply<[Count; 2]>,
     },
     /// Those behind this place.
     Bindings {

@@ -208,6 +208,7 @@ impl Commit {
             targets: admitted.places.into_vec(),
         };
         self.log_placed(placed, &targets, &record, Some(next));
+        self.counts.took_dead(died.0);
         true
     }
 

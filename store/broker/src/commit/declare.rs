@@ -13,6 +13,8 @@ use crate::{
     entry::{DeclaredQueue, Entry},
     error::Refusal,
     exchange::{check_binding, check_exchange, is_predeclared},
+    meter::Did,
+    queue::Found,
     usage::Bounded,
 };
 
@@ -107,6 +109,7 @@ impl Commit {
         request: DeclareQueue,
     ) -> Result<Declared<QueueDef>, Refusal> {
         let def = request.def;
+        self.counts.note(Did::DeclareQueue, 1);
         match self.usable_queue(client, &def.name) {
             Ok(id) => return self.found_queue(id).ok_or(Refusal::NoQueue(def.name)),
             Err(Refusal::NoQueue(_)) => {}
@@ -127,9 +130,10 @@ impl Commit {
             arguments: def.arguments,
         };
         let id = self.make_queue(declared, def.durable && !def.exclusive);
+        self.counts.note(Did::CreateQueue, 1);
         if def.exclusive {
             if let Some(queue) = self.state.queues.get(id) {
-                queue.owner = Some(client);
+                queue.owner = client;
                 Arc::make_mut(&mut queue.def).exclusive = true;
             }
             if let Some(member) = self.members.get_mut(&client) {
@@ -184,6 +188,7 @@ impl Commit {
     pub(super) fn remove_queue(&mut self, id: QueueId) {
         self.flush_settled();
         let Some(queue) = self.state.queues.get(id) else { return };
+        self.counts.note(Did::DeleteQueue, u64::from(queue.found == Found::ByName));
         let namespace = queue.namespace.clone();
         let mut seats = Vec::new();
         let mut hands = Vec::new();

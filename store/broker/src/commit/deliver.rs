@@ -17,6 +17,7 @@ use crate::{
     cursor::{Cursor, Fetcher, InHand, Seat, Turn},
     inbox::{Delivery, Notice},
     member::{Consumer, Member},
+    meter::Did,
     queue::Queue,
     ranges::{Spans, push_offset},
     state::{DURABLE, SEEN, warm::AHEAD},
@@ -84,6 +85,7 @@ impl Commit {
             cursor.is_touched = false;
             self.deliver_cursor(id, cursor_id)?;
         }
+        self.counts.waited.take().into_iter().for_each(|ms| self.stages.wait(ms));
         Ok(())
     }
 
@@ -115,7 +117,7 @@ impl Commit {
             };
             let Some(consumer) = consumers.get_mut(&(seat.client, seat.consumer)) else { break };
             let Some(member) = members.get_mut(&seat.client) else { break };
-            let (mut given, mut held) = (0, 0);
+            let (mut given, mut held, mut again) = (0, 0, 0);
             while given < share && member.has_room() {
                 let Some(ready) = next_ready(queue, id, cursor_id, &mut walk)? else { break };
                 let Some(cursor) = queue.cursor_mut(cursor_id) else { break };
@@ -128,6 +130,8 @@ impl Commit {
                     held += 1;
                 }
                 given += 1;
+                again += u32::from(delivery.redelivered);
+                counts.waited = Some(now.since(ready.place.appended));
                 if member.push(Notice::Delivery(delivery)) {
                     noticed.push(seat.client);
                 }
@@ -138,7 +142,7 @@ impl Commit {
             {
                 cursor.turn = place + 1;
             }
-            counts.delivered += u64::from(given);
+            counts.handed_out(queue, walk.now, consumer.settle_at_once, (given, again));
             if given > 0 {
                 member.served = (id, cursor_id);
             }
@@ -209,6 +213,7 @@ impl Commit {
     fn deliver_to_fetchers(&mut self, id: QueueId, cursor_id: CursorId) -> Result<(), IndexError> {
         loop {
             let Some(queue) = self.state.queues.get(id) else { return Ok(()) };
+            queue.note_levels(self.now);
             let Some(cursor) = queue.cursor_mut(cursor_id) else { return Ok(()) };
             let Some(fetcher) = cursor.fetchers.front() else {
                 if cursor.seats.is_empty() {
@@ -246,6 +251,9 @@ impl Commit {
             if deliveries.is_empty() {
                 return Ok(());
             }
+            let again = deliveries.iter().filter(|delivery| delivery.redelivered).count();
+            self.note(id, Did::Deliver, deliveries.len() as u64);
+            self.note(id, Did::Redeliver, again as u64);
             let Some(fetcher) = self.drop_fetcher(id, cursor_id, 0) else { return Ok(()) };
             if let Err(unread) = fetcher.reply.send(deliveries) {
                 let verdict = Verdict::Unread;

@@ -34,6 +34,9 @@ impl Commit {
                     // The caller may have put it there just now, and expects to find it.
                     self.deferred.push(Command::Get { client, queue, settle_at_once, reply });
                 } else {
+                    if matches!(got, Ok(None)) {
+                        self.note_empty(client, &queue);
+                    }
                     send(reply, got);
                 }
             }

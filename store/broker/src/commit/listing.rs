@@ -32,7 +32,10 @@ impl Commit {
             ListCommand::Exchange { name, reply } => {
                 let space = self.state.namespace(namespace);
                 let found = space.exchanges.get(&name);
-                send(reply, found.map(|exchange| show_exchange(exchange, &space.rules)));
+                send(reply, found.map(|exchange| show_exchange(exchange, &space.rules, self.now)));
+            }
+            ListCommand::Nameless { reply } => {
+                send(reply, self.state.namespace(namespace).nameless.read(self.now));
             }
             ListCommand::Bindings { of, after, reply } => {
                 send(reply, self.list_bindings(namespace, &of, after));
@@ -69,7 +72,8 @@ impl Commit {
             behind.truncate(ITEMS_MAX);
         }
         behind.sort_unstable_by(|a, b| a.def.name.cmp(&b.def.name));
-        let shown = behind.into_iter().map(|exchange| show_exchange(exchange, &space.rules));
+        let now = self.now;
+        let shown = behind.into_iter().map(|exchange| show_exchange(exchange, &space.rules, now));
         let items: Vec<ExchangeShown> = shown.collect();
         let last = items.last().map(|last| last.def.name.clone());
         Page { items, next: last.filter(|_| has_more) }
@@ -100,12 +104,15 @@ impl Commit {
     fn describe_queue(&mut self, id: QueueId, rules: &Arc<Rules>) -> Option<QueueShown> {
         // Only those in memory have consumers, or something settled in this turn.
         let stats = self.state.queues.peek(id).is_some().then(|| self.stats(id));
+        let now = self.now;
         self.state.queues.look(id, |queue: &Queue| {
             let (ready, ready_bytes) = queue.ready();
             let idle = crate::QueueStats { ready, ..crate::QueueStats::default() };
+            let stats = stats.unwrap_or(idle);
             QueueShown {
                 def: queue.def.clone(),
-                stats: stats.unwrap_or(idle),
+                stats,
+                counts: queue.told(now, &stats),
                 ready_bytes,
                 unsettled_bytes: queue.bytes.saturating_sub(ready_bytes),
                 head: UnixMillis::NONE,
@@ -210,7 +217,7 @@ impl Commit {
     }
 }
 
-fn show_exchange(exchange: &Exchange, rules: &Rules) -> ExchangeShown {
+fn show_exchange(exchange: &Exchange, rules: &Rules, now: UnixMillis) -> ExchangeShown {
     let ruled = rules.ruling_of_exchange(&exchange.def);
-    ExchangeShown { def: exchange.def.clone(), ruled }
+    ExchangeShown { def: exchange.def.clone(), ruled, counts: exchange.counts(now) }
 }

@@ -24,9 +24,10 @@ impl Commit {
         let now = self.now;
         let queue = self.state.queues.get(id).ok_or_else(missing)?;
         queue.used = now;
-        match queue.owner {
-            Some(owner) if owner != client => Err(Refusal::Locked(name.to_owned())),
-            Some(_) | None => Ok(id),
+        if [ClientId::NOBODY, client].contains(&queue.owner) {
+            Ok(id)
+        } else {
+            Err(Refusal::Locked(name.to_owned()))
         }
     }
 

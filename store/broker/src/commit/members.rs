@@ -10,6 +10,7 @@ use crate::{
     error::Refusal,
     inbox::Delivery,
     member::Consumer,
+    meter::Did,
     queue::Queue,
     roll::{ConsumersFrom, Consuming},
 };
@@ -281,6 +282,10 @@ impl Commit {
         }
         let claim = (!settle_at_once).then_some(Claim::Client);
         let taken = self.take_one(id, CursorId::MAIN, client, claim)?;
+        if let Some(delivery) = &taken {
+            self.note(id, if settle_at_once { Did::GetNoAck } else { Did::Get }, 1);
+            self.note(id, Did::Redeliver, u64::from(delivery.redelivered));
+        }
         Ok(Ok(taken.map(|delivery| (delivery, self.stats(id)))))
     }
 

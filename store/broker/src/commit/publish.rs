@@ -19,6 +19,7 @@ use crate::{
     error::Refusal,
     exchange::{History, Keys, Led, Said, Targets},
     inbox::{Delivery, Notice},
+    meter::Did,
     namespace::Reader,
     passage::{Passage, Reason},
     policy::Overflow,
@@ -91,6 +92,7 @@ impl Commit {
             let some = each.by_ref().take(AHEAD);
             outcomes.extend(some.map(|publish| self.publish_one(&namespace, publish, is_alone)));
         }
+        self.note_direct(&namespace);
         if self.open.needs_sync {
             self.open.published.push((reply, outcomes));
         } else {
@@ -164,7 +166,8 @@ impl Commit {
         let mut route = match record.direct_queue() {
             // The way of most service traffic, without a copy of the name.
             Some(queue) if extra_keys.is_empty() => {
-                let queues = self.state.find_named(namespace, queue).into_iter().collect();
+                let queues: Targets = self.state.find_named(namespace, queue).into_iter().collect();
+                self.counts.note_direct(queues.len());
                 Route { queues, ..Route::default() }
             }
             _ => {
@@ -179,6 +182,7 @@ impl Commit {
         let admitted = self.admit(&mut route.queues, record.priority());
         let readers = route.queues.len() + route.live.len();
         let is_a_note = is_note(&record);
+        self.counts.note(Did::Route, route.queues.len() as u64);
         let buries = admitted.refused.iter().any(|(_, buries)| *buries);
         let is_stored = !route.queues.is_empty() || record.is_retain() || buries;
         let (position, size) = if is_stored {
@@ -281,6 +285,7 @@ impl Commit {
                 }
             }
             admitted.is_sole &= queue.main().is_some();
+            queue.note(now, Did::Publish, 1);
             if is_crowd {
                 self.note_crowd(*id);
             }
@@ -344,6 +349,7 @@ impl Commit {
                 route.queues.extend(self.state.find_named(namespace, key));
             }
             sort_out(&mut route.queues);
+            self.counts.note_direct(route.queues.len());
             return Ok(route);
         }
         let Some(space) = self.state.namespaces.get(namespace) else { return Ok(route) };
@@ -358,6 +364,10 @@ impl Commit {
                 }
                 let keys = Keys { key: &key, further: extra_keys, said };
                 space.exchanges.route(exchange, keys, &mut led);
+                sort_out(&mut led.queues);
+                if let By::Sender(_) = by {
+                    exchange.note(self.now, led.queues.len());
+                }
                 let has_readers = !space.readers.is_empty() || !space.branches.is_empty();
                 let is_private = exchange.private || !has_readers;
                 (if is_private { Path::default() } else { address.path() }, is_private)
@@ -365,7 +375,8 @@ impl Commit {
             Entrance::Path => {
                 let path = address.path();
                 let (By::Sender(doors) | By::Store(doors)) = by;
-                route_path(space, &path, said, doors, &mut led);
+                let since = matches!(by, By::Sender(_)).then_some(self.now);
+                route_path(space, &path, said, doors, since, &mut led);
                 (path, false)
             }
         };
@@ -553,6 +564,7 @@ impl Commit {
                 continue;
             }
             self.counts.delivered += 1;
+            self.counts.note(Did::DeliverNoAck, 1);
             let delivery = Delivery {
                 id: Delivery::NO_ID,
                 consumer: *consumer,

@@ -12,6 +12,7 @@ use crate::{
     cursor::{InHand, Returned},
     entry::{Entry, Settled},
     error::Refusal,
+    meter::Did,
     passage::Reason,
     queue::{Found, Queue},
     ranges::{Spans, push_offset},
@@ -110,9 +111,9 @@ impl Commit {
         }
         self.counts.settled += count;
         self.settled.entry((queue, cursor_id)).or_default().extend(ranges);
-        for (hand, count) in hands {
-            self.give_rooms(&hand, count);
-        }
+        let acked = hands.into_iter().map(|(hand, count)| u64::from(self.give_rooms(&hand, count)));
+        let acked = acked.sum();
+        self.note(queue, Did::Ack, acked);
         for (at, timer) in timers {
             self.drop_timer(at, timer);
         }
@@ -129,6 +130,7 @@ impl Commit {
             Verdict::Accept => {
                 self.counts.settled += 1;
                 self.note_settled(id.queue, id.cursor, offset, hand.group);
+                self.note(id.queue, Did::Ack, u64::from(self.was_asked(&hand)));
             }
             Verdict::Reject => {
                 self.counts.settled += 1;
@@ -180,14 +182,23 @@ impl Commit {
         self.give_rooms(hand, 1);
     }
 
-    /// The holder has `count` deliveries less in hand, all like this one.
-    fn give_rooms(&mut self, hand: &InHand, count: u32) {
-        let Some(id) = hand.consumer else { return };
-        let Some(member) = self.members.get_mut(&hand.client) else { return };
+    /// Whether whoever had it in hand was to settle it. What is not in memory stays in hand until it
+    /// is read, also where nobody is.
+    fn was_asked(&self, hand: &InHand) -> bool {
+        let consumer = hand.consumer.and_then(|id| self.consumers.get(&(hand.client, id)));
+        consumer.is_none_or(|consumer| !consumer.settle_at_once)
+    }
+
+    /// The holder has `count` deliveries less in hand, all like this one. Tells how many of them it
+    /// was to settle.
+    fn give_rooms(&mut self, hand: &InHand, count: u32) -> u32 {
+        let Some(id) = hand.consumer else { return count };
+        let Some(member) = self.members.get_mut(&hand.client) else { return count };
         let pool = member.pools.entry(hand.pool).or_default();
         let pool_was_full = pool.room() == 0;
         pool.in_hand = pool.in_hand.saturating_sub(count);
         let consumer = self.consumers.get_mut(&(hand.client, id));
+        let is_asked = consumer.as_ref().is_none_or(|consumer| !consumer.settle_at_once);
         let touched = consumer.and_then(|consumer| {
             let was_full = consumer.limit != 0 && consumer.in_hand >= consumer.limit;
             consumer.in_hand = consumer.in_hand.saturating_sub(count);
@@ -199,6 +210,7 @@ impl Commit {
         if let Some((queue, cursor)) = touched {
             self.touch_cursor(queue, cursor);
         }
+        if is_asked { count } else { 0 }
     }
 
     /// Puts a delivery back at its place. If the attempt counts, it may have been one too many,

@@ -84,36 +84,4 @@ impl Commit {
     pub(crate) fn spares(&self) -> u64 {
         self.spares
     }
-
-    pub(super) fn export_counts(&mut self) {
-        let counts = mem::take(&mut self.counts);
-        metrics::counter!("mainstem_published_total").increment(counts.published);
-        metrics::counter!("mainstem_delivered_total").increment(counts.delivered);
-        metrics::counter!("mainstem_settled_total").increment(counts.settled);
-        metrics::counter!("mainstem_expired_total").increment(counts.expired);
-        metrics::counter!("mainstem_unroutable_total").increment(counts.unroutable);
-        metrics::counter!("mainstem_rejected_total").increment(counts.rejected);
-        metrics::counter!("mainstem_unreadable_total").increment(counts.unreadable);
-        metrics::counter!("mainstem_moved_total").increment(counts.moved);
-        for (reason, count) in [
-            ("slow_reader", counts.dropped),
-            ("log_bytes_max", counts.outgrown),
-            ("overflow", counts.overflowed),
-            ("attempts", counts.exhausted),
-            ("away_messages", counts.away_records),
-            ("away_bytes", counts.away_bytes),
-            ("away_age", counts.away_age),
-        ] {
-            metrics::counter!("mainstem_dropped_total", "reason" => reason).increment(count);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        let gauge = |value: u64| value as f64;
-        metrics::gauge!("mainstem_log_end_bytes").set(gauge(self.planner.end().0));
-        metrics::gauge!("mainstem_log_bytes").set(gauge(self.log_bytes()));
-        metrics::gauge!("mainstem_log_live_bytes").set(gauge(self.state.segments.live_bytes()));
-        metrics::gauge!("mainstem_clients").set(gauge(self.members.len() as u64));
-        metrics::gauge!("mainstem_queues_resident").set(gauge(self.state.queues.len() as u64));
-        metrics::gauge!("mainstem_delayed_near").set(gauge(self.state.delayed.len() as u64));
-        metrics::gauge!("mainstem_undecided").set(gauge(self.state.undecided.len() as u64));
-    }
 }

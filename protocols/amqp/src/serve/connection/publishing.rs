@@ -1,6 +1,6 @@
 //! What the peer publishes and settles: gathered for the store, and what becomes of it.
 
-use mainstem_broker::{Published, Refusal};
+use mainstem_broker::{Did, Published, Refusal};
 use mainstem_schemas::Principal;
 
 use super::{Attached, Connection, Sent, Waiting};
@@ -87,12 +87,30 @@ impl Connection {
         }
     }
 
+    /// Counts what the store does not know: who waits for a confirm, and what goes back.
+    fn note_outcomes(&self, sent: &[Sent], outcomes: &[Published]) {
+        let Some(Attached { client, .. }) = &self.attached else { return };
+        let (mut waiting, mut told, mut returned, mut dropped) = (0, 0, 0, 0);
+        for (Sent { ticket, .. }, outcome) in sent.iter().zip(outcomes) {
+            let waits = u64::from(ticket.confirm.is_some());
+            waiting += waits;
+            told += if matches!(outcome, Published::Refused(_)) { 0 } else { waits };
+            if let Published::Taken { readers: 0, .. } = outcome {
+                *if ticket.mandatory { &mut returned } else { &mut dropped } += 1;
+            }
+        }
+        let counts = [(Did::AwaitConfirm, waiting), (Did::Confirm, told), (Did::Return, returned)];
+        counts.into_iter().for_each(|(did, count)| client.note(did, count));
+        client.note(Did::Drop, dropped);
+    }
+
     pub(super) fn take_outcome(&mut self, outcome: Result<Vec<Published>, Refusal>) {
         let Some(Waiting { sent, .. }) = self.waiting.pop_front() else { return };
         let outcomes = match outcome {
             Ok(outcomes) => outcomes,
             Err(refusal) => return self.note_refusal(Err(refusal)),
         };
+        self.note_outcomes(&sent, &outcomes);
         for (Sent { ticket, record }, outcome) in sent.into_iter().zip(outcomes) {
             if let Some(record) = record
                 && self.session.is_returned(&ticket, &outcome)
