@@ -1,3 +1,5 @@
+//! Tokens of an issuer of our own.
+
 use std::fs;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

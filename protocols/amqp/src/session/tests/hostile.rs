@@ -217,6 +217,7 @@ impl Play {
                         if self.random.u8(..) < 200 { Ok(()) } else { Err(LoginError::Closed) };
                     self.pair.session.logged_in(outcome, effects);
                 }
+                Effect::Renew(_) => self.pair.session.renewed(self.random.bool(), effects),
                 Effect::Enter { vhost } => {
                     let outcome = if self.random.u8(..) < 200 {
                         Ok(())
