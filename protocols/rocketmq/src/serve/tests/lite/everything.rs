@@ -91,6 +91,12 @@ async fn a_group_in_which_each_lite_topic_is_one_consumers_has_nobody_who_reads_
     let server = Server::start(limits).await;
     let mut peer = server.peer("one").await;
     assert_eq!(peer.sync(Action::CompleteAdd, &["*"]).await, Code::BadRequest);
+}
+
+#[tokio::test]
+async fn everything_is_for_who_may_read_the_topic() {
+    let server = Server::start(Limits::default()).await;
+    server.peer("one").await.send_lite("a1", "a").await;
     let mut bounded = server.peer_of("two", "bounded").await;
     assert_eq!(bounded.sync(Action::CompleteAdd, &["*"]).await, Code::Forbidden);
 }
