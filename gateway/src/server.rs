@@ -16,7 +16,7 @@ use crate::{
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
-    tls::{self, TlsError},
+    tls::{self, Certificates, TlsError},
 };
 
 /// Why a server does not start.
@@ -67,6 +67,7 @@ pub struct Server {
     drain_max: Duration,
     /// The file that tells this machine's operator how to get in.
     entrance: PathBuf,
+    certificates: Certificates,
 }
 
 impl Server {
@@ -96,6 +97,7 @@ impl Server {
         let mqtt = mainstem_mqtt::Service::new(broker.clone(), limits, shutdown.clone());
         let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
         mqtt.see_to_wills(&namespaces).await;
+        let certificates = tls.clone();
         let host = Host {
             broker: broker.clone(),
             registry,
@@ -110,13 +112,20 @@ impl Server {
             tasks.spawn(host.clone().serve(protocol, listener));
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
-        Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance })
+        tasks.spawn(certificates.clone().watch(broker.clone(), shutdown.clone()));
+        Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance, certificates })
     }
 
     /// Where each protocol listens.
     #[must_use]
     pub fn addresses(&self) -> &[(Protocol, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What it shows to whoever comes with TLS.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// The store behind it.
