@@ -15,6 +15,8 @@ mod amqp_queues;
 mod amqps;
 #[path = "e2e/cloudevents.rs"]
 mod cloud_events;
+#[path = "e2e/commands.rs"]
+mod commands;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/dashboards.rs"]
@@ -49,6 +51,8 @@ mod one_body;
 mod policies;
 #[path = "e2e/rabbitmqctl.rs"]
 mod rabbitmqctl;
+#[path = "e2e/reload.rs"]
+mod reload;
 #[path = "e2e/rocketmq_admin.rs"]
 mod rocketmq_admin;
 #[path = "e2e/rocketmq_lite.rs"]

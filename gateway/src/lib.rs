@@ -16,6 +16,7 @@ pub mod messages;
 pub mod metrics;
 pub mod protocols;
 pub mod rabbitmqctl;
+pub mod reload;
 pub mod remote;
 mod scram;
 pub mod server;

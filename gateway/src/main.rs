@@ -10,10 +10,12 @@ use mainstem::{
     Config, Server,
     command_line::{Command, CommandLine, HELP},
     completions,
-    config::explain,
+    config::{Layer, Sources, explain},
     doctor, logging,
     messages::{self, Direction},
-    rabbitmqctl, top,
+    rabbitmqctl,
+    reload::Reload,
+    top,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -74,8 +76,8 @@ fn main() -> ExitCode {
             Ok(data) => return ExitCode::from(log.run(&data, &mut BufWriter::new(io::stdout()))),
             Err(error) => return fail(EX_CONFIG, &error),
         },
-        Command::Serve => match line.load() {
-            Ok(config) => return run(config, started),
+        Command::Serve => match line.sources.layers() {
+            Ok(layers) => return run(line.sources, layers, started),
             Err(error) => return fail(EX_CONFIG, &error),
         },
     }
@@ -98,7 +100,11 @@ fn by_hand(direction: Direction, arguments: &[String]) -> ExitCode {
     }
 }
 
-fn run(config: Config, started: Instant) -> ExitCode {
+fn run(sources: Sources, layers: Vec<Layer>, started: Instant) -> ExitCode {
+    let config = match Config::load(&layers) {
+        Ok(config) => config,
+        Err(error) => return fail(EX_CONFIG, &error),
+    };
     if let Err(error) = logging::start(&config.log) {
         return fail(EX_CONFIG, &error);
     }
@@ -106,15 +112,14 @@ fn run(config: Config, started: Instant) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(EX_OSERR, &error),
     };
-    runtime.block_on(serve(config, started))
+    runtime.block_on(serve(config, Reload::new(sources, layers), started))
 }
 
-async fn serve(config: Config, started: Instant) -> ExitCode {
-    let (terminate, interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return fail(EX_OSERR, &error),
-        };
+async fn serve(config: Config, reload: Reload, started: Instant) -> ExitCode {
+    let (mut signals, mut hangup) = match (Signals::new(), signal(SignalKind::hangup())) {
+        (Ok(signals), Ok(hangup)) => (signals, hangup),
+        (Err(error), _) | (_, Err(error)) => return fail(EX_OSERR, &error),
+    };
     let server = match Server::start(config).await {
         Ok(server) => server,
         Err(error) => return fail(error.exit_code(), &error),
@@ -123,12 +128,14 @@ async fn serve(config: Config, started: Instant) -> ExitCode {
         say(&format!("{:<16} listening on {address}", protocol.label()));
     }
     say(&format!("ready in {} ms", started.elapsed().as_millis()));
-    let mut signals = Signals { terminate, interrupt };
-    tokio::select! {
-        // Whichever comes first decides how the process ends; the other no longer matters.
-        () = signals.next() => {}
-        () = server.asked_to_stop() => {}
-        reason = server.broker().failed() => return fail(EX_IOERR, &reason),
+    loop {
+        tokio::select! {
+            // Whichever comes first decides how the process ends; the others no longer matter.
+            () = signals.next() => break,
+            () = server.asked_to_stop() => break,
+            reason = server.broker().failed() => return fail(EX_IOERR, &reason),
+            _ = hangup.recv() => reload.again(&server),
+        }
     }
     say("stopping: waiting for connections to end (a second signal stops at once)");
     tokio::select! {
@@ -148,7 +155,14 @@ struct Signals {
 }
 
 impl Signals {
-    /// Waits for one of them. Cancel-safe.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits until one of them asks for the end. Cancel-safe.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -18,7 +18,7 @@ use crate::{
     listeners::{self, BindError},
     metrics,
     protocols::{self, Host},
-    tls::{self, TlsError},
+    tls::{self, Certificates, TlsError},
 };
 
 /// Why a server does not start.
@@ -69,6 +69,7 @@ pub struct Server {
     drain_max: Duration,
     /// The file that tells this machine's operator how to get in.
     entrance: PathBuf,
+    certificates: Certificates,
 }
 
 impl Server {
@@ -100,6 +101,7 @@ impl Server {
         let namespaces: Vec<String> = registry.directory().namespaces.keys().cloned().collect();
         mqtt.see_to_wills(&namespaces).await;
         let node = Arc::new(Node::new(broker.now()));
+        let certificates = tls.clone();
         let host = Host {
             broker: broker.clone(),
             registry,
@@ -115,15 +117,22 @@ impl Server {
             tasks.spawn(host.clone().serve(protocol, listener));
         }
         tasks.spawn(metrics::keep_up(shutdown.clone()));
+        tasks.spawn(certificates.clone().watch(broker.clone(), shutdown.clone()));
         tasks.spawn(host.node.watch(broker.clone(), shutdown.clone()));
         tasks.spawn(upkeep::keep_up(access, broker.clone(), shutdown.clone()));
-        Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance })
+        Ok(Self { addresses, broker, shutdown, tasks, drain_max, entrance, certificates })
     }
 
     /// Where each protocol listens.
     #[must_use]
     pub fn addresses(&self) -> &[(Protocol, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What it shows to whoever comes with TLS.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// The store behind it.

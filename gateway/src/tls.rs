@@ -5,21 +5,30 @@ use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
+use mainstem_broker::Broker;
 use mainstem_schemas::certificate;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::CertifiedKey,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
     config::{Tls, TlsListener},
 };
+
+/// Between two looks at how long the certificate is good.
+const LOOK: Duration = Duration::from_secs(60);
+/// Days before its end at which there is a warning, the nearest first.
+const WARNED_DAYS: [u64; 3] = [1, 7, 30];
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +39,26 @@ pub enum TlsError {
     Write(PathBuf, io::Error),
     #[error("cannot make a certificate: {0}")]
     Make(rcgen::Error),
+    #[error("cannot serve TLS: {0}")]
+    Versions(rustls::Error),
     #[error("the certificate {path} cannot be used: {error}", path = .0.display(), error = .1)]
     Unusable(PathBuf, rustls::Error),
+}
+
+/// The certificate that is shown, until another one takes its place. Connections that are open keep theirs.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    fn now(&self) -> Arc<CertifiedKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.now())
+    }
 }
 
 /// The server sides of TLS.
@@ -40,22 +67,70 @@ pub struct Certificates {
     pub rocketmq: Arc<ServerConfig>,
     pub amqps: Arc<ServerConfig>,
     pub mqtts: Arc<ServerConfig>,
+    shown: Arc<Shown>,
+}
+
+impl Certificates {
+    /// Reads the certificate again, which is shown to whoever connects from then on. Errors: it cannot be used, and
+    /// the one before stays.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+        let new = Arc::new(read(config)?);
+        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    fn not_after(&self) -> Option<u64> {
+        certificate::not_after(self.shown.now().end_entity_cert().ok()?)
+    }
+
+    /// Tells when the certificate ends, and warns as its end comes near, until the shutdown.
+    pub(crate) async fn watch(self, broker: Broker, shutdown: CancellationToken) {
+        metrics::describe_gauge!(
+            "mainstem_tls_certificate_not_after_seconds",
+            "when the certificate that is shown ends, in seconds since 1970"
+        );
+        let mut ticks = tokio::time::interval(LOOK);
+        let mut told = None;
+        // Cancel-safe: a tick that is lost is made up by the next one.
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let Some(end) = self.not_after() else { continue };
+            #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+            metrics::gauge!("mainstem_tls_certificate_not_after_seconds").set(end as f64);
+            let left_days = end.saturating_sub(broker.now().0 / 1000) / 86_400;
+            let near = warned_at(left_days);
+            if near.is_some() && near != told {
+                tracing::warn!(event = "certificate_ends", left_days, "the certificate ends soon");
+            }
+            told = near;
+        }
+    }
+}
+
+/// The bound that so many days are within.
+fn warned_at(left_days: u64) -> Option<u64> {
+    WARNED_DAYS.into_iter().find(|days| left_days < *days)
 }
 
 /// The server sides of TLS with the configured certificate, or with one made here.
 pub fn certificates(config: &Config) -> Result<Certificates, TlsError> {
-    let Tls { certificate, key } = &config.tls;
-    let (certificate, key) = if certificate.as_os_str().is_empty() {
-        own_certificate(&config.data_dir)?
-    } else {
-        (certificate.clone(), key.clone())
-    };
-    let server = |listener| Ok(Arc::new(load(&certificate, &key, clients(listener)?)?));
+    let shown = Arc::new(Shown(RwLock::new(Arc::new(read(config)?))));
+    let server = |listener| Ok(Arc::new(serving(shown.clone(), clients(listener)?)?));
     let amqps = server(&config.listeners.amqps)?;
     let mqtts = server(&config.listeners.mqtts)?;
-    let mut rocketmq = load(&certificate, &key, WebPkiClientVerifier::no_client_auth())?;
+    let mut rocketmq = serving(shown.clone(), WebPkiClientVerifier::no_client_auth())?;
     rocketmq.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps, mqtts })
+    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps, mqtts, shown })
+}
+
+/// The configured certificate, or one made here, with its key.
+fn read(config: &Config) -> Result<CertifiedKey, TlsError> {
+    let Tls { certificate, key } = &config.tls;
+    if certificate.as_os_str().is_empty() {
+        let (certificate, key) = own_certificate(&config.data_dir)?;
+        return load(&certificate, &key);
+    }
+    load(certificate, key)
 }
 
 /// Which clients a listener wants to know.
@@ -79,21 +154,23 @@ fn verifier(client_ca: &Path, required: bool) -> Result<Arc<dyn ClientCertVerifi
     builder.build().map_err(|error| unusable(rustls::Error::General(error.to_string())))
 }
 
-fn load(
-    certificate: &Path,
-    key: &Path,
+fn serving(
+    shown: Arc<Shown>,
     clients: Arc<dyn ClientCertVerifier>,
 ) -> Result<ServerConfig, TlsError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Versions)?;
+    Ok(config.with_client_cert_verifier(clients).with_cert_resolver(shown))
+}
+
+/// A certificate and its key, which belong together.
+fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = read_chain(certificate)?;
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| TlsError::Read(key.to_owned(), error.to_string()))?;
-    let unusable = |error| TlsError::Unusable(certificate.to_owned(), error);
-    ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, secret)
-        .map_err(unusable)
+    CertifiedKey::from_der(chain, secret, &provider())
+        .map_err(|error| TlsError::Unusable(certificate.to_owned(), error))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -160,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = own_certificate(folder.path()).unwrap();
         let first = fs::read(&certificate).unwrap();
-        assert!(load(&certificate, &key, WebPkiClientVerifier::no_client_auth()).is_ok());
+        assert!(load(&certificate, &key).is_ok());
         let again = own_certificate(folder.path()).unwrap();
         assert_eq!(fs::read(again.0).unwrap(), first);
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(key).unwrap());
@@ -168,12 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_certificate_is_warned_of_three_times() {
+        let days = [31, 30, 29, 8, 7, 6, 1, 0];
+        let expected = [None, None, Some(30), Some(30), Some(30), Some(7), Some(7), Some(1)];
+        assert_eq!(days.map(warned_at), expected);
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, _) = own_certificate(folder.path()).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let (_, key) = own_certificate(other.path()).unwrap();
+        assert!(matches!(load(&certificate, &key), Err(TlsError::Unusable(..))));
+    }
+
+    #[test]
     fn a_file_that_is_no_certificate_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cert.pem");
         fs::write(&path, "no pem").unwrap();
-        let error =
-            load(&path, &path, WebPkiClientVerifier::no_client_auth()).unwrap_err().to_string();
+        let error = load(&path, &path).unwrap_err().to_string();
         assert!(error.contains("cert.pem"), "{error}");
     }
 }

@@ -116,6 +116,10 @@ async fn connections_are_listed_and_closed() {
     let deadline = Deadline::seconds(10);
     deadline
         .until("the connection to end", || (!amqp.connection.status().connected()).then_some(()));
+    deadline.until("the connection to be gone", || {
+        let left = fine(&server, &["-s", "list_connections", "protocol"]);
+        (left == "MQTT 3-1-1\n").then_some(())
+    });
     let closed = fine(&server, &["close_all_connections", "--global", "over"]);
     assert!(closed.ends_with("Closed 1 connections\n"), "{closed}");
 }

@@ -70,6 +70,8 @@ pub struct Setup {
     pub ports: Ports,
     /// Further settings, as `key=value`.
     pub settings: Vec<String>,
+    /// A configuration file.
+    pub file: Option<PathBuf>,
     /// Gives the server a file system of its own of this size, which ends with it: other processes
     /// see an empty data directory.
     pub disk_bytes: Option<u64>,
@@ -96,6 +98,7 @@ impl Setup {
             data_dir: data_dir.to_owned(),
             ports: Ports::default(),
             settings: Vec::new(),
+            file: None,
             disk_bytes: None,
         }
     }
@@ -113,6 +116,9 @@ impl Setup {
         command.args(["--set", &format!("data_dir={}", self.data_dir.display())]);
         for (name, port) in self.ports.all() {
             command.args(["--set", &format!("listeners.{name}.bind=127.0.0.1:{port}")]);
+        }
+        if let Some(file) = &self.file {
+            command.arg("--config").arg(file);
         }
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -15,8 +15,8 @@ the standard input.
 
   --proto P         mqtt (the default), amqp, rocketmq, http
   --address A:P     where the server is; else as it is configured, on this machine
-  --user U, --password P  for rocketmq the access key and its secret; without them nobody in particular, over http the
-                    operator of this machine
+  --user U, --password P  for rocketmq the access key and its secret; without them guest over amqp, the operator of
+                    this machine over http, else nobody in particular
   --vhost V         amqp, and sub over http: the virtual host
   --exchange X      amqp: publish there; sub: bind a queue of its own there
   --header K=V      a property, as the protocol has them; may be given again

@@ -37,6 +37,11 @@ pub(super) struct Client {
 impl Client {
     pub(super) async fn connect(options: &Options, config: &Config) -> Result<Self, Failure> {
         let (host, port) = options.host_and_port(config).map_err(Failure::unavailable)?;
+        let address = proto::Address { host: host.clone(), port: port.into() };
+        let endpoints = proto::Endpoints {
+            scheme: proto::AddressScheme::DomainName.into(),
+            addresses: vec![address],
+        };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let service = MessagingServiceClient::connect(format!("http://{host}:{port}"))
             .await
@@ -55,7 +60,7 @@ impl Client {
         // Topics come into being when they are first asked for.
         let route = proto::QueryRouteRequest {
             topic: Some(client.topic.clone()),
-            ..proto::QueryRouteRequest::default()
+            endpoints: Some(endpoints),
         };
         let request = client.request(route)?;
         let answer = client.service.query_route(request).await.map_err(Failure::unavailable)?;
