@@ -25,6 +25,8 @@ mod dashboards;
 mod faults;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/https.rs"]
+mod https;
 #[path = "e2e/index_rebuild.rs"]
 mod index_rebuild;
 #[path = "e2e/log_command.rs"]

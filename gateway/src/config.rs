@@ -100,7 +100,8 @@ pub struct Listeners {
     pub mqtts: TlsListener,
     pub rocketmq: Listener,
     pub http: Listener,
-    pub metrics: MetricsListener,
+    pub https: OptionalListener,
+    pub metrics: OptionalListener,
 }
 
 /// Where a protocol is served. Port 0 lets the system choose.
@@ -121,10 +122,10 @@ pub struct TlsListener {
     pub client_certificate_required: bool,
 }
 
-/// Where metrics are served with those of each queue, if they are.
+/// Where something is served, if it is.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MetricsListener {
+pub struct OptionalListener {
     #[serde(deserialize_with = "layers::address_or_none")]
     pub bind: Option<SocketAddr>,
 }

@@ -32,10 +32,13 @@ use hyper_util::{
 };
 use mainstem_broker::Broker;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 pub use normalize::view;
@@ -65,13 +68,16 @@ struct Peer(SocketAddr);
 
 /// Where it came to.
 #[derive(Clone, Copy)]
-struct Local(SocketAddr);
+struct Local {
+    address: SocketAddr,
+    is_encrypted: bool,
+}
 
 /// Serves until the shutdown, and returns when the requests in progress were answered.
-pub async fn run(listener: TcpListener, gate: Gate) {
+pub async fn run(listener: TcpListener, gate: Gate, tls: Option<Arc<ServerConfig>>) {
     let body_bytes_max = gate.broker.config().message_bytes_max;
     let router = router(gate.clone(), body_bytes_max);
-    serve(listener, &gate, router).await;
+    serve(listener, &gate, router, tls).await;
     // Those that became WebSockets.
     gate.mqtt.drain().await;
 }
@@ -79,10 +85,11 @@ pub async fn run(listener: TcpListener, gate: Gate) {
 /// The same of the port for Prometheus.
 pub async fn run_metrics(listener: TcpListener, gate: Gate) {
     let router = metrics::router(gate.clone());
-    serve(listener, &gate, router).await;
+    serve(listener, &gate, router, None).await;
 }
 
-async fn serve(listener: TcpListener, gate: &Gate, router: Router) {
+async fn serve(listener: TcpListener, gate: &Gate, router: Router, tls: Option<Arc<ServerConfig>>) {
+    let tls = tls.map(TlsAcceptor::from);
     let Gate { config, shutdown, .. } = gate;
     let header_max = Duration::from_millis(config.http.header_ms_max);
     let places = Arc::new(Semaphore::new(config.http.connections_max));
@@ -101,12 +108,22 @@ async fn serve(listener: TcpListener, gate: &Gate, router: Router) {
                 // Without it small messages wait for acknowledgements; it works all the same.
                 let _best_effort = stream.set_nodelay(true);
                 // A socket without an address has ended already.
-                let Ok(local) = stream.local_addr() else { continue };
+                let Ok(address) = stream.local_addr() else { continue };
                 let router = router.clone().layer(Extension(Peer(peer)));
-                let router = router.layer(Extension(Local(local)));
-                let shutdown = shutdown.clone();
+                let router =
+                    router.layer(Extension(Local { address, is_encrypted: tls.is_some() }));
+                let (tls, shutdown) = (tls.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    serve_connection(stream, router, header_max, shutdown).await;
+                    match tls {
+                        None => serve_connection(stream, router, header_max, shutdown).await,
+                        Some(tls) => {
+                            let shaken = timeout(header_max, tls.accept(stream));
+                            if let Some(Ok(Ok(stream))) = shutdown.run_until_cancelled(shaken).await
+                            {
+                                serve_connection(stream, router, header_max, shutdown).await;
+                            }
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -133,7 +150,7 @@ fn without_last_slash(mut request: Request<Incoming>) -> Request<Incoming> {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     header_max: Duration,
     shutdown: CancellationToken,

@@ -29,10 +29,22 @@ pub enum BindError {
     Other(Protocol, SocketAddr, io::Error),
 }
 
-/// One bound socket for each protocol that is served, in the order of [`Protocol::ALL`].
+/// One bound socket for each protocol that is served, in the order of [`Protocol::ALL`]. Where the
+/// port for Prometheus is taken, a second server on a machine does without: what is there is at the
+/// HTTP port, too.
 pub fn bind_all(config: &Config) -> Result<Vec<(Protocol, TcpListener)>, BindError> {
-    let wanted = Protocol::ALL.into_iter().filter_map(|it| Some((it, it.bind(config)?)));
-    wanted.map(|(protocol, address)| Ok((protocol, bind(protocol, address)?))).collect()
+    let mut bound = Vec::new();
+    for protocol in Protocol::ALL {
+        let Some(address) = protocol.bind(config) else { continue };
+        match bind(protocol, address) {
+            Ok(listener) => bound.push((protocol, listener)),
+            Err(error @ BindError::Taken(Protocol::Metrics, _)) => {
+                tracing::warn!(event = "metrics_port_taken", "{error}; it is not served");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bound)
 }
 
 /// Binds one.
@@ -56,5 +68,30 @@ fn bracketed(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) => v4.ip().to_string(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layer;
+
+    #[tokio::test]
+    async fn a_taken_port_stops_a_server_unless_it_is_prometheuss() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let bind = |odd: &str| {
+            let names = ["amqp", "mqtt", "rocketmq", "http", "metrics"];
+            let layers = names.map(|name| {
+                let address = if name == odd { taken } else { "127.0.0.1:0".parse().unwrap() };
+                Layer::Set(format!("listeners.{name}.bind={address}"))
+            });
+            let bound = bind_all(&Config::load(&layers).unwrap());
+            bound.map(|all| all.into_iter().map(|(protocol, _)| protocol).collect::<Vec<_>>())
+        };
+        assert!(bind("").unwrap().contains(&Protocol::Metrics));
+        let without = bind("metrics").unwrap();
+        assert!(!without.contains(&Protocol::Metrics) && without.contains(&Protocol::Http));
+        assert!(matches!(bind("http"), Err(BindError::Taken(Protocol::Http, _))));
     }
 }

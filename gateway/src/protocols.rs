@@ -24,18 +24,20 @@ pub enum Protocol {
     Mqtts,
     Rocketmq,
     Http,
+    Https,
     Metrics,
 }
 
 impl Protocol {
     /// All of them, in the order they are announced.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Amqp,
         Self::Amqps,
         Self::Mqtt,
         Self::Mqtts,
         Self::Rocketmq,
         Self::Http,
+        Self::Https,
         Self::Metrics,
     ];
 
@@ -49,6 +51,7 @@ impl Protocol {
             Self::Mqtts => "MQTTS 3.1.1 and 5",
             Self::Rocketmq => "RocketMQ gRPC",
             Self::Http => "HTTP",
+            Self::Https => "HTTPS",
             Self::Metrics => "Prometheus",
         }
     }
@@ -63,6 +66,7 @@ impl Protocol {
             Self::Mqtts => "listeners.mqtts.bind",
             Self::Rocketmq => "listeners.rocketmq.bind",
             Self::Http => "listeners.http.bind",
+            Self::Https => "listeners.https.bind",
             Self::Metrics => "listeners.metrics.bind",
         }
     }
@@ -77,6 +81,7 @@ impl Protocol {
             Self::Mqtts => config.listeners.mqtts.bind,
             Self::Rocketmq => Some(config.listeners.rocketmq.bind),
             Self::Http => Some(config.listeners.http.bind),
+            Self::Https => config.listeners.https.bind,
             Self::Metrics => config.listeners.metrics.bind,
         }
     }
@@ -113,12 +118,12 @@ impl Host {
                 let (tls, set_level) = (Some(tls.rocketmq), logging::set_level);
                 mainstem_rocketmq::run(listener, broker, limits, shutdown, tls, set_level).await;
             }
-            Protocol::Http | Protocol::Metrics => {
+            Protocol::Http | Protocol::Https | Protocol::Metrics => {
                 let gate = Gate { broker, registry, mqtt, config, addresses, node, shutdown };
-                if protocol == Protocol::Http {
-                    http::run(listener, gate).await;
-                } else {
-                    http::run_metrics(listener, gate).await;
+                match protocol {
+                    Protocol::Metrics => http::run_metrics(listener, gate).await,
+                    Protocol::Https => http::run(listener, gate, Some(tls.https)).await,
+                    _ => http::run(listener, gate, None).await,
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The certificates: of the RocketMQ port, where TLS and plain HTTP/2 share one socket, and of the
-//! AMQPS and MQTTS ports, which may ask clients for theirs.
+//! The certificates: of the RocketMQ port, where TLS and plain HTTP/2 share one socket, of the HTTPS
+//! port, and of the AMQPS and MQTTS ports, which may ask clients for theirs.
 
 use std::{
     fs, io,
@@ -67,6 +67,7 @@ pub struct Certificates {
     pub rocketmq: Arc<ServerConfig>,
     pub amqps: Arc<ServerConfig>,
     pub mqtts: Arc<ServerConfig>,
+    pub https: Arc<ServerConfig>,
     shown: Arc<Shown>,
 }
 
@@ -120,7 +121,10 @@ pub fn certificates(config: &Config) -> Result<Certificates, TlsError> {
     let mqtts = server(&config.listeners.mqtts)?;
     let mut rocketmq = serving(shown.clone(), WebPkiClientVerifier::no_client_auth())?;
     rocketmq.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Certificates { rocketmq: Arc::new(rocketmq), amqps, mqtts, shown })
+    let mut https = serving(shown.clone(), WebPkiClientVerifier::no_client_auth())?;
+    https.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let (rocketmq, https) = (Arc::new(rocketmq), Arc::new(https));
+    Ok(Certificates { rocketmq, amqps, mqtts, https, shown })
 }
 
 /// The configured certificate, or one made here, with its key.

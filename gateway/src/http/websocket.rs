@@ -22,7 +22,7 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 pub(super) async fn upgrade(
     State(gate): State<Gate>,
     Extension(Peer(peer)): Extension<Peer>,
-    Extension(Local(local)): Extension<Local>,
+    Extension(local): Extension<Local>,
     mut request: Request,
 ) -> Response {
     let refused = |text| (StatusCode::BAD_REQUEST, text).into_response();
@@ -51,7 +51,7 @@ pub(super) async fn upgrade(
         let ended = |error| tracing::debug!(%error, "a WebSocket ended in its handshake");
         upgrade.await.map(TokioIo::new).map_err(ended).ok()
     };
-    if !gate.mqtt.websocket(handshake, Line::new(peer, local, false)) {
+    if !gate.mqtt.websocket(handshake, Line::new(peer, local.address, local.is_encrypted)) {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n").into_response();
     }
     let answer = [

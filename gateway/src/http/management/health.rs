@@ -88,6 +88,7 @@ pub(super) fn word(protocol: Protocol) -> &'static str {
         Protocol::Mqtts => "mqtt/ssl",
         Protocol::Rocketmq => "rocketmq",
         Protocol::Http => "http",
+        Protocol::Https => "https",
         Protocol::Metrics => "http/prometheus",
     }
 }

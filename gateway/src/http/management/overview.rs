@@ -15,7 +15,7 @@ use super::{
         descriptors, disk_free_bytes, machine_bytes, memory_bytes, runnable, threads, threads_max,
     },
 };
-use crate::access::operator::OPERATOR;
+use crate::{Protocol, access::operator::OPERATOR};
 
 /// What clients may look for before they use it; all of it is there.
 const FEATURES: [(&str, &str); 6] = [
@@ -92,7 +92,8 @@ fn listeners(caller: &Caller) -> Json {
 
 fn contexts(caller: &Caller) -> Json {
     let gate = &caller.gate;
-    let http = gate.addresses.iter().filter(|(protocol, _)| *protocol == crate::Protocol::Http);
+    let is_http = |protocol: &Protocol| matches!(protocol, Protocol::Http | Protocol::Https);
+    let http = gate.addresses.iter().filter(|(protocol, _)| is_http(protocol));
     let all = http.map(|(_, address)| {
         json!({
             "node": gate.node.name,
