@@ -9,7 +9,7 @@ use base64::{
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use mainstem_tests::{Amqp, Deadline, Mqtt, Server, clients::reply_code, http};
 use ring::hmac;
-use rumqttc::QoS;
+use rumqttc::{LastWill, QoS};
 use serde_json::{Value, json};
 
 const KEY: &[u8] = b"what the issuer and the server know";
@@ -57,6 +57,11 @@ async fn a_token_permits_what_its_scopes_say_over_every_protocol() {
     device.subscribe("room/1", QoS::AtLeastOnce).await;
     device.publish("room/1", false, b"hello").await;
     assert_eq!(device.next().await.body, b"hello");
+    let mut options = Mqtt::options(server.ports().mqtt, "lost");
+    options.set_credentials("device", token_60.clone());
+    options.set_last_will(LastWill::new("room/1", b"lost".to_vec(), QoS::AtLeastOnce, false));
+    drop(Mqtt::connect_with(options).await.unwrap());
+    assert_eq!(device.next().await.body, b"lost", "its token permitted its will");
 
     let ask = |token: &str, path: &str| {
         let login = STANDARD.encode(format!("x:{token}"));

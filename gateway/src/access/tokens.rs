@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,11 +22,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use super::{ANONYMOUS, operator::OPERATOR};
 use keys::{Key, decode};
 use scopes::Scopes;
 
 /// Bytes of a token, which is mostly in the place of a password.
 const TOKEN_BYTES_MAX: usize = 65_536;
+/// Keys that a token is tried with which names none.
+const TRIED_MAX: usize = 8;
 /// Bytes of a set of keys.
 const KEYS_BYTES_MAX: u64 = 1 << 20;
 /// How long an issuer may take to answer.
@@ -62,6 +65,8 @@ pub(crate) struct Tokens {
     keys: RwLock<Vec<Key>>,
     /// A token came that no key has signed; the issuer may have another by now.
     is_stale: AtomicBool,
+    /// When the first of those ends that somebody has, as far as is known; in milliseconds.
+    soonest: AtomicU64,
 }
 
 /// Why a token is not taken. Nobody but the operator is told.
@@ -75,7 +80,7 @@ pub(crate) enum Odd {
     Time,
     #[error("it is of another issuer, or for somebody else")]
     Party,
-    #[error("it does not say whose it is")]
+    #[error("it does not say whose it is, or is of a name that nobody has")]
     Name,
 }
 
@@ -102,7 +107,9 @@ impl Tokens {
     /// `None` where no tokens are taken.
     pub(crate) fn of(issuer: &Issuer) -> Option<Self> {
         let (keys, is_stale) = (RwLock::default(), AtomicBool::new(false));
-        (!issuer.keys.is_empty()).then(|| Self { issuer: issuer.clone(), keys, is_stale })
+        let (issuer, soonest) = (issuer.clone(), AtomicU64::new(u64::MAX));
+        let is_set = !issuer.keys.is_empty();
+        is_set.then_some(Self { issuer, keys, is_stale, soonest })
     }
 
     pub(crate) fn refresh_every(&self) -> Duration {
@@ -162,13 +169,16 @@ impl Tokens {
             return Err(Odd::Form);
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let mut named = keys.iter().filter(|key| key.is(text_of(&header, "kid")));
+        let named = keys.iter().filter(|key| key.is(text_of(&header, "kid")));
+        let mut named = named.take(TRIED_MAX);
         if !named.any(|key| key.signed(algorithm, signed.as_bytes(), &mac)) {
             self.is_stale.store(true, Ordering::Relaxed);
             return Err(Odd::Signature);
         }
         drop(keys);
-        self.read(&object(claims).ok_or(Odd::Form)?, now)
+        let token = self.read(&object(claims).ok_or(Odd::Form)?, now)?;
+        self.soonest.fetch_min(token.expires.0, Ordering::Relaxed);
+        Ok(token)
     }
 
     fn read(&self, claims: &Map<String, Value>, now: UnixMillis) -> Result<Token, Odd> {
@@ -197,6 +207,9 @@ impl Tokens {
         }
         let mut names = issuer.name_claims.iter().filter_map(|claim| text_of(claims, claim));
         let name = names.find(|name| !name.is_empty()).ok_or(Odd::Name)?.to_owned();
+        if name == OPERATOR || name == ANONYMOUS {
+            return Err(Odd::Name);
+        }
         let scopes = std::iter::once("scope").chain(issuer.scope_claims.iter().map(String::as_str));
         let scopes = scopes.flat_map(|claim| words(claims.get(claim)));
         let scopes = Scopes::read(scopes.flat_map(str::split_whitespace), &issuer.scope_prefix);

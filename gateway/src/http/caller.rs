@@ -25,6 +25,17 @@ impl Caller {
         self.tags.iter().any(|tag| tags.contains(&tag.as_str()))
     }
 
+    /// Whether it is a user who is kept here, and not the operator or the bearer of a token.
+    pub(super) fn is_user(&self) -> bool {
+        self.warrant.is_none() && !self.is_operator()
+    }
+
+    /// Whether it showed what only this machine's operator has.
+    pub(super) fn is_operator(&self) -> bool {
+        let is_token = matches!(self.credentials.secret, Secret::Token(_));
+        is_token && self.warrant.is_none()
+    }
+
     /// Errors: the caller does not look after the whole server.
     pub(super) fn must_administrate(&self) -> Result<(), Failure> {
         self.has_one_of(&["administrator"]).then_some(()).ok_or_else(not_authorised)

@@ -16,8 +16,10 @@ use std::time::Duration;
 pub use aliases::Aliases;
 pub use inbound::Inbound;
 pub use options::Options;
-pub use outbound::{Copy, DeliveryIds, InFlight, Note, Outbound, Stage, SubscriptionIds};
-pub use runs::{Held, Run};
+pub use outbound::{
+    Copy, DeliveryIds, InFlight, KeptAside, Note, Outbound, Stage, SubscriptionIds,
+};
+pub use runs::{Noted, Run};
 
 use crate::codec::{Ack, Auth, Disconnect, Fault, Packet, Publish, Qos, Reason, Reply, Subscribe};
 use crate::codec::{Unsubscribe, Version};
@@ -72,7 +74,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Parked {
     pub flights: Vec<InFlight>,
-    pub runs: Vec<Held>,
+    pub kept: KeptAside,
     /// The packet identifier that was given last. The client may hold one of a message that went to
     /// somebody else since, so none is given again before its turn.
     pub last_id: u16,
@@ -105,7 +107,7 @@ impl Session {
     /// Goes on where the session's last connection ended.
     pub fn resume(&mut self, parked: Parked) {
         self.inbound.resume(parked.received);
-        self.outbound.resume(parked.flights, parked.runs, parked.last_id);
+        self.outbound.resume(parked.flights, parked.kept, parked.last_id);
     }
 
     /// Ends the connection's part: what stays, and what was never sent.
@@ -113,8 +115,8 @@ impl Session {
     pub fn park(self) -> (Parked, Vec<Copy>) {
         let received = self.inbound.park();
         let last_id = self.outbound.last_id();
-        let (flights, runs, unsent) = self.outbound.park();
-        (Parked { flights, runs, last_id, received }, unsent)
+        let (flights, kept, unsent) = self.outbound.park();
+        (Parked { flights, kept, last_id, received }, unsent)
     }
 
     /// Bytes came from the client. Any will do, so that a slow large packet does not count as

@@ -127,6 +127,8 @@ fn what_is_not_the_issuers_or_not_for_us_or_not_now_is_refused() {
         ("aud", Value::Null, Odd::Party),
         ("sub", json!(""), Odd::Name),
         ("sub", json!(7), Odd::Name),
+        ("sub", json!("$operator"), Odd::Name),
+        ("sub", json!("anonymous"), Odd::Name),
     ] {
         assert_eq!(shop.with(claim, value.clone()), Err(odd), "{claim} {value}");
     }

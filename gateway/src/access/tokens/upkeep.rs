@@ -27,7 +27,9 @@ pub(crate) async fn keep_up(access: Arc<Access>, broker: Broker, shutdown: Cance
             refresh(access.clone()).await;
             refreshed = Instant::now();
         }
-        end_expired(&broker);
+        if let Some(tokens) = tokens {
+            end_expired(tokens, &broker);
+        }
     }
 }
 
@@ -44,12 +46,20 @@ pub(crate) async fn refresh(access: Arc<Access>) {
     let _read = tokio::task::spawn_blocking(read).await;
 }
 
-fn end_expired(broker: &Broker) {
+/// Looks at the connections only when the first of their tokens may have come to its end.
+fn end_expired(tokens: &Tokens, broker: &Broker) {
     let now = now();
+    if tokens.soonest.load(Ordering::Relaxed) > now.0 {
+        return;
+    }
+    tokens.soonest.store(u64::MAX, Ordering::Relaxed);
     for standing in broker.connections() {
-        let warrant = warrant(standing.principal());
-        if warrant.is_some_and(|warrant| warrant.token().expires.0 <= now.0) {
+        let Some(warrant) = warrant(standing.principal()) else { continue };
+        let end = warrant.token().expires.0;
+        if end <= now.0 {
             standing.end(EXPIRED);
+        } else {
+            tokens.soonest.fetch_min(end, Ordering::Relaxed);
         }
     }
 }

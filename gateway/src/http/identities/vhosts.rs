@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{gone, made, read, users::Tags};
 use crate::{
-    access::{directory::Described, grant::Permission, operator::OPERATOR},
+    access::{directory::Described, grant::Permission},
     http::{Gate, caller::Caller, management::Failure},
 };
 
@@ -82,7 +82,7 @@ pub(super) async fn set(
 ) -> Result<Response, Failure> {
     caller.must_administrate()?;
     let is_new = put(&gate, &vhost, read(&body)?).await?;
-    if is_new && caller.name != OPERATOR {
+    if is_new && caller.is_user() {
         gate.registry.set_permission(&vhost, &caller.name, &Permission::all()).await?;
     }
     Ok(made(is_new))

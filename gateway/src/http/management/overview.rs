@@ -15,7 +15,7 @@ use super::{
         descriptors, disk_free_bytes, machine_bytes, memory_bytes, runnable, threads, threads_max,
     },
 };
-use crate::{Protocol, access::operator::OPERATOR};
+use crate::Protocol;
 
 /// What clients may look for before they use it; all of it is there.
 const FEATURES: [(&str, &str); 6] = [
@@ -108,7 +108,7 @@ fn contexts(caller: &Caller) -> Json {
 
 /// As SIGTERM does; for whoever may send that one.
 pub(super) async fn stop(caller: Caller) -> Result<StatusCode, Failure> {
-    if caller.name != OPERATOR {
+    if !caller.is_operator() {
         return Err(Failure::unauthorized("Only the operator of the machine may stop the server"));
     }
     caller.gate.shutdown.cancel();

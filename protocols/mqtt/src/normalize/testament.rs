@@ -21,7 +21,8 @@ use crate::codec::{Fault, Input, Version, Will, connect, output::put_binary, sub
 pub struct Testament {
     pub version: Version,
     pub client_id: String,
-    /// Who left it, and by whose rights it is published.
+    /// Who left it, and by whose rights it is published; empty for somebody who was asked when it was
+    /// left, and whose will enters only where its own kind does by nature.
     pub user: String,
     pub session_expiry_s: u32,
     pub will: Will,

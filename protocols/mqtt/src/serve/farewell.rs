@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let testament = will.map(|will| Testament {
             version: self.ears.version,
             client_id: self.identity.client_id.clone(),
-            user: self.client.principal().name.to_string(),
+            user: wills::author(&self.client),
             session_expiry_s: expiry_s,
             will,
         });

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Server,
     connection::{Connection, Identity},
-    noted::{self, Begun, notes},
+    noted::{self, notes},
     parking,
     peers::Holder,
     proving::{self, last_word},
@@ -27,7 +27,7 @@ use crate::{
     codec::{ConnAck, Connect, Fault, Frame, Reason, Version, connect, frame, reply::Ears},
     normalize::{Message, publisher_hash},
     session::{
-        Options, Session, Terms,
+        Noted, Options, Session, Terms,
         scram::{METHOD, Proof},
     },
 };
@@ -269,7 +269,7 @@ async fn open(server: &Arc<Server>, connect: Connect, caller: &Caller) -> Result
 async fn open_session(
     client: &Client,
     open: OpenSession,
-) -> Result<(SessionOpened, Vec<(Begun, Unsettled)>), Refusal> {
+) -> Result<(SessionOpened, Vec<(Noted, Unsettled)>), Refusal> {
     let found = client.open_session(open).await?;
     // Apart from the rest, since it is rare.
     let runs = Box::pin(noted::unsettled(client, noted::runs(&found))).await?;
@@ -354,7 +354,7 @@ fn too_many(scope: &Scope) -> &'static str {
 fn start_session(
     terms: Terms,
     found: &mut SessionOpened,
-    runs: &[(Begun, Unsettled)],
+    runs: &[(Noted, Unsettled)],
     reserved_max: usize,
 ) -> Session {
     let mut session = Session::new(terms, Duration::ZERO);
@@ -363,8 +363,8 @@ fn start_session(
         session.resume(parked);
     }
     session.outbound.remember(notes(found), reserved_max);
-    for (run, unsettled) in runs {
-        session.outbound.remember_run(*run, &unsettled.ranges, unsettled.next);
+    for (noted, unsettled) in runs {
+        session.outbound.remember_run(*noted, &unsettled.ranges, unsettled.next);
     }
     session
 }

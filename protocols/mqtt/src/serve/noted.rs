@@ -21,7 +21,7 @@ use crate::{
         Reason, Reply,
         subscribe::{RUN_MARK, SENT_MARK},
     },
-    session::{Note, Run, Stage, options::MARK},
+    session::{Note, Noted, Run, Stage, options::MARK},
 };
 
 /// The bits of a note's options.
@@ -29,6 +29,8 @@ const RELEASED: u64 = 1;
 const LOOSE: u64 = 1 << 1;
 /// Where in the options of a run stands how many of its messages were completed.
 const COMPLETED_SHIFT: u32 = 8;
+/// The same for its limit.
+const LIMIT_SHIFT: u32 = 24;
 
 /// The notes of a session.
 pub(super) fn notes(found: &SessionOpened) -> impl Iterator<Item = Note> {
@@ -41,14 +43,13 @@ pub(super) fn notes(found: &SessionOpened) -> impl Iterator<Item = Note> {
     })
 }
 
-/// A run of a session, and how many of its first messages were completed.
-pub(super) type Begun = (Run, u16);
-
 /// The runs of a session.
-pub(super) fn runs(found: &SessionOpened) -> Vec<Begun> {
+pub(super) fn runs(found: &SessionOpened) -> Vec<Noted> {
     let runs = found.subscriptions.iter().filter_map(|held| {
-        let completed = held.subscribe.options >> COMPLETED_SHIFT;
-        Some((read_run(&held.subscribe.filter)?, u16::try_from(completed).unwrap_or(u16::MAX)))
+        let options = held.subscribe.options;
+        let count = |shift: u32| u16::try_from(options >> shift & 0xffff).unwrap_or(u16::MAX);
+        let run = read_run(&held.subscribe.filter)?;
+        Some(Noted { run, completed: count(COMPLETED_SHIFT), limit: count(LIMIT_SHIFT) })
     });
     runs.collect()
 }
@@ -56,9 +57,9 @@ pub(super) fn runs(found: &SessionOpened) -> Vec<Begun> {
 /// What is not settled of each.
 pub(super) async fn unsettled(
     client: &Client,
-    runs: Vec<Begun>,
-) -> Result<Vec<(Begun, Unsettled)>, Refusal> {
-    let asking = runs.iter().map(|(run, _)| -> Asking<'_, Unsettled> {
+    runs: Vec<Noted>,
+) -> Result<Vec<(Noted, Unsettled)>, Refusal> {
+    let asking = runs.iter().map(|Noted { run, .. }| -> Asking<'_, Unsettled> {
         let cursor = GroupRef { queue: run.queue, cursor: run.cursor };
         let offsets = (Offset(run.from), Offset(run.below()));
         Box::pin(client.unsettled(cursor, offsets))
@@ -135,8 +136,10 @@ fn read(filter: &Filter) -> Option<(u16, RecordId)> {
     Some((packet_id, RecordId(record.to_be_bytes())))
 }
 
-fn ask_of_run(run: Run, completed: u16) -> Ask {
-    let options = MARK | u64::from(completed) << COMPLETED_SHIFT;
+fn ask_of_run(noted: Noted) -> Ask {
+    let Noted { run, completed, limit } = noted;
+    let counts = u64::from(completed) << COMPLETED_SHIFT | u64::from(limit) << LIMIT_SHIFT;
+    let options = MARK | counts;
     Ask { filter: run_filter(run), share: None, options, live: true }
 }
 
@@ -152,9 +155,8 @@ fn write(client: &Client, ask: Ask) -> Asking<'_, ()> {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Returns when the notes are as durable as it gets.
-    pub(super) async fn note(&self, notes: Vec<Note>, runs: Vec<Run>) -> Result<(), End> {
-        let asks = runs.into_iter().map(|run| ask_of_run(run, 0));
-        let asks = asks.chain(notes.into_iter().map(ask_of));
+    pub(super) async fn note(&self, notes: Vec<Note>, runs: Vec<Noted>) -> Result<(), End> {
+        let asks = runs.into_iter().map(ask_of_run).chain(notes.into_iter().map(ask_of));
         let answers = in_order(asks.map(|ask| write(&self.client, ask)).collect()).await;
         answers
             .into_iter()
@@ -185,7 +187,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         // First, so that no restart finds neither the note nor that the message is settled.
         self.flush_settlements().await?;
-        let asks = news.into_iter().map(|(run, completed)| ask_of_run(run, completed)).collect();
+        let asks = news.into_iter().map(ask_of_run).collect();
         self.client.subscribe_unheard(asks, over).await.map_err(|_| End::Closing)
     }
 

@@ -43,7 +43,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let testament = Testament {
             version: self.ears.version,
             client_id: self.identity.client_id.clone(),
-            user: self.client.principal().name.to_string(),
+            user: author(&self.client),
             session_expiry_s: self.session_expiry_s,
             will: will.clone(),
         };
@@ -59,6 +59,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
         }
     }
+}
+
+/// By whose rights a client's will is published: its user's, or nobody's where a token permitted it when
+/// it was left, and is over when it is published.
+pub(super) fn author(client: &Client) -> String {
+    let principal = client.principal();
+    if principal.warrant.is_some() { String::new() } else { principal.name.to_string() }
 }
 
 /// Publishes these, and tells when that is as durable as it gets whether one of them was refused.
@@ -116,6 +123,7 @@ pub(super) async fn carry_out(
         let sender = sender(server, version, namespace, &client_id);
         match Message::from(will).record(&sender, client.stamp()) {
             // By the rights that whoever left it has now.
+            Ok(record) if user.is_empty() => records.push(record.confined()),
             Ok(record) => match server.broker.permit(&user, namespace, &client_id, record) {
                 Ok(record) => records.push(record),
                 Err(refusal) => tracing::warn!(client_id, %refusal, "a will was not published"),

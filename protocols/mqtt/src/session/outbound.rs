@@ -16,7 +16,7 @@ use mainstem_schemas::{Address, DeliveryId, Offset, Record, RecordId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use super::runs::{Held, Run, Runs};
+use super::runs::{Noted, Runs};
 use crate::codec::{Qos, Reason};
 
 /// The deliveries one packet stands for: several when subscriptions overlap.
@@ -105,6 +105,13 @@ pub enum Progress {
     Wrong,
 }
 
+/// What a session keeps besides its messages: its runs, and notes that are still to be taken back.
+#[derive(Debug, Default)]
+pub struct KeptAside {
+    over: Vec<Note>,
+    runs: Option<Box<Runs>>,
+}
+
 /// The sending half of a session.
 #[derive(Debug)]
 pub struct Outbound {
@@ -173,10 +180,11 @@ impl Outbound {
     }
 
     /// Goes on with what the session's last connection had under way, in its order.
-    pub fn resume(&mut self, flights: Vec<InFlight>, runs: Vec<Held>, last_id: u16) {
+    pub fn resume(&mut self, flights: Vec<InFlight>, kept: KeptAside, last_id: u16) {
         self.last_id = last_id;
-        if !runs.is_empty() {
-            self.runs.get_or_insert_default().resume(runs);
+        (self.over, self.runs) = (kept.over, kept.runs);
+        if let Some(runs) = &mut self.runs {
+            runs.resume();
         }
         for mut flight in flights {
             flight.order = self.sent;
@@ -192,6 +200,9 @@ impl Outbound {
     pub fn remember(&mut self, notes: impl IntoIterator<Item = Note>, reserved_max: usize) {
         for note in notes {
             let Note { packet_id, record, stage, is_loose } = note;
+            if self.over.iter().any(|over| (over.packet_id, over.record) == (packet_id, record)) {
+                continue;
+            }
             if stage == Stage::Released && !is_loose {
                 self.had.insert(record);
             }
@@ -224,17 +235,12 @@ impl Outbound {
         self.again.push_back(packet_id);
     }
 
-    /// Goes on with a run of which so many of the first were completed: what is open of it and
-    /// settled will not come again, and is released. No message had an offset from `next` on yet.
-    pub fn remember_run(
-        &mut self,
-        (run, completed): (Run, u16),
-        unsettled: &[(Offset, Offset)],
-        next: Offset,
-    ) {
+    /// Goes on with a run that was noted: what is open of it and settled will not come again, and is
+    /// released. No message had an offset from `next` on yet.
+    pub fn remember_run(&mut self, noted: Noted, unsettled: &[(Offset, Offset)], next: Offset) {
         let runs = self.runs.get_or_insert_default();
-        runs.remember(run, completed, next);
-        for (packet_id, offset) in runs.open_of(&run) {
+        runs.remember(noted, next);
+        for (packet_id, offset) in runs.open_of(&noted.run) {
             let is_settled = !unsettled.iter().any(|(a, b)| (a.0..b.0).contains(&offset));
             if is_settled && !self.flights.contains_key(&packet_id) {
                 self.send_release(packet_id, Kept::Guess, (RecordId::default(), true));
@@ -289,23 +295,24 @@ impl Outbound {
     }
 
     /// The runs that are to be noted before what [`Outbound::next_to_send`] gave is sent.
-    pub fn take_begun_runs(&mut self) -> Vec<Run> {
+    pub fn take_begun_runs(&mut self) -> Vec<Noted> {
         self.runs.as_mut().map(|runs| runs.take_begun()).unwrap_or_default()
     }
 
-    /// The runs of which more is completed than was noted, and how many of the first.
-    pub fn take_run_news(&mut self) -> Vec<(Run, u16)> {
+    /// The runs of which more is completed than was noted.
+    pub fn take_run_news(&mut self) -> Vec<Noted> {
         self.runs.as_mut().map(|runs| runs.take_news()).unwrap_or_default()
     }
 
     /// The runs whose notes are to be taken back.
-    pub fn take_over_runs(&mut self) -> Vec<Run> {
+    pub fn take_over_runs(&mut self) -> Vec<super::Run> {
         self.runs.as_mut().map(|runs| runs.take_over()).unwrap_or_default()
     }
 
     /// A delivery is settled. If its place is open, then because nobody knew better.
     pub fn pass(&mut self, id: &DeliveryId) {
-        if let Some((packet_id, true)) = self.find_in_runs(id)
+        if let Some((packet_id, is_open)) = self.find_in_runs(id)
+            && is_open
             && !self.flights.contains_key(&packet_id)
         {
             self.close_in_run(packet_id);
@@ -347,21 +354,21 @@ impl Outbound {
         self.flights.get(&packet_id)
     }
 
-    /// Ends the connection's half: what stays with the session, in order, its runs, and what was
-    /// never sent.
+    /// Ends the connection's half: what stays with the session, in order, what is kept with it, and
+    /// what was never sent.
     #[must_use]
-    pub fn park(mut self) -> (Vec<InFlight>, Vec<Held>, Vec<Copy>) {
+    pub fn park(mut self) -> (Vec<InFlight>, KeptAside, Vec<Copy>) {
+        let again: FxHashSet<u16> = self.again.iter().copied().collect();
         let mut flights = Vec::new();
         for flight in std::mem::take(&mut self.flights).into_values() {
-            if flight.kept == Kept::Guess && !self.again.contains(&flight.packet_id) {
+            if flight.kept == Kept::Guess && !again.contains(&flight.packet_id) {
                 self.close_in_run(flight.packet_id);
             } else if !flight.is_others() {
                 flights.push(flight);
             }
         }
         flights.sort_by_key(|flight| flight.order);
-        let runs = self.runs.map(|runs| runs.park()).unwrap_or_default();
-        (flights, runs, self.waiting.into())
+        (flights, KeptAside { over: self.over, runs: self.runs }, self.waiting.into())
     }
 
     /// Takes a message above QoS 0; it comes out of [`Outbound::next_to_send`] when it may be sent.
@@ -436,7 +443,7 @@ impl Outbound {
         let begun = runs.begin(&id, taken, self.last_id);
         if begun.is_none() {
             // What came no more, because it expired or was purged, takes no run for ever.
-            for packet_id in runs.oldest_owed(|id| self.flights.contains_key(&id)) {
+            for packet_id in runs.stale(|id| self.flights.contains_key(&id)) {
                 self.send_release(packet_id, Kept::Guess, (RecordId::default(), true));
             }
         }

@@ -11,6 +11,9 @@ pub const RUN_IDS: u16 = 512;
 const SLOTS: u16 = u16::MAX / RUN_IDS;
 /// Runs that a session has at most; their identifiers are a quarter of all.
 const RUNS_MAX: usize = 32;
+/// So many messages may be sent of a new run before more is noted; then four times as many, and so on:
+/// what may have been sent is released after a restart.
+const FIRST_LIMIT: u16 = 8;
 const WORDS: usize = RUN_IDS as usize / 64;
 
 /// Which places have which identifiers.
@@ -59,6 +62,16 @@ impl Run {
     }
 }
 
+/// What is noted of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    pub run: Run,
+    /// So many of the first places were completed.
+    pub completed: u16,
+    /// No message was sent from this place on.
+    pub limit: u16,
+}
+
 /// A run, and which of its identifiers are not free: their messages were sent, or may have been
 /// before the server was started, and are not completed.
 #[derive(Clone, Debug)]
@@ -67,13 +80,25 @@ pub struct Held {
     open: [u64; WORDS],
     /// No message was sent under an identifier from this place on.
     used: u16,
+    /// No message has come in this connection from this place on. They come in order.
+    reached: u16,
     /// How many were completed when it was noted last.
     noted: u16,
+    /// The place that was noted as the limit.
+    limit: u16,
 }
 
 impl Held {
-    fn new(run: Run) -> Self {
-        Self { run, open: [0; WORDS], used: 0, noted: 0 }
+    fn new(run: Run, limit: u16) -> Self {
+        Self { run, open: [0; WORDS], used: 0, reached: 0, noted: 0, limit }
+    }
+
+    fn note(&self) -> Noted {
+        Noted { run: self.run, completed: self.noted, limit: self.limit }
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        (self.run.queue, self.run.cursor) == (other.run.queue, other.run.cursor)
     }
 
     /// The first places, of which all that was sent is completed.
@@ -96,6 +121,7 @@ impl Held {
         if is_open {
             self.used = self.used.max(place + 1);
         }
+        self.reached = self.reached.max(place + 1);
     }
 
     fn open_places(&self) -> impl Iterator<Item = u16> + '_ {
@@ -107,8 +133,8 @@ impl Held {
 #[derive(Debug, Default)]
 pub struct Runs {
     all: Vec<Held>,
-    /// Begun, and not noted yet.
-    begun: Vec<Run>,
+    /// Begun, or about to go over their limits, and that is not noted yet.
+    begun: Vec<Noted>,
     /// Over, and their notes not taken back yet.
     over: Vec<Run>,
     /// Something was completed since that was noted.
@@ -140,15 +166,19 @@ impl Runs {
     }
 
     /// Begins a run with the place of a delivery, of the first identifiers behind `last_id` of which
-    /// none is taken. `None`
-    /// when there are as many as may be, or one of them has a place that this would have.
+    /// none is taken. `None` when there are as many as may be, or one of them has a place that this
+    /// would have.
     pub fn begin(
         &mut self,
         id: &DeliveryId,
         taken: impl Iterator<Item = u16>,
         last_id: u16,
     ) -> Option<Run> {
-        // The one before it is full, or will be again when it is due.
+        let mut before = self.all.iter().rev();
+        let before = before.find(|held| (held.run.queue, held.run.cursor) == (id.queue, id.cursor));
+        // Whoever needed a whole run needs the next one, too.
+        let is_busy = before.is_some_and(|held| held.used == RUN_IDS);
+        let limit = if is_busy { RUN_IDS } else { FIRST_LIMIT };
         self.end_idle(|run| run.queue == id.queue && run.cursor == id.cursor);
         if self.all.len() >= RUNS_MAX {
             self.end_idle(|_| true);
@@ -170,14 +200,23 @@ impl Runs {
         let mut slots = (next_slot..SLOTS).chain(0..next_slot);
         let slot = slots.find(|slot| is_taken.get(usize::from(*slot)) == Some(&false))?;
         let run = Run { first_id: slot * RUN_IDS + 1, ..run };
-        self.begun.push(run);
-        self.all.push(Held::new(run));
+        let held = Held::new(run, limit);
+        self.begun.push(held.note());
+        self.all.push(held);
         Some(run)
     }
 
     /// A message is sent under an identifier of a run.
     pub fn open(&mut self, packet_id: u16) {
         self.set(packet_id, true);
+        for held in &mut self.all {
+            if held.used > held.limit {
+                while held.limit < held.used {
+                    held.limit = (held.limit * 4).min(RUN_IDS);
+                }
+                self.begun.push(held.note());
+            }
+        }
     }
 
     /// An identifier is free again on both sides.
@@ -213,7 +252,7 @@ impl Runs {
     }
 
     /// Those that are to be noted before anything is sent under their identifiers.
-    pub fn take_begun(&mut self) -> Vec<Run> {
+    pub fn take_begun(&mut self) -> Vec<Noted> {
         std::mem::take(&mut self.begun)
     }
 
@@ -222,8 +261,8 @@ impl Runs {
         std::mem::take(&mut self.over)
     }
 
-    /// Those of which more is completed than was noted, and how many of the first.
-    pub fn take_news(&mut self) -> Vec<(Run, u16)> {
+    /// Those of which more is completed than was noted.
+    pub fn take_news(&mut self) -> Vec<Noted> {
         if !std::mem::take(&mut self.has_news) {
             return Vec::new();
         }
@@ -232,36 +271,37 @@ impl Runs {
             let completed = held.completed();
             if completed > held.noted {
                 held.noted = completed;
-                news.push((held.run, completed));
+                news.push(held.note());
             }
         }
         news
     }
 
-    /// What stays with the session.
-    #[must_use]
-    pub fn park(self) -> Vec<Held> {
-        self.all
+    /// Another connection goes on with the session.
+    pub fn resume(&mut self) {
+        for held in &mut self.all {
+            held.reached = 0;
+        }
     }
 
-    /// Goes on with what the session's last connection had.
-    pub fn resume(&mut self, all: Vec<Held>) {
-        self.all = all;
-    }
-
-    /// Goes on with what was noted. Of a run that was not resumed any identifier may be taken, but
-    /// of its completed places and those of offsets from `next` on.
-    pub fn remember(&mut self, run: Run, completed: u16, next: Offset) {
-        if self.all.iter().any(|held| held.run == run) {
+    /// Goes on with what was noted. Of a run that is not known any identifier may be taken, but of
+    /// its completed places, those from its limit on, and those of offsets from `next` on.
+    pub fn remember(&mut self, noted: Noted, next: Offset) {
+        let Noted { run, completed, limit } = noted;
+        if self.over.contains(&run) || self.all.iter().any(|held| held.run == run) {
             return;
         }
-        let mut held = Held { noted: completed, ..Held::new(run) };
+        let mut held = Held::new(run, limit.min(RUN_IDS));
         let used = u16::try_from(next.0.saturating_sub(run.from)).unwrap_or(RUN_IDS);
-        for place in completed..used.min(RUN_IDS) {
+        for place in completed..used.min(held.limit) {
             held.set(place, true);
         }
+        held.noted = completed;
         held.used = held.used.max(completed);
+        held.reached = 0;
         self.all.push(held);
+        // Notes are in no order.
+        self.all.sort_by_key(|held| held.run.from);
     }
 
     /// The identifiers of a run that are not free, and the offsets of their places.
@@ -272,15 +312,21 @@ impl Runs {
         places.map(|place| (run.first_id + place, run.from + u64::from(place))).collect()
     }
 
-    /// The identifiers of the oldest run of which all that is open waits for a message to come
-    /// again; empty where there is none.
+    /// The identifiers whose messages are not under way and will not come again, since later ones of
+    /// their cursor came; empty while there is room for more runs.
     #[must_use]
-    pub fn oldest_owed(&self, is_under_way: impl Fn(u16) -> bool) -> Vec<u16> {
-        let ids = |held: &Held| -> Vec<u16> {
-            held.open_places().map(|place| held.run.first_id + place).collect()
-        };
-        let mut all = self.all.iter().map(ids);
-        let owed = all.find(|ids| !ids.is_empty() && !ids.iter().any(|id| is_under_way(*id)));
-        owed.unwrap_or_default()
+    pub fn stale(&self, is_under_way: impl Fn(u16) -> bool) -> Vec<u16> {
+        let mut stale = Vec::new();
+        if self.all.len() < RUNS_MAX {
+            return stale;
+        }
+        for (at, held) in self.all.iter().enumerate() {
+            let mut later = self.all.iter().skip(at + 1);
+            let is_passed = later.any(|later| later.is_of(held) && later.reached > 0);
+            let below = if is_passed { RUN_IDS } else { held.reached };
+            let ids = held.open_places().take_while(|place| *place < below);
+            stale.extend(ids.map(|at| held.run.first_id + at).filter(|id| !is_under_way(*id)));
+        }
+        stale
     }
 }

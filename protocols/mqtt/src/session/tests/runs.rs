@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::session::runs::RUN_IDS;
+use crate::session::runs::{RUN_IDS, Run};
 
 fn wide() -> Session {
     Session::new(Terms { client_receive_max: u16::MAX, ..terms() }, Duration::ZERO)
@@ -20,10 +20,16 @@ fn ranges(unsettled: &[(u64, u64)]) -> Vec<(Offset, Offset)> {
 }
 
 /// The session as it goes on after the server was started, of what was noted of it.
-fn restarted(run: Run, unsettled: &[(u64, u64)], next: u64) -> Session {
+fn restarted(noted: Noted, unsettled: &[(u64, u64)], next: u64) -> Session {
     let mut session = wide();
-    session.outbound.remember_run((run, 0), &ranges(unsettled), Offset(next));
+    session.outbound.remember_run(noted, &ranges(unsettled), Offset(next));
     session
+}
+
+/// What was noted of a whole run of which nothing was completed.
+fn noted(from: u64, first_id: u16) -> Noted {
+    let run = Run { queue: QueueId(1), cursor: CursorId(1), from, first_id };
+    Noted { run, completed: 0, limit: RUN_IDS }
 }
 
 #[test]
@@ -39,7 +45,9 @@ fn messages_of_a_cursor_have_their_identifiers_by_their_places() {
     let second = RUN_IDS + 1;
     assert_eq!(ids, [1, 2, 5, second, second + RUN_IDS]);
     let runs = session.outbound.take_begun_runs();
-    let noted: Vec<_> = runs.iter().map(|run| (run.cursor.0, run.from, run.first_id)).collect();
+    assert!(runs.iter().all(|one| (one.completed, one.limit) == (0, 8)));
+    let noted: Vec<_> =
+        runs.iter().map(|one| (one.run.cursor.0, one.run.from, one.run.first_id)).collect();
     assert_eq!(noted, [(1, 7, 1), (2, 8, second)], "once for all of them");
     assert!(ids.iter().all(|id| session.outbound.take_note(*id).is_none()));
     assert_eq!(session.outbound.take_begun_runs(), []);
@@ -84,8 +92,11 @@ fn a_run_is_over_when_all_of_it_is_done_and_the_next_has_begun() {
         session.outbound.push(copy(Qos::ExactlyOnce, offset));
     }
     let sent: Vec<u16> = sent(&mut session).into_iter().map(|(id, ..)| id).collect();
-    let runs = session.outbound.take_begun_runs();
-    assert_eq!((runs.len(), runs[1].from), (2, ids));
+    let noted = session.outbound.take_begun_runs();
+    let limits: Vec<u16> = noted.iter().map(|one| one.limit).collect();
+    assert_eq!(limits, [8, 32, 128, RUN_IDS, RUN_IDS], "the next one is noted at once");
+    let runs = [noted[0].run, noted[4].run];
+    assert_eq!((runs[0].from, runs[1].from), (0, ids));
     for id in sent {
         assert_eq!(session.outbound.take_over_runs(), []);
         assert_eq!(session.outbound.take_run_news(), []);
@@ -95,7 +106,8 @@ fn a_run_is_over_when_all_of_it_is_done_and_the_next_has_begun() {
             assert_eq!(session.outbound.take_over_runs(), [runs[0]]);
         } else {
             let run = runs[usize::from(id > RUN_IDS)];
-            assert_eq!(session.outbound.take_run_news(), [(run, id - run.first_id + 1)]);
+            let (completed, limit) = (id - run.first_id + 1, RUN_IDS);
+            assert_eq!(session.outbound.take_run_news(), [Noted { run, completed, limit }]);
         }
     }
     assert_eq!(session.outbound.take_over_runs(), [], "the last one goes on");
@@ -107,12 +119,12 @@ fn what_comes_late_has_no_place_among_what_was_completed() {
     first.outbound.push(copy(Qos::ExactlyOnce, 5));
     first.outbound.push(copy(Qos::ExactlyOnce, 8));
     sent(&mut first);
-    let run = first.outbound.take_begun_runs()[0];
+    let run = first.outbound.take_begun_runs()[0].run;
     for id in [1, 4] {
         tell(&mut first, Packet::PubRec(ack(id)));
         tell(&mut first, Packet::PubComp(ack(id)));
     }
-    assert_eq!(first.outbound.take_run_news(), [(run, 4)]);
+    assert_eq!(first.outbound.take_run_news(), [Noted { run, completed: 4, limit: 8 }]);
     first.outbound.push(copy(Qos::ExactlyOnce, 6));
     first.outbound.push(copy(Qos::ExactlyOnce, 5));
     let ids: Vec<u16> = sent(&mut first).into_iter().map(|(id, ..)| id).collect();
@@ -120,50 +132,63 @@ fn what_comes_late_has_no_place_among_what_was_completed() {
     assert_eq!(ids, [next, next + RUN_IDS]);
     assert_eq!(first.outbound.take_over_runs(), [run]);
     let begun = first.outbound.take_begun_runs();
-    assert_eq!(begun.iter().map(|run| (run.from, run.first_id)).collect::<Vec<_>>(), [(6, next)]);
+    let begun: Vec<_> = begun.iter().map(|one| (one.run.from, one.run.first_id)).collect();
+    assert_eq!(begun, [(6, next)]);
     assert!(first.outbound.take_note(next + RUN_IDS).is_some(), "it has a note of its own");
 }
 
 #[test]
-fn a_guess_is_made_once() {
-    let run = Run { queue: QueueId(1), cursor: CursorId(1), from: 5, first_id: 1 };
-    let mut first = restarted(run, &[], 7);
-    assert_eq!(sent(&mut first), [1, 2].map(|id| (id, true, Stage::Released)));
-    tell(&mut first, Packet::PubComp(ack(1)));
+fn a_guess_is_made_once_also_of_a_run_that_is_over() {
+    let (one, two) = (noted(5, 1), noted(5 + u64::from(RUN_IDS), RUN_IDS + 1));
+    let next = Offset(two.run.from + 1);
+    let mut first = wide();
+    // Notes are in no order.
+    first.outbound.remember_run(two, &[], next);
+    first.outbound.remember_run(Noted { completed: RUN_IDS - 1, ..one }, &[], next);
+    let guesses = [RUN_IDS + 1, RUN_IDS];
+    assert_eq!(sent(&mut first), guesses.map(|id| (id, true, Stage::Released)));
     let mut second = wide();
     second.resume(first.park().0);
-    second.outbound.remember_run((run, 0), &[], Offset(7));
+    // The first run is over, and its note still there.
+    second.outbound.remember_run(two, &[], next);
+    second.outbound.remember_run(Noted { completed: RUN_IDS - 1, ..one }, &[], next);
     assert_eq!(sent(&mut second), [], "some clients end the connection at it");
+    assert_eq!(second.outbound.take_over_runs(), [one.run]);
+}
+
+#[test]
+fn what_was_never_sent_is_not_released() {
+    let few = Noted { limit: 8, ..noted(5, 1) };
+    let mut session = restarted(few, &[], 600);
+    assert_eq!(sent(&mut session).len(), 8);
 }
 
 #[test]
 fn what_comes_no_more_keeps_no_run_for_ever() {
-    let run = Run { queue: QueueId(1), cursor: CursorId(1), from: 5, first_id: 1 };
-    let mut session = restarted(run, &[(5, 7)], 7);
+    let mut session = restarted(noted(5, 1), &[(5, 8)], 8);
     assert_eq!(sent(&mut session), []);
-    // One was no message of QoS 2 after all; the other expired, and is seen no more.
+    // One was no message of QoS 2 after all; another expired, and is passed over.
     session.outbound.pass(&delivery(5));
-    let mut others = 0;
-    while session.outbound.next_to_send().is_none_or(|(flight, _)| flight.stage == Stage::Published)
-    {
-        others += 1;
-        assert!(others < 100, "it was never released");
-        let id = DeliveryId { cursor: CursorId(100 + others), ..delivery(0) };
-        let deliveries = smallvec![id];
-        session.outbound.push(Copy { deliveries, ..copy(Qos::ExactlyOnce, 0) });
-    }
-    assert_eq!(session.outbound.flight(2).map(|flight| flight.stage), Some(Stage::Released));
+    let others = |session: &mut Session, from: u64| {
+        for other in from..from + 40 {
+            let id = DeliveryId { cursor: CursorId(100 + other), ..delivery(0) };
+            let deliveries = smallvec![id];
+            session.outbound.push(Copy { deliveries, ..copy(Qos::ExactlyOnce, 0) });
+        }
+        let mut released = sent(session);
+        released.retain(|(.., stage)| *stage == Stage::Released);
+        released
+    };
+    assert_eq!(others(&mut session, 0), [], "both may still come");
+    session.outbound.push(copy(Qos::ExactlyOnce, 7));
+    assert_eq!(sent(&mut session), [(3, true, Stage::Published)]);
+    assert_eq!(others(&mut session, 40), [(2, true, Stage::Released)], "a later one came");
     tell(&mut session, Packet::PubComp(ack(2)));
-    let id = DeliveryId { cursor: CursorId(99), ..delivery(0) };
-    session.outbound.push(Copy { deliveries: smallvec![id], ..copy(Qos::ExactlyOnce, 0) });
-    sent(&mut session);
-    assert_eq!(session.outbound.take_over_runs(), [run]);
 }
 
 #[test]
 fn copies_that_went_by_themselves_are_not_merged_after_a_restart() {
-    let run = Run { queue: QueueId(1), cursor: CursorId(1), from: 5, first_id: 1 };
-    let session = restarted(run, &[(5, 7)], 7);
+    let session = restarted(noted(5, 1), &[(5, 7)], 7);
     assert!(session.outbound.was_alone(&copy(Qos::ExactlyOnce, 6)));
     assert!(!session.outbound.was_alone(&copy(Qos::ExactlyOnce, 7)));
     assert!(!session.outbound.was_alone(&elsewhere(6)));
@@ -176,7 +201,7 @@ struct World {
     held: BTreeSet<u16>,
     had: BTreeMap<u64, u32>,
     settled: BTreeSet<u64>,
-    runs: Vec<(Run, u16)>,
+    runs: Vec<Noted>,
 }
 
 impl World {
@@ -198,7 +223,8 @@ impl World {
         let Some((flight, _)) = session.outbound.next_to_send() else { return false };
         let (id, stage) = (flight.packet_id, flight.stage);
         let offset = flight.copy.as_ref().map(|copy| copy.deliveries[0].offset.0);
-        self.runs.extend(session.outbound.take_begun_runs().into_iter().map(|run| (run, 0)));
+        let begun = session.outbound.take_begun_runs();
+        self.note(begun);
         if stage == Stage::Published && self.held.insert(id) {
             *self.had.entry(offset.unwrap()).or_default() += 1;
         }
@@ -212,16 +238,21 @@ impl World {
             self.settled.extend(offset);
         }
         for over in session.outbound.take_over_runs() {
-            self.runs.retain(|(run, _)| *run != over);
+            self.runs.retain(|one| one.run != over);
         }
         // What is noted in passing may be lost.
         if hears_answer {
-            for (run, completed) in session.outbound.take_run_news() {
-                self.runs.retain(|(other, _)| *other != run);
-                self.runs.push((run, completed));
-            }
+            let news = session.outbound.take_run_news();
+            self.note(news);
         }
         true
+    }
+
+    fn note(&mut self, news: Vec<Noted>) {
+        for noted in news {
+            self.runs.retain(|other| other.run != noted.run);
+            self.runs.push(noted);
+        }
     }
 
     /// PUBREL goes out for some of what is settled.
