@@ -354,7 +354,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // What came before the packet that ended the talk counts.
         self.publish(batch).await?;
         self.exactly.forget(&self.client).await?;
-        self.see_to_notes().await?;
+        if self.has_news() {
+            // What is rare is kept aside, for the memory of idle connections.
+            Box::pin(self.see_to_notes()).await?;
+        }
         talk
     }
 

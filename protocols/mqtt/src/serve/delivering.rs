@@ -289,7 +289,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 break;
             }
             let runs = self.session.outbound.take_begun_runs();
-            self.note(notes, runs).await?;
+            if !notes.is_empty() || !runs.is_empty() {
+                Box::pin(self.note(notes, runs)).await?;
+            }
             for (packet_id, dup) in flights {
                 self.send_flight(Stance { packet_id, dup, now });
             }

@@ -165,6 +165,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             .map_err(|_| End::Closing)
     }
 
+    /// Whether there is anything to see to for [`Connection::see_to_notes`].
+    pub(super) fn has_news(&self) -> bool {
+        let has_received =
+            self.releasing.as_ref().is_some_and(|releasing| !releasing.received.is_empty());
+        has_received || self.session.outbound.has_news()
+    }
+
     /// Sends PUBREL for what the client has, when that is kept; forgets what is done.
     pub(super) async fn see_to_notes(&mut self) -> Result<(), End> {
         if let Some(releasing) = &mut self.releasing

@@ -338,6 +338,12 @@ impl Outbound {
             && !self.owed.contains_key(&copy.record.id())
     }
 
+    /// Whether there are notes to be written in passing or to be taken back.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.over.is_empty() || self.runs.as_ref().is_some_and(|runs| runs.has_news())
+    }
+
     /// The notes that are to be taken back.
     pub fn take_over(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.over)

@@ -251,6 +251,12 @@ impl Runs {
         });
     }
 
+    /// Whether something was completed since that was noted, or is over.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.has_news || !self.over.is_empty()
+    }
+
     /// Those that are to be noted before anything is sent under their identifiers.
     pub fn take_begun(&mut self) -> Vec<Noted> {
         std::mem::take(&mut self.begun)
