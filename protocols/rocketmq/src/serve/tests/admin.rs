@@ -24,6 +24,7 @@ use crate::{
         },
     },
     normalize::timestamp,
+    serve::Front,
 };
 
 fn typed(topic: &str, kind: MessageType) -> CreateTopicRequest {
@@ -379,6 +380,19 @@ async fn a_dead_letter_that_cannot_be_sent_stops_no_other() {
     let mut manager = Operator::of(&server, "manager").await;
     assert_eq!(manager.redrive(redrive()).await, (Code::Ok, 1));
     assert_eq!(manager.redrive(redrive()).await, (Code::Ok, 0));
+}
+
+#[tokio::test]
+async fn what_was_said_is_kept_by_who_does_not_know_it_yet() {
+    let server = Server::start(Limits::default()).await;
+    let limits = Arc::new(Limits::default());
+    for topic in ["one", "two"] {
+        let stop = CancellationToken::new();
+        let front = Front::new(server.broker().clone(), limits.clone(), stop, |_| Ok(()));
+        let alone = front.terms.alone().await.unwrap();
+        front.say_of_topic(&alone, ("/", topic), Some(MessageType::Fifo)).await.unwrap();
+        assert_eq!(front.type_of("/", "one"), Some(MessageType::Fifo));
+    }
 }
 
 #[tokio::test]
