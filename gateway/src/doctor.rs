@@ -13,7 +13,12 @@ use std::{
 
 use axum::http::Method;
 
-use crate::{Config, Protocol, listeners, remote::Remote};
+use crate::{
+    Config, Protocol,
+    access::operator::OPERATOR,
+    listeners::{self, BindError},
+    remote::Remote,
+};
 
 /// How grave it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +98,14 @@ fn ports(config: &Config) -> Vec<Finding> {
         let _inside = runtime.enter();
         let wanted = Protocol::ALL.into_iter().filter_map(|it| Some((it, it.bind(config)?)));
         let tried = wanted.filter_map(|(protocol, address)| {
-            listeners::bind(protocol, address).err().map(|error| error.to_string())
+            let error = listeners::bind(protocol, address).err()?;
+            Some(match error {
+                // A server warns, and serves the rest.
+                BindError::Taken(Protocol::Metrics, _) => {
+                    Finding::doubtful(about, error.to_string())
+                }
+                _ => Finding::bad(about, error.to_string()),
+            })
         });
         tried.collect::<Vec<_>>()
     };
@@ -105,14 +117,16 @@ fn ports(config: &Config) -> Vec<Finding> {
         let words = "a server is running on this data directory, and has its ports";
         return vec![Finding::fine(about, words)];
     }
-    bound.into_iter().map(|error| Finding::bad(about, error)).collect()
+    bound
 }
 
-/// Whether a server answers that has this data directory.
+/// Whether a server answers that has this data directory: one that knows its operator.
 fn is_running(config: &Config) -> bool {
     let asked = Remote::open(&config.data_dir, ANSWER)
-        .and_then(|remote| remote.ask(&Method::GET, "/readyz", None));
-    asked.is_ok()
+        .and_then(|remote| remote.ask(&Method::GET, "/api/whoami", None));
+    asked.is_ok_and(|reply| {
+        reply.status == 200 && reply.json().get("name").is_some_and(|name| name == OPERATOR)
+    })
 }
 
 fn descriptors(config: &Config) -> Finding {
@@ -206,7 +220,7 @@ mod tests {
 
     fn config(data: &Path, port: u16) -> Config {
         let mut sets = vec![format!("data_dir={}", data.display())];
-        for name in ["amqp", "mqtt", "rocketmq", "http"] {
+        for name in ["amqp", "mqtt", "rocketmq", "http", "metrics"] {
             sets.push(format!("listeners.{name}.bind=127.0.0.1:{port}"));
         }
         Config::load(&sets.into_iter().map(Layer::Set).collect::<Vec<_>>()).unwrap()
@@ -218,12 +232,36 @@ mod tests {
         let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
         let found = ports(&config(folder.path(), port));
-        assert!(found.iter().all(|finding| finding.verdict == Verdict::Bad), "{found:?}");
-        assert_eq!(found.len(), 4);
+        let (doubts, bad): (Vec<_>, Vec<_>) =
+            found.iter().partition(|finding| finding.verdict == Verdict::Doubtful);
+        assert_eq!((doubts.len(), bad.len()), (1, 4), "{found:?}");
+        assert!(doubts[0].words.contains("listeners.metrics.bind="), "{found:?}");
         let words = format!("port {port} on 127.0.0.1 is taken by another process");
         assert!(found[0].words.contains(&words) && found[0].words.contains("listeners.amqp.bind="));
         let free = ports(&config(folder.path(), 0));
         assert_eq!((free.len(), free[0].verdict), (1, Verdict::Fine));
+    }
+
+    #[test]
+    fn only_who_knows_the_operator_is_the_running_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let left = serde_json::json!({ "http": other.local_addr().unwrap(), "token": "t" });
+        fs::write(folder.path().join("operator.json"), left.to_string()).unwrap();
+        let said = [("401 Unauthorized", OPERATOR), ("200 OK", "guest"), ("200 OK", OPERATOR)];
+        let answering = std::thread::spawn(move || {
+            for (status, name) in said {
+                let (mut stream, _) = other.accept().unwrap();
+                let _request = io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+                let body = serde_json::json!({ "name": name }).to_string();
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        let config = config(folder.path(), 0);
+        assert_eq!(said.map(|_| is_running(&config)), [false, false, true]);
+        answering.join().unwrap();
+        assert!(!is_running(&config));
     }
 
     #[test]

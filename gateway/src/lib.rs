@@ -20,6 +20,7 @@ pub mod reload;
 pub mod remote;
 mod scram;
 pub mod server;
+mod terminal;
 pub mod tls;
 pub mod top;
 

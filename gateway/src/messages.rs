@@ -7,13 +7,13 @@ mod options;
 mod rocketmq;
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     time::Duration,
 };
 
 use serde_json::{Value as Json, json};
 
-use crate::Config;
+use crate::{Config, terminal};
 use options::Proto;
 pub use options::{Direction, HELP, Options};
 
@@ -173,6 +173,7 @@ fn bodies(options: &Options) -> Result<Vec<Vec<u8>>, Failure> {
 async fn subscribe(options: &Options, config: &Config, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut client = Client::connect(options, config).await?;
     client.subscribe(options).await?;
+    let is_screen = io::stdout().is_terminal();
     let mut got = 0;
     while options.count.is_none_or(|count| got < count) {
         let next = client.next(options);
@@ -186,7 +187,7 @@ async fn subscribe(options: &Options, config: &Config, out: &mut dyn Write) -> R
         };
         got += 1;
         // Whoever reads has seen enough.
-        if show(&received, options, out).is_err() {
+        if show(&received, options.json, is_screen, out).is_err() {
             break;
         }
     }
@@ -194,18 +195,49 @@ async fn subscribe(options: &Options, config: &Config, out: &mut dyn Write) -> R
     Ok(0)
 }
 
-fn show(received: &Received, options: &Options, out: &mut dyn Write) -> io::Result<()> {
-    if options.json {
-        let body = String::from_utf8_lossy(&received.body);
-        let line = json!({
+/// Writes a message out: whole where a program reads it, and without what commands a terminal on one.
+fn show(
+    received: &Received,
+    is_json: bool,
+    is_screen: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let body = &received.body;
+    let line = is_json.then(|| {
+        json!({
             "name": received.name,
             "properties": received.properties,
-            "payload": body,
-        });
-        writeln!(out, "{line}")?;
+            "payload": String::from_utf8_lossy(body),
+        })
+        .to_string()
+    });
+    let written = line.as_ref().map_or(&body[..], |line| line.as_bytes());
+    if is_screen {
+        let text = String::from_utf8_lossy(written);
+        out.write_all(terminal::shown_lines(&text).as_bytes())?;
     } else {
-        out.write_all(&received.body)?;
-        out.write_all(b"\n")?;
+        out.write_all(written)?;
     }
+    out.write_all(b"\n")?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_gets_every_byte_and_a_terminal_no_command() {
+        let body = b"a\n\x1b[2J\xff".to_vec();
+        let received = Received { name: "t".to_owned(), properties: Json::Null, body };
+        let written = |is_json, is_screen| {
+            let mut out = Vec::new();
+            show(&received, is_json, is_screen, &mut out).unwrap();
+            out
+        };
+        assert_eq!(written(false, false), b"a\n\x1b[2J\xff\n");
+        assert_eq!(written(false, true), "a\n\\u{1b}[2J\u{fffd}\n".as_bytes());
+        let json: Json = serde_json::from_slice(&written(true, false)).unwrap();
+        assert_eq!(json["payload"], "a\n\x1b[2J\u{fffd}");
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use crate::{
     Config,
     remote::{Remote, RemoteError, Reply},
+    terminal,
 };
 
 /// Between two looks.
@@ -116,6 +117,7 @@ fn table(queues: &Json) -> String {
             "/" => word("/name").to_owned(),
             vhost => format!("{vhost}:{}", word("/name")),
         };
+        let name = terminal::shown(&name);
         text.push_str(&format!(
             "{name:<40} {:>9} {:>12} {:>12} {:>9}\n",
             word("/type"),
@@ -155,5 +157,7 @@ mod tests {
             row.split_whitespace().collect::<Vec<_>>(),
             ["plant:q", "classic", "7", "0", "0"]
         );
+        let odd = json!({ "name": "a\x1b[2J\nb", "vhost": "/" });
+        assert!(super::table(&json!({ "items": [odd] })).contains("\na\\u{1b}[2J\\nb "));
     }
 }

@@ -12,17 +12,22 @@ const SOON: Duration = Duration::from_secs(30 * DAY.as_secs());
 const URGENT: Duration = Duration::from_secs(7 * DAY.as_secs());
 
 pub(super) fn look(config: &Config, now: SystemTime) -> Vec<Finding> {
-    if config.tls.certificate.as_os_str().is_empty() && !tls::own_files(&config.data_dir).0.exists()
-    {
+    let is_own = config.tls.certificate.as_os_str().is_empty();
+    let (own, own_key) = tls::own_files(&config.data_dir);
+    if is_own && !own.exists() {
         return vec![Finding::fine(ABOUT, "one will be made, signed by itself")];
+    }
+    if is_own && !own_key.exists() {
+        let words = format!(
+            "{} is missing: a start makes another certificate, which clients do not trust yet",
+            own_key.display()
+        );
+        return vec![Finding::bad(ABOUT, words)];
     }
     if let Err(error) = tls::certificates(config) {
         return vec![Finding::bad(ABOUT, error.to_string())];
     }
-    let file = match config.tls.certificate.as_os_str().is_empty() {
-        true => tls::own_files(&config.data_dir).0,
-        false => config.tls.certificate.clone(),
-    };
+    let file = if is_own { own } else { config.tls.certificate.clone() };
     let name = file.display().to_string();
     match tls::not_after(&file) {
         Ok(until) => vec![judge(&name, until, now)],
@@ -89,5 +94,22 @@ mod tests {
         let broken = found(end - DAY * 60);
         assert_eq!(broken.verdict, Verdict::Bad);
         assert!(broken.words.contains("k.pem"), "{broken:?}");
+    }
+
+    #[test]
+    fn a_missing_key_is_told_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = [Layer::Set(format!("data_dir={}", folder.path().display()))];
+        let config = Config::load(&sets).unwrap();
+        let found = || look(&config, UNIX_EPOCH).remove(0);
+        assert_eq!(found().verdict, Verdict::Fine);
+        let (certificate, key) = tls::own_files(folder.path());
+        assert!(!certificate.exists());
+        fs::create_dir(certificate.parent().unwrap()).unwrap();
+        fs::write(&certificate, "kept").unwrap();
+        let told = found();
+        assert_eq!(told.verdict, Verdict::Bad);
+        assert!(told.words.contains("key.pem is missing"), "{told:?}");
+        assert!(!key.exists() && fs::read(&certificate).unwrap() == b"kept");
     }
 }

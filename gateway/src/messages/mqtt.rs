@@ -6,7 +6,10 @@ use rumqttc::v5::{
     AsyncClient, Event, EventLoop, MqttOptions,
     mqttbytes::{
         QoS,
-        v5::{Packet, Publish, PublishProperties, SubscribeReasonCode},
+        v5::{
+            Packet, PubAckReason, PubCompReason, PubRecReason, Publish, PublishProperties,
+            SubscribeReasonCode,
+        },
     },
 };
 use serde_json::{Map, Value as Json};
@@ -18,6 +21,8 @@ use crate::Config;
 const REQUESTS_MAX: usize = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PACKET_BYTES_MAX: u32 = 256 << 20;
+/// How long the server may take to confirm a publish.
+const CONFIRM: Duration = Duration::from_secs(60);
 
 pub(super) struct Client {
     client: AsyncClient,
@@ -60,15 +65,17 @@ impl Client {
             .publish_with_properties(name, self.qos, options.retain, body, properties)
             .await
             .map_err(Failure::refused)?;
-        loop {
-            match self.events.poll().await.map_err(Failure::refused)? {
-                Event::Incoming(Packet::PubAck(_)) if self.qos == QoS::AtLeastOnce => return Ok(()),
-                Event::Incoming(Packet::PubComp(_)) => return Ok(()),
-                Event::Outgoing(rumqttc::Outgoing::Publish(_)) if self.qos == QoS::AtMostOnce => {
-                    return Ok(());
+        let confirmed = async {
+            loop {
+                let event = self.events.poll().await.map_err(Failure::refused)?;
+                if let Some(end) = end(&event, self.qos) {
+                    return end;
                 }
-                _ => {}
             }
+        };
+        match tokio::time::timeout(CONFIRM, confirmed).await {
+            Ok(end) => end,
+            Err(_) => Err(Failure::refused(format!("the server confirms nothing in {CONFIRM:?}"))),
         }
     }
 
@@ -114,5 +121,55 @@ impl Client {
             ) {}
         };
         let _late = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+    }
+}
+
+/// How a publish of this quality ends, if it does with this event.
+fn end(event: &Event, qos: QoS) -> Option<Result<(), Failure>> {
+    let refused = |reason: &dyn std::fmt::Debug| {
+        Some(Err(Failure::refused(format!("the server refuses it: {reason:?}"))))
+    };
+    match event {
+        Event::Outgoing(rumqttc::Outgoing::Publish(_)) if qos == QoS::AtMostOnce => Some(Ok(())),
+        Event::Incoming(Packet::PubAck(answer)) => match answer.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Some(Ok(())),
+            reason => refused(&reason),
+        },
+        Event::Incoming(Packet::PubRec(answer)) => match answer.reason {
+            // PUBCOMP follows.
+            PubRecReason::Success | PubRecReason::NoMatchingSubscribers => None,
+            reason => refused(&reason),
+        },
+        Event::Incoming(Packet::PubComp(answer)) => match answer.reason {
+            PubCompReason::Success => Some(Ok(())),
+            reason @ PubCompReason::PacketIdentifierNotFound => refused(&reason),
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::mqttbytes::v5::{PubAck, PubComp, PubRec};
+
+    use super::*;
+
+    #[test]
+    fn a_publish_ends_as_the_server_says() {
+        let told = |packet, qos| {
+            let end = end(&Event::Incoming(packet), qos);
+            end.map(|end| end.map_err(|failure| (failure.code, failure.text)))
+        };
+        let refused = || Some(Err((70, "the server refuses it: NotAuthorized".to_owned())));
+        let ack = |reason| Packet::PubAck(PubAck { reason, ..PubAck::new(1, None) });
+        let rec = |reason| Packet::PubRec(PubRec { reason, ..PubRec::new(1, None) });
+        let once = QoS::AtLeastOnce;
+        assert_eq!(told(ack(PubAckReason::Success), once), Some(Ok(())));
+        assert_eq!(told(ack(PubAckReason::NoMatchingSubscribers), once), Some(Ok(())));
+        assert_eq!(told(ack(PubAckReason::NotAuthorized), once), refused());
+        let exactly = QoS::ExactlyOnce;
+        assert_eq!(told(rec(PubRecReason::Success), exactly), None);
+        assert_eq!(told(rec(PubRecReason::NotAuthorized), exactly), refused());
+        assert_eq!(told(Packet::PubComp(PubComp::new(1, None)), exactly), Some(Ok(())));
     }
 }

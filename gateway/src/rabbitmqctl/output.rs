@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value as Json};
 
+use crate::terminal;
+
 /// A way to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -56,7 +58,7 @@ impl Output {
             Self::Text(text) if text.is_empty() => String::new(),
             Self::Text(text) | Self::Note(text) => format!("{text}\n"),
             Self::Report(_, json) if format == Format::Json => format!("{json}\n"),
-            Self::Report(text, _) => text.clone(),
+            Self::Report(text, _) => terminal::shown_lines(text).into_owned(),
             Self::Rows(rows) => match format {
                 Format::Table => rows.table(has_headers),
                 Format::Json => rows.json(),
@@ -77,7 +79,7 @@ impl Rows {
             text.push_str(&format!("{}\n", self.columns.join("\t")));
         }
         for row in &self.rows {
-            let cells: Vec<_> = row.iter().map(plain).collect();
+            let cells: Vec<_> = row.iter().map(cell).collect();
             text.push_str(&format!("{}\n", cells.join("\t")));
         }
         text
@@ -92,7 +94,7 @@ impl Rows {
         if has_headers && !self.rows.is_empty() {
             text.push_str(&line(self.columns.clone()));
         }
-        text.extend(self.rows.iter().map(|row| line(row.iter().map(plain).collect())));
+        text.extend(self.rows.iter().map(|row| line(row.iter().map(cell).collect())));
         text
     }
 
@@ -119,8 +121,8 @@ impl Rows {
         let mut rows = vec![self.columns.iter().map(bold).collect::<Vec<_>>()];
         rows.extend(self.rows.iter().map(|row| {
             let cells = row.iter().map(|value| match value {
-                Json::Array(words) => words.iter().map(plain).collect::<Vec<_>>().join(", "),
-                other => plain(other),
+                Json::Array(words) => words.iter().map(cell).collect::<Vec<_>>().join(", "),
+                other => cell(other),
             });
             cells.map(|cell| (cell.chars().count(), cell)).collect()
         }));
@@ -146,6 +148,11 @@ impl Rows {
         text.push_str(&rule("m", "v", "j"));
         text
     }
+}
+
+/// A value in a table, as it is shown. Clients wrote the names.
+fn cell(value: &Json) -> String {
+    terminal::shown(&plain(value)).into_owned()
 }
 
 /// A value in a table.
@@ -243,5 +250,17 @@ mod tests {
         let csv = output.write(Format::Csv, true);
         assert!(csv.starts_with("\"name\",\"arguments\"\n\"q \"\"1\"\"\",\"[{\"\"nested"), "{csv}");
         assert_eq!(Output::Rows(Rows::default()).write(Format::Json, true), "[\n]\n");
+    }
+
+    #[test]
+    fn a_name_makes_no_row_and_commands_no_terminal() {
+        let cells = vec![json!("a\tb\nc\x1b[2J"), json!({ "x\u{9b}": ["\u{9b}"] })];
+        let rows = Rows { rows: vec![cells], ..rows() };
+        let output = Output::Rows(rows);
+        let row = "a\\tb\\nc\\u{1b}[2J\t[{\"x\\u{9b}\",[\"\\u{9b}\"]}]\n";
+        assert_eq!(output.write(Format::Table, false), row);
+        let csv = output.write(Format::Csv, false);
+        assert!(csv.starts_with("\"a\\tb\\nc\\u{1b}[2J\",\""), "{csv}");
+        assert!(output.write(Format::PrettyTable, false).contains("a\\tb\\nc\\u{1b}[2J "));
     }
 }

@@ -63,14 +63,24 @@ impl Terms {
         self.lock().spaces.get(namespace).cloned()
     }
 
-    fn put(&self, namespace: &str, emptied: u64, said: Said) {
+    /// The same, if no namespace was taken away since it was read.
+    fn still_of(&self, namespace: &str, emptied: u64) -> Option<Arc<Said>> {
+        let mut known = self.lock();
+        if known.emptied < emptied {
+            *known = Known { emptied, ..Known::default() };
+        }
+        known.spaces.get(namespace).cloned()
+    }
+
+    fn put(&self, namespace: &str, emptied: u64, said: Arc<Said>) {
         let mut known = self.lock();
         if known.emptied == emptied {
-            known.spaces.insert(namespace.to_owned(), Arc::new(said));
+            known.spaces.insert(namespace.to_owned(), said);
         }
     }
 
-    async fn alone(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// Until it is dropped, nobody else reads or changes what was said.
+    pub(super) async fn alone(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.changing.acquire().await.map_err(|_| Refusal::Closed)
     }
 }
@@ -78,29 +88,31 @@ impl Terms {
 impl Front {
     /// Reads what was said of a namespace, if that is not known. Call it before anything is asked.
     pub(super) async fn learn_terms(&self, namespace: &str) -> Result<(), Refusal> {
-        let emptied = self.broker.emptied();
-        {
-            let mut known = self.terms.lock();
-            if known.emptied != emptied {
-                *known = Known { emptied, ..Known::default() };
-            }
-            if known.spaces.contains_key(namespace) {
-                return Ok(());
-            }
-        }
-        let _alone = self.terms.alone().await?;
-        if self.terms.of(namespace).is_none() {
-            let topics = self.broker.kept(namespace, TOPICS).await?.into_iter();
-            let groups = self.broker.kept(namespace, GROUPS).await?.into_iter();
-            let said = Said {
-                topics: topics.map(|(name, table)| (name, type_of(&table))).collect(),
-                groups: groups
-                    .map(|(name, table)| (name, GroupTerms::from_table(&table)))
-                    .collect(),
-            };
-            self.terms.put(namespace, emptied, said);
+        if self.terms.still_of(namespace, self.broker.emptied()).is_none() {
+            let alone = self.terms.alone().await?;
+            self.learnt(&alone, namespace).await?;
         }
         Ok(())
+    }
+
+    /// What was said of a namespace, from the store if it is not known.
+    pub(super) async fn learnt(
+        &self,
+        _alone: &SemaphorePermit<'_>,
+        namespace: &str,
+    ) -> Result<Arc<Said>, Refusal> {
+        let emptied = self.broker.emptied();
+        if let Some(said) = self.terms.still_of(namespace, emptied) {
+            return Ok(said);
+        }
+        let topics = self.broker.kept(namespace, TOPICS).await?.into_iter();
+        let groups = self.broker.kept(namespace, GROUPS).await?.into_iter();
+        let said = Arc::new(Said {
+            topics: topics.map(|(name, table)| (name, type_of(&table))).collect(),
+            groups: groups.map(|(name, table)| (name, GroupTerms::from_table(&table))).collect(),
+        });
+        self.terms.put(namespace, emptied, said.clone());
+        Ok(said)
     }
 
     pub(super) fn said(&self, namespace: &str) -> Arc<Said> {
@@ -129,8 +141,8 @@ impl Front {
     /// Keeps or, with `None`, forgets what was said of a topic.
     pub(super) async fn say_of_topic(
         &self,
-        namespace: &str,
-        topic: &str,
+        alone: &SemaphorePermit<'_>,
+        (namespace, topic): (&str, &str),
         kind: Option<MessageType>,
     ) -> Result<(), Fault> {
         let table = kind.map(|kind| {
@@ -142,14 +154,14 @@ impl Front {
             None => drop(said.topics.remove(topic)),
         };
         let count = |said: &Said| said.topics.len();
-        self.say(namespace, (TOPICS, topic), table, (count, change)).await
+        self.say(alone, namespace, (TOPICS, topic), table, (count, change)).await
     }
 
     /// Keeps or, with `None`, forgets what was said of a group.
     pub(super) async fn say_of_group(
         &self,
-        namespace: &str,
-        group: &str,
+        alone: &SemaphorePermit<'_>,
+        (namespace, group): (&str, &str),
         terms: Option<GroupTerms>,
     ) -> Result<(), Fault> {
         let table = terms.as_ref().map(GroupTerms::to_table);
@@ -158,19 +170,19 @@ impl Front {
             None => drop(said.groups.remove(group)),
         };
         let count = |said: &Said| said.groups.len();
-        self.say(namespace, (GROUPS, group), table, (count, change)).await
+        self.say(alone, namespace, (GROUPS, group), table, (count, change)).await
     }
 
     async fn say(
         &self,
+        alone: &SemaphorePermit<'_>,
         namespace: &str,
         (component, name): (&str, &str),
         table: Option<Table>,
         (count, change): (impl Fn(&Said) -> usize, impl FnOnce(&mut Said)),
     ) -> Result<(), Fault> {
         let emptied = self.broker.emptied();
-        let _alone = self.terms.alone().await?;
-        let mut said = (*self.said(namespace)).clone();
+        let mut said = (*self.learnt(alone, namespace).await?).clone();
         let before = count(&said);
         change(&mut said);
         if count(&said) > before && before >= self.limits.names_max {
@@ -181,7 +193,7 @@ impl Front {
             Some(table) => self.broker.keep(namespace, component, name, table).await?,
             None => drop(self.broker.let_go(namespace, component, name).await?),
         }
-        self.terms.put(namespace, emptied, said);
+        self.terms.put(namespace, emptied, Arc::new(said));
         Ok(())
     }
 

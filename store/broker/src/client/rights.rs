@@ -352,6 +352,16 @@ impl Client {
         self.check_topic(Act::Write, topic)
     }
 
+    /// Errors: it may not read that topic now.
+    pub fn check_topic_reading(&self, topic: &str) -> Result<(), Refusal> {
+        self.check_topic(Act::Read, topic)
+    }
+
+    /// Errors: it may not read as that group now.
+    pub fn check_group_reading(&self, group: &str) -> Result<(), Refusal> {
+        self.check(|judge| judge.check(Act::Read, Thing::Group(group)))
+    }
+
     /// Errors: it may not make, change or delete that group now.
     pub fn check_group_configuration(&self, group: &str) -> Result<(), Refusal> {
         self.check(|judge| judge.check(Act::Configure, Thing::Group(group)))
@@ -359,8 +369,8 @@ impl Client {
 
     /// Errors: it may not read that topic as that group now.
     pub fn check_group(&self, topic: &str, group: &str) -> Result<(), Refusal> {
-        self.check_topic(Act::Read, topic)?;
-        self.check(|judge| judge.check(Act::Read, Thing::Group(group)))
+        self.check_topic_reading(topic)?;
+        self.check_group_reading(group)
     }
 
     /// Whether this client may publish so; what is refused is told apart before anything of it is sent.

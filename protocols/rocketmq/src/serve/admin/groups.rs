@@ -42,11 +42,12 @@ impl Front {
         let desk = self.desk(&request, Office::Manager).await?;
         let CreateGroupRequest { group, terms } = request.into_inner();
         let terms = self.check_terms(&desk, &group, terms)?;
-        if self.said(desk.namespace()).groups.contains_key(&group) {
+        let alone = self.terms.alone().await?;
+        if self.learnt(&alone, desk.namespace()).await?.groups.contains_key(&group) {
             let text = format!("consumer group '{group}' is described already");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        self.say_of_group(desk.namespace(), &group, Some(terms)).await?;
+        self.say_of_group(&alone, (desk.namespace(), &group), Some(terms)).await?;
         Ok(CreateGroupResponse { status: Some(status::ok()) })
     }
 
@@ -57,9 +58,10 @@ impl Front {
         let desk = self.desk(&request, Office::Manager).await?;
         let UpdateGroupRequest { group, terms } = request.into_inner();
         let terms = self.check_terms(&desk, &group, terms)?;
-        let before = self.said(desk.namespace()).groups.get(&group).cloned();
+        let alone = self.terms.alone().await?;
+        let before = self.learnt(&alone, desk.namespace()).await?.groups.get(&group).cloned();
         let before = before.ok_or_else(|| no_group(&group))?;
-        self.say_of_group(desk.namespace(), &group, Some(terms.over(before))).await?;
+        self.say_of_group(&alone, (desk.namespace(), &group), Some(terms.over(before))).await?;
         Ok(UpdateGroupResponse { status: Some(status::ok()) })
     }
 
@@ -103,7 +105,8 @@ impl Front {
                 break;
             }
         }
-        self.say_of_group(desk.namespace(), &group, None).await?;
+        let alone = self.terms.alone().await?;
+        self.say_of_group(&alone, (desk.namespace(), &group), None).await?;
         if !was_there {
             return Err(no_group(&group));
         }
@@ -161,6 +164,7 @@ impl Front {
         let desk = self.desk(&request, Office::Manager).await?;
         let group = request.into_inner().group;
         names::check_group(&group, &self.limits)?;
+        desk.client.check_group_reading(&group)?;
         let is_described = self.said(desk.namespace()).groups.contains_key(&group);
         let consumers = self.consumers(&desk, &group).len();
         if !is_described && consumers == 0 && self.places(&desk, None, &group).await?.is_empty() {
@@ -199,6 +203,7 @@ impl Front {
                 break;
             }
         }
+        groups.retain(|group| desk.client.check_group_reading(group).is_ok());
         let groups = groups.into_iter().collect();
         Ok(ListGroupsResponse { status: Some(status::ok()), groups })
     }
@@ -210,6 +215,7 @@ impl Front {
         let desk = self.desk(&request, Office::Manager).await?;
         let group = request.into_inner().group;
         names::check_group(&group, &self.limits)?;
+        desk.client.check_group_reading(&group)?;
         let sees_all = desk.client.office() >= Office::Monitor;
         let own = &desk.client.principal().name;
         let members = self.consumers(&desk, &group).into_iter();

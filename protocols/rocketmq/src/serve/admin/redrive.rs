@@ -22,6 +22,17 @@ use crate::{
 const REDRIVE: &str = "mainstem.redrive";
 /// Messages that are under way at a time.
 const TOGETHER: usize = 64;
+/// Messages that cannot be sent, after which no more are tried.
+const REFUSED_MAX: u64 = 1000;
+
+/// What became of them.
+#[derive(Default)]
+struct Tally {
+    sent: u64,
+    refused: u64,
+    /// Why the first one was refused.
+    why: Option<Fault>,
+}
 
 impl Front {
     pub(super) async fn on_redrive(
@@ -42,12 +53,14 @@ impl Front {
         let _place =
             place.map_err(|_| Fault::new(Code::TooManyRequests, "a redrive is under way"))?;
         let (own, _inbox) = self.broker.own_client(desk.namespace()).await?;
-        let mut messages = 0;
-        let ended = self.redrive(&desk, &own, &dead, (max, &mut messages)).await;
+        let mut tally = Tally::default();
+        let ended = self.redrive(&desk, &own, &dead, (max, &mut tally)).await;
         // What was taken and not sent comes back with that.
         own.close().await;
-        let status = ended.map_or_else(|fault| fault.status(), |()| status::ok());
-        Ok(RedriveDeadLettersResponse { status: Some(status), messages })
+        let Tally { sent, refused, why } = tally;
+        let fault = ended.err().or(why);
+        let status = fault.map_or_else(status::ok, |fault| fault.status());
+        Ok(RedriveDeadLettersResponse { status: Some(status), messages: sent, refused })
     }
 
     async fn redrive(
@@ -55,7 +68,7 @@ impl Front {
         desk: &Desk,
         own: &Client,
         dead: &str,
-        (max, sent): (u64, &mut u64),
+        (max, tally): (u64, &mut Tally),
     ) -> Result<(), Fault> {
         let (topic, group) = (dead.to_owned(), REDRIVE.to_owned());
         let policy = DeliveryPolicy::default();
@@ -63,8 +76,8 @@ impl Front {
             Some(_) => own.open_group(topic, group, policy).await?,
             None => own.move_group(topic, group, Start::First, policy).await?.group,
         };
-        while *sent < max {
-            let left = usize::try_from(max - *sent).unwrap_or(TOGETHER);
+        while tally.sent < max && tally.refused < REFUSED_MAX {
+            let left = usize::try_from(max - tally.sent).unwrap_or(TOGETHER);
             let fetch = Fetch { group, max: left.min(TOGETHER), claim: Claim::Client, wait_ms: 1 };
             let mut deliveries = own.fetch(fetch).await?;
             if deliveries.is_empty() {
@@ -72,9 +85,19 @@ impl Front {
             }
             own.resolve(&mut deliveries).await?;
             for delivery in deliveries {
-                let is_sent = self.send_again(desk, &delivery).await?;
-                settle(own, delivery.id).await?;
-                *sent += u64::from(is_sent);
+                match self.send_again(desk, &delivery).await {
+                    Ok(is_sent) => {
+                        settle(own, delivery.id).await?;
+                        tally.sent += u64::from(is_sent);
+                    }
+                    // The store is at its end, and not this message.
+                    Err(fault) if fault.code == Code::InternalServerError => return Err(fault),
+                    // It stays in hand, so that the next ones come.
+                    Err(fault) => {
+                        tally.refused += 1;
+                        tally.why.get_or_insert(fault);
+                    }
+                }
             }
         }
         Ok(())

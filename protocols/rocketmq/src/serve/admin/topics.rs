@@ -1,6 +1,7 @@
 //! Topics: made, changed, deleted, described and listed.
 
-use mainstem_broker::{Keeps, Office, TopicShown, TopicTerms};
+use mainstem_broker::{Keeps, Office, Refusal, TopicShown, TopicTerms};
+use tokio::sync::SemaphorePermit;
 use tonic::Request;
 
 use super::Desk;
@@ -33,11 +34,12 @@ impl Front {
         names::check_topic(&topic, &self.limits)?;
         let (kind, keeps) = (message_type(r#type)?, keeps(retention)?);
         desk.client.check_topic_configuration(&topic)?;
+        let alone = self.terms.alone().await?;
         if self.broker.show_topic(desk.namespace(), &topic).await?.is_some() {
             let text = format!("topic '{topic}' is there already");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        self.set_topic(&desk, &topic, Some(kind), keeps).await?;
+        self.set_topic(&alone, &desk, &topic, (Some(kind), keeps)).await?;
         Ok(CreateTopicResponse { status: Some(status::ok()) })
     }
 
@@ -50,25 +52,26 @@ impl Front {
         names::check_topic(&topic, &self.limits)?;
         let (kind, keeps) = (r#type.map(message_type).transpose()?, keeps(retention)?);
         desk.client.check_topic_configuration(&topic)?;
+        let alone = self.terms.alone().await?;
         let shown = self.show(&desk, &topic).await?;
         if is_ranked(&shown) && kind.is_some_and(|kind| kind != MessageType::Priority) {
             let text = format!("topic '{topic}' gives out by priority, which is for good");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        self.set_topic(&desk, &topic, kind, keeps).await?;
+        self.set_topic(&alone, &desk, &topic, (kind, keeps)).await?;
         Ok(UpdateTopicResponse { status: Some(status::ok()) })
     }
 
     /// The type first, so that a topic never takes what it is not for.
     async fn set_topic(
         &self,
+        alone: &SemaphorePermit<'_>,
         desk: &Desk,
         topic: &str,
-        kind: Option<MessageType>,
-        keeps: Option<Keeps>,
+        (kind, keeps): (Option<MessageType>, Option<Keeps>),
     ) -> Result<(), Fault> {
         if let Some(kind) = kind {
-            self.say_of_topic(desk.namespace(), topic, Some(kind)).await?;
+            self.say_of_topic(alone, (desk.namespace(), topic), Some(kind)).await?;
         }
         let terms = TopicTerms { priority_max: 0, keeps };
         desk.client.declare_topic(topic.to_owned(), terms).await?;
@@ -86,9 +89,12 @@ impl Front {
         let topic = request.into_inner().topic;
         names::check_topic(&topic, &self.limits)?;
         desk.client.check_topic_configuration(&topic)?;
+        let alone = self.terms.alone().await?;
         let deleted = desk.client.delete_topic(topic.clone()).await;
-        self.say_of_topic(desk.namespace(), &topic, None).await?;
         self.topics.forget(desk.namespace(), &topic);
+        if matches!(deleted, Ok(()) | Err(Refusal::NoTopic(_))) {
+            self.say_of_topic(&alone, (desk.namespace(), &topic), None).await?;
+        }
         deleted?;
         Ok(DeleteTopicResponse { status: Some(status::ok()) })
     }
@@ -100,6 +106,7 @@ impl Front {
         let desk = self.desk(&request, Office::Manager).await?;
         let topic = request.into_inner().topic;
         names::check_topic(&topic, &self.limits)?;
+        desk.client.check_topic_reading(&topic)?;
         let shown = self.show(&desk, &topic).await?;
         let topic = Some(self.tell(&desk, shown));
         Ok(DescribeTopicResponse { status: Some(status::ok()), topic })
@@ -113,9 +120,11 @@ impl Front {
         let after = request.into_inner().page_token;
         let after = (!after.is_empty()).then_some(after);
         let page = self.broker.list_topics(desk.namespace(), after).await?;
+        let seen = page.items.into_iter();
+        let seen = seen.filter(|shown| desk.client.check_topic_reading(&shown.name).is_ok());
         Ok(ListTopicsResponse {
             status: Some(status::ok()),
-            topics: page.items.into_iter().map(|shown| self.tell(&desk, shown)).collect(),
+            topics: seen.map(|shown| self.tell(&desk, shown)).collect(),
             next_page_token: page.next.unwrap_or_default(),
         })
     }

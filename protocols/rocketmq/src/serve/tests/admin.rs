@@ -24,6 +24,7 @@ use crate::{
         },
     },
     normalize::timestamp,
+    serve::Front,
 };
 
 fn typed(topic: &str, kind: MessageType) -> CreateTopicRequest {
@@ -357,6 +358,56 @@ async fn dead_letters_are_sent_to_their_topics_again_each_once() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_cannot_be_sent_stops_no_other() {
+    let limits = Limits { attempts_max: 1, invisible_ms_min: 100, ..Limits::default() };
+    let server = Server::start(limits).await;
+    let mut peer = server.peer("a").await;
+    for (id, topic) in [("refused", "other"), ("sent", "mine")] {
+        let mut poison = message(id, MessageType::Normal);
+        poison.topic = Some(resource(topic));
+        peer.send(poison).await.unwrap();
+        assert_eq!(peer.take(topic, "mine-g", 200, 5_000).await.len(), 1);
+        assert_eq!(peer.take("%DLQ%mine-g", "undertaker", 60_000, 5_000).await.len(), 1);
+    }
+    let redrive = || RedriveDeadLettersRequest { group: "mine-g".to_owned(), messages_max: 0 };
+    let mut bounded = Operator::of(&server, "bounded-manager").await;
+    for sent in [1, 0] {
+        let request = bounded.request(redrive());
+        let told = bounded.grpc.redrive_dead_letters(request).await.unwrap().into_inner();
+        let counts = (told.messages, told.refused);
+        assert_eq!((told.status.unwrap().code(), counts), (Code::Forbidden, (sent, 1)));
+    }
+    let mut manager = Operator::of(&server, "manager").await;
+    assert_eq!(manager.redrive(redrive()).await, (Code::Ok, 1));
+    assert_eq!(manager.redrive(redrive()).await, (Code::Ok, 0));
+}
+
+#[tokio::test]
+async fn what_was_said_is_kept_by_who_does_not_know_it_yet() {
+    let server = Server::start(Limits::default()).await;
+    let limits = Arc::new(Limits::default());
+    for topic in ["one", "two"] {
+        let stop = CancellationToken::new();
+        let front = Front::new(server.broker().clone(), limits.clone(), stop, |_| Ok(()));
+        let alone = front.terms.alone().await.unwrap();
+        front.say_of_topic(&alone, ("/", topic), Some(MessageType::Fifo)).await.unwrap();
+        assert_eq!(front.type_of("/", "one"), Some(MessageType::Fifo));
+    }
+}
+
+#[tokio::test]
+async fn of_those_who_make_a_topic_at_once_one_does() {
+    let server = Server::start(Limits::default()).await;
+    let mut making = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut manager = Operator::of(&server, "manager").await;
+        making.spawn(async move { manager.create_topic(typed("U", MessageType::Fifo)).await });
+    }
+    let made = making.join_all().await;
+    assert_eq!(made.iter().filter(|code| **code == Code::Ok).count(), 1, "{made:?}");
+}
+
+#[tokio::test]
 async fn lite_topics_are_listed() {
     let server = Server::start(Limits::default()).await;
     let mut manager = Operator::of(&server, "manager").await;
@@ -404,6 +455,17 @@ async fn who_may_not_is_refused_and_changes_nothing() {
     let read = bounded.ask_reset("other", "mine-group").await;
     assert_eq!(read, Code::Forbidden, "the group alone is not enough");
     assert_eq!(bounded.create_topic(typed("mine", MessageType::Normal)).await, Code::Ok);
+    assert_eq!(bounded.describe_topic("other").await.unwrap_err(), Code::Forbidden);
+    let request = bounded.request(DescribeGroupRequest { group: "other-group".to_owned() });
+    assert_eq!(code(bounded.grpc.describe_group(request).await), Code::Forbidden);
+    let request = bounded.request(ListConsumersRequest { group: "other-group".to_owned() });
+    assert_eq!(code(bounded.grpc.list_consumers(request).await), Code::Forbidden);
+    let request = bounded.request(ListTopicsRequest::default());
+    let topics = bounded.grpc.list_topics(request).await.unwrap().into_inner().topics;
+    assert_eq!(topics.iter().map(|topic| &topic.name[..]).collect::<Vec<_>>(), ["mine"]);
+    let request = bounded.request(ListGroupsRequest {});
+    let groups = bounded.grpc.list_groups(request).await.unwrap().into_inner().groups;
+    assert_eq!(groups, ["mine-group"]);
     assert_eq!(manager.describe_topic("other").await.unwrap().groups, 2);
     assert_eq!(manager.describe_topic("fresh").await.unwrap_err(), Code::TopicNotFound);
 }
