@@ -88,7 +88,8 @@ pub(super) struct Connection<R, W> {
     pub(super) claims: Claims,
     /// What the session had for itself alone in its last connection.
     had_alone: Vec<(Filter, Options)>,
-    pub(super) retained: Retained,
+    /// Aside, since most have what was retained long ago.
+    pub(super) retained: Option<Box<Retained>>,
     pub(super) queues: Queues,
     /// Subscriptions that are neither shared nor of queues: with two, deliveries may be merged.
     pub(super) subscriptions: usize,
@@ -195,7 +196,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             had_alone: exclusive_of(&opened.found),
             exactly,
             watching: Watching::resume(&opened.found, sys_interval_s),
-            retained: Retained::default(),
+            retained: None,
             subscriptions: opened.found.subscriptions.iter().filter(|held| !is_mark(held)).count(),
             queues: Queues::resume(marks),
             effects: Vec::new(),

@@ -161,8 +161,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let merges = self.subscriptions > 1;
         let mut places: FxHashMap<(RecordId, Option<Address>), usize> = FxHashMap::default();
         for delivery in deliveries {
-            if delivery.passage.is_none() {
-                self.retained.see(delivery.position);
+            if let (None, Some(retained)) = (&delivery.passage, &mut self.retained) {
+                retained.see(delivery.position);
             }
             let options = Options::unpack(delivery.options);
             if options.shared && !self.may_have(&delivery) {
@@ -319,25 +319,28 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Whether retained messages wait and the client takes some now.
     pub(super) fn retained_ready(&self) -> bool {
-        let Some(options) = self.retained.current() else { return false };
+        let waiting = self.retained.as_ref().and_then(|retained| retained.current());
+        let Some(options) = waiting else { return false };
         options.granted == Qos::AtMostOnce || self.session.outbound.room() > 0
     }
 
     /// Sends the next few retained messages, with RETAIN ([MQTT-3.3.1-8]).
     pub(super) async fn send_retained(&mut self) -> Result<(), End> {
-        if let Some((filter, options)) = self.retained.next_search() {
+        let Some(retained) = &mut self.retained else { return Ok(()) };
+        if let Some((filter, options)) = retained.next_search() {
             let places = self.client.retained(filter.clone()).await.map_err(|_| End::Closing)?;
-            self.retained.search = Some(Search { filter, options, places: places.into() });
+            retained.search = Some(Search { filter, options, places: places.into() });
         }
-        let Some(options) = self.retained.current() else { return Ok(()) };
+        let Some(options) = retained.current() else { return Ok(()) };
         let mut max = self.server.limits.retained_chunk;
         if options.granted != Qos::AtMostOnce {
             max = max.min(self.session.outbound.room());
         }
         let write_bytes_max = self.server.limits.write_bytes_max;
-        let Some((options, places)) = self.retained.next(max.max(1), write_bytes_max) else {
+        let Some((options, places)) = retained.next(max.max(1), write_bytes_max) else {
             return Ok(());
         };
+        self.retained.take_if(|retained| retained.is_idle());
         let records = self.client.read(places).await.map_err(|_| End::Closing)?;
         let now = self.server.broker.now();
         // What cannot be read any more was replaced meanwhile, or is damaged and was named.

@@ -130,7 +130,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let is_watched = self.watching.add(filter, options, interval_s);
         match wants_retained(wish, existed) {
             true if is_watched => self.watching.greet(filter),
-            true if !options.mark => self.retained.add(filter, options),
+            true if !options.mark => self.retained.get_or_insert_default().add(filter, options),
             _ => {}
         }
     }
@@ -196,7 +196,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 TopicFilter::Plain(filter) | TopicFilter::Exclusive(filter) => {
                     self.claims.remove(&filter);
                     self.watching.remove(&filter);
-                    self.retained.remove(&filter);
+                    if let Some(retained) = &mut self.retained {
+                        retained.remove(&filter);
+                    }
                     self.client.unsubscribe(filter, None).await
                 }
                 TopicFilter::Shared { group, filter } => {
